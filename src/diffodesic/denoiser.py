@@ -1,0 +1,129 @@
+"""The one thing the geometry needs from a diffusion model: its posterior mean.
+
+The core knows one process, ``z = x0 + sigma eps``, and one function,
+
+    m(z, sigma) = E[x0 | z],      log SNR lam = -2 log sigma,      k = e^lam = 1 / sigma^2.
+
+Everything else follows (Robbins 1956; Tweedie's formula and its derivative):
+
+    score(z)      = (m - z) / sigma^2
+    Cov[x0 | z]   = sigma^2 dm/dz               symmetric, positive for a true posterior mean
+    E[|x0|^2 | z] = |m|^2 + sigma^2 div m
+
+Points are flat vectors with the batch in front, ``z`` of shape (..., D) and ``sigma`` of shape
+(...); images and other shapes are folded at the door (``parametrization``, ``model``).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from diffodesic import calculus
+
+__all__ = ["Denoiser"]
+
+
+class Denoiser(ABC):
+    """A posterior mean ``m(z, sigma) = E[x0 | z]`` of ``z = x0 + sigma eps``.
+
+    A subclass writes :meth:`posterior_mean`, and :meth:`moments` where a closed form exists.
+
+    Attributes:
+        dim: number D of coordinates of ``z``.
+        mean: mean of the data, a number or a (D,) tensor; used for starts and scales only.
+        variance: variance of one coordinate of the data, averaged over coordinates; likewise.
+        log_snr_range: noise levels (lowest, highest log SNR) where the denoiser can be trusted.
+        closed_form: True where :meth:`moments` is exact at the price of one evaluation.
+    """
+
+    dim: int
+    mean: Tensor | float = 0.0
+    variance: float = 1.0
+    log_snr_range: tuple[float, float] = (-math.inf, math.inf)
+    closed_form: bool = False
+
+    @abstractmethod
+    def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """E[x0 | z] for ``z`` (N, D) and ``sigma`` (N,); call the object instead, it counts."""
+
+    def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """Posterior mean.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations, broadcast over the batch (...).
+
+        Returns:
+            E[x0 | z], (..., D).
+
+        Raises:
+            ValueError: if the last axis of ``z`` is not D.
+
+        Cost: one evaluation per point.
+        """
+        flat, level, batch = self._flatten(z, sigma)
+        calculus.record(evaluations=flat.shape[0])
+        out = self.posterior_mean(flat, level)
+        return calculus.track_vjp(out, flat.shape[0]).reshape(*batch, self.dim)
+
+    def jvp(self, z: Tensor, sigma: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and its directional derivative in ``z`` at fixed noise.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations (...).
+            v: directions (..., D), broadcast against ``z``.
+
+        Returns:
+            ``(m, J v)``, both (..., D); differentiable.
+
+        Cost: one evaluation and one derivative per point.
+        """
+        # forward mode refuses tensors whose entries share memory, as broadcasting leaves them
+        z, v = (t.contiguous() for t in torch.broadcast_tensors(z, v))
+        value, tangent = calculus.jvp(lambda p: self(p, sigma), (z,), (v,))
+        count = tangent.numel() // self.dim
+        calculus.record(derivatives=count)
+        return value, calculus.track_vjp(tangent, count)
+
+    def moments(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """E[x0 | z] and E[|x0|^2 | z], by the full divergence unless a closed form exists.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations (...).
+
+        Returns:
+            (..., D) and (...).
+
+        Cost: D + 1 evaluations and D derivatives per point (one evaluation in closed form).
+        """
+        m = self(z, sigma)
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
+        basis = torch.eye(self.dim, dtype=z.dtype, device=z.device)
+        _, columns = self.jvp(z.unsqueeze(-2), sigma.unsqueeze(-1), basis)
+        divergence = torch.diagonal(columns, dim1=-2, dim2=-1).sum(-1)
+        return m, m.square().sum(-1) + sigma**2 * divergence
+
+    def score(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """Score of the noisy law, ``(m - z) / sigma^2``; shapes and cost as for a call."""
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
+        return (self(z, sigma) - z) / sigma.unsqueeze(-1) ** 2
+
+    def covariance(self, z: Tensor, sigma: Tensor, v: Tensor) -> Tensor:
+        """Posterior covariance applied to a vector, ``sigma^2 (dm/dz) v``; cost of one JVP."""
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
+        return sigma.unsqueeze(-1) ** 2 * self.jvp(z, sigma, v)[1]
+
+    def _flatten(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
+        if z.ndim == 0 or z.shape[-1] != self.dim:
+            raise ValueError(f"z has shape {tuple(z.shape)}; its last axis must be {self.dim}, "
+                             "the dimension of this denoiser")
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
+        batch = torch.broadcast_shapes(z.shape[:-1], sigma.shape)
+        flat = z.expand(*batch, self.dim).reshape(-1, self.dim)
+        return flat, sigma.expand(batch).reshape(-1), batch
