@@ -271,10 +271,17 @@ class Spacetime(_OnSpacetime):
         return self.gaussian.weights(x)
 
     def starts(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
-        """The chord, and the hyperbolic geodesics of Gaussian data with the data's variance v
-        and with v/4 (data of low dimension look like less variance)."""
+        """The chord, arches over it that rise into noise by several depths, and the hyperbolic
+        geodesics of Gaussian data with the data's variance v and with v/4 (data of low dimension
+        look like less variance)."""
         low, high = self.log_snr_range
         found = super().starts(a, b, nodes)
+        s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device)
+        for depth in (0.5, 1.0, 2.0, 4.0):
+            arch = found["chord"].clone()
+            arch[..., -1] = (arch[..., -1] - depth * 4 * s * (1 - s)).clamp(low, high)
+            found[f"arch {depth:g}"] = torch.cat([a[..., None, :], arch[..., 1:-1, :],
+                                                  b[..., None, :]], -2)
         for name, share in (("hyperbolic", 1.0), ("hyperbolic/4", 0.25)):
             variance = share * self.denoiser.variance
             space = Hyperbolic(self.data_dim, variance, self.denoiser.mean)
