@@ -75,8 +75,9 @@ def _is_transformed(tensor: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
-def jvp(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]
-        ) -> tuple[Tensor, Tensor]:
+def jvp(
+    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
     """Value and directional derivative by forward-mode differentiation.
 
     Args:
@@ -91,8 +92,13 @@ def jvp(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], tangents: t
     return value, tangent
 
 
-def conjugate_gradient(operator: Callable[[Tensor], Tensor], b: Tensor, *, rtol: float = 1e-12,
-                       iterations: int | None = None) -> Tensor:
+def conjugate_gradient(
+    operator: Callable[[Tensor], Tensor],
+    b: Tensor,
+    *,
+    rtol: float = 1e-12,
+    iterations: int | None = None,
+) -> Tensor:
     """Solve ``A x = b`` for symmetric positive definite ``A``, each batch entry for itself.
 
     Args:
@@ -124,7 +130,8 @@ def conjugate_gradient(operator: Callable[[Tensor], Tensor], b: Tensor, *, rtol:
     if bool((rr > (rtol * (b * b).sum(-1, keepdim=True))).any()):
         raise RuntimeError(
             "the metric tensor could not be inverted by conjugate gradients: it is singular or "
-            "not positive definite at this point")
+            "not positive definite at this point"
+        )
     return x
 
 
@@ -141,8 +148,14 @@ _DP_A = (
 _DP_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 
-def rk45(field: Callable[[float, Tensor], Tensor], y: Tensor, *, rtol: float = 1e-9,
-         atol: float = 1e-12, max_steps: int = 10_000) -> Tensor:
+def rk45(
+    field: Callable[[float, Tensor], Tensor],
+    y: Tensor,
+    *,
+    rtol: float = 1e-9,
+    atol: float = 1e-12,
+    max_steps: int = 10_000,
+) -> Tensor:
     """Integrate ``y' = field(t, y)`` from t = 0 to 1 with adaptive Dormand-Prince steps.
 
     One step size serves the whole batch (the error norm is the largest over entries), so a

@@ -28,14 +28,16 @@ class Polyline:
 
     def __init__(self, nodes: Tensor, knots: Tensor | None = None) -> None:
         if nodes.ndim < 2 or nodes.shape[-2] < 2:
-            raise ValueError(f"a curve needs nodes of shape (..., n+1, d) with n >= 1, "
-                             f"got {tuple(nodes.shape)}")
+            raise ValueError(
+                f"a curve needs nodes of shape (..., n+1, d) with n >= 1, got {tuple(nodes.shape)}"
+            )
         if knots is None:
             knots = torch.linspace(0, 1, nodes.shape[-2], dtype=nodes.dtype, device=nodes.device)
             knots = knots.expand(nodes.shape[:-1])
         if knots.shape != nodes.shape[:-1]:
-            raise ValueError(f"knots have shape {tuple(knots.shape)}; the nodes need "
-                             f"{tuple(nodes.shape[:-1])}")
+            raise ValueError(
+                f"knots have shape {tuple(knots.shape)}; the nodes need {tuple(nodes.shape[:-1])}"
+            )
         self.nodes, self.knots = nodes, knots
 
     def __call__(self, s: Tensor | float) -> Tensor:
@@ -68,8 +70,12 @@ class Polyline:
         """Fraction and width of the segment, and its two nodes; (..., S, 1) and (..., S, d)."""
         left, right = self.knots.gather(-1, index), self.knots.gather(-1, index + 1)
         width = (right - left).unsqueeze(-1)
-        return ((grid - left).unsqueeze(-1) / width, width,
-                self._pick(self.nodes, index), self._pick(self.nodes, index + 1))
+        return (
+            (grid - left).unsqueeze(-1) / width,
+            width,
+            self._pick(self.nodes, index),
+            self._pick(self.nodes, index + 1),
+        )
 
     def _value(self, index: Tensor, grid: Tensor) -> Tensor:
         u, _, p, q = self._local(index, grid)
@@ -100,7 +106,7 @@ class Spline(Polyline):
         u, h, p, q = self._local(index, grid)
         a, b = self._pick(self.slopes, index), self._pick(self.slopes, index + 1)
         chord = (q - p) / h
-        return (chord + (1 - u) * (1 - 3 * u) * (a - chord) - u * (2 - 3 * u) * (b - chord))
+        return chord + (1 - u) * (1 - 3 * u) * (a - chord) - u * (2 - 3 * u) * (b - chord)
 
 
 def _spline_slopes(nodes: Tensor, knots: Tensor) -> Tensor:
@@ -126,8 +132,9 @@ def _spline_slopes(nodes: Tensor, knots: Tensor) -> Tensor:
             both = h[..., near] + h[..., far]
             matrix[..., end, end], matrix[..., end, inner] = h[..., far], both
             h0, h1, total = (w.unsqueeze(-1) for w in (h[..., near], h[..., far], both))
-            rhs[..., end, :] = ((h0 + 2 * total) * h1 * chord[..., near, :]
-                                + h0**2 * chord[..., far, :]) / total
+            rhs[..., end, :] = (
+                (h0 + 2 * total) * h1 * chord[..., near, :] + h0**2 * chord[..., far, :]
+            ) / total
     return torch.linalg.solve(matrix, rhs)
 
 
@@ -169,14 +176,14 @@ def spline_basis(edges: int, s: Tensor) -> Tensor:
     powers = torch.arange(4, dtype=torch.float64)
     for joint in range(1, edges):
         t = joint / edges
-        for order, row in enumerate(rows[2 + 3 * (joint - 1): 2 + 3 * joint]):
+        for order, row in enumerate(rows[2 + 3 * (joint - 1) : 2 + 3 * joint]):
             # d^order/dt^order of t^p is p!/(p-order)! t^(p-order)
             factor = torch.ones(4, dtype=torch.float64)
             for j in range(order):
                 factor = factor * (powers - j)
             value = factor * t ** (powers - order).clamp(min=0)
-            row[4 * (joint - 1): 4 * joint], row[4 * joint: 4 * joint + 4] = value, -value
-    null = torch.linalg.svd(rows).Vh[rows.shape[0]:].T
+            row[4 * (joint - 1) : 4 * joint], row[4 * joint : 4 * joint + 4] = value, -value
+    null = torch.linalg.svd(rows).Vh[rows.shape[0] :].T
     piece = (s.double().cpu() * edges).long().clamp(0, edges - 1)
     design = torch.zeros(len(s), edges, 4, dtype=torch.float64)
     design[torch.arange(len(s)), piece] = s.double().cpu().unsqueeze(-1) ** powers

@@ -121,8 +121,10 @@ class Denoiser(ABC):
 
     def _flatten(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
         if z.ndim == 0 or z.shape[-1] != self.dim:
-            raise ValueError(f"z has shape {tuple(z.shape)}; its last axis must be {self.dim}, "
-                             "the dimension of this denoiser")
+            raise ValueError(
+                f"z has shape {tuple(z.shape)}; its last axis must be {self.dim}, "
+                "the dimension of this denoiser"
+            )
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
         batch = torch.broadcast_shapes(z.shape[:-1], sigma.shape)
         flat = z.expand(*batch, self.dim).reshape(-1, self.dim)

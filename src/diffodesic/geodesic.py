@@ -75,7 +75,8 @@ class Geodesic:
 
     def __call__(self, s: Tensor | float) -> Tensor:
         """Points of the path: ``s`` a number gives (..., d), (S,) gives (..., S, d)."""
-        return Spline(self.nodes)(s)
+        # between nodes on the boundary of the metric's domain a spline may overshoot it
+        return self.metric.confine(Spline(self.nodes)(s))
 
     def velocity(self, s: Tensor | float) -> Tensor:
         """Derivative of the path by ``s``; shapes as for a call."""
@@ -112,9 +113,17 @@ class Geodesic:
         return self.cost.node_gradients
 
 
-def geodesic(metric: Metric, a: Tensor, b: Tensor, *, nodes: int = 64, solver=None,  # noqa: ANN001
-             init: Tensor | None = None, refine: int = 8,
-             progress: Progress | None = None) -> Geodesic:
+def geodesic(
+    metric: Metric,
+    a: Tensor,
+    b: Tensor,
+    *,
+    nodes: int = 64,
+    solver=None,  # noqa: ANN001
+    init: Tensor | None = None,
+    refine: int = 8,
+    progress: Progress | None = None,
+) -> Geodesic:
     """Path of least energy between two points.
 
     Args:
@@ -145,28 +154,49 @@ def geodesic(metric: Metric, a: Tensor, b: Tensor, *, nodes: int = 64, solver=No
     with calculus.counting() as cost:
         solution = _solve(solver or Relax(), metric, flat_a, flat_b, nodes, init, progress)
         certificate = _certify(metric, solution, refine)
-    statuses = tuple(Status.NEGATIVE_STEPS
-                     if status in (Status.CONVERGED, Status.FIXED_BUDGET) and negative > 0
-                     else status for status, negative in
-                     zip(solution.statuses, certificate.negative_fraction.tolist(), strict=True))
-    shaped = Certificate(**{k: getattr(certificate, k).reshape(batch)
-                            for k in Certificate.__dataclass_fields__})
-    return Geodesic(metric, solution.nodes.reshape(*batch, nodes + 1, metric.dim), shaped, statuses,
-                    cost, solution.iterations.reshape(batch), tuple(solution.start))
+    statuses = tuple(
+        Status.NEGATIVE_STEPS
+        if status in (Status.CONVERGED, Status.FIXED_BUDGET) and negative > 0
+        else status
+        for status, negative in zip(
+            solution.statuses, certificate.negative_fraction.tolist(), strict=True
+        )
+    )
+    shaped = Certificate(
+        **{k: getattr(certificate, k).reshape(batch) for k in Certificate.__dataclass_fields__}
+    )
+    return Geodesic(
+        metric,
+        solution.nodes.reshape(*batch, nodes + 1, metric.dim),
+        shaped,
+        statuses,
+        cost,
+        solution.iterations.reshape(batch),
+        tuple(solution.start),
+    )
 
 
 def _checked(metric: Metric, x: Tensor, name: str) -> Tensor:
     x = torch.as_tensor(x).detach()
     if x.ndim == 0 or x.shape[-1] != metric.dim:
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; its last axis must be {metric.dim}, "
-                         "the dimension of the metric")
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}; its last axis must be {metric.dim}, "
+            "the dimension of the metric"
+        )
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"{name} holds values that are not finite")
     return x
 
 
-def _solve(solver, metric: Metric, a: Tensor, b: Tensor, nodes: int,  # noqa: ANN001
-           init: Tensor | None, progress: Progress | None) -> Solution:
+def _solve(
+    solver,
+    metric: Metric,
+    a: Tensor,
+    b: Tensor,
+    nodes: int,  # noqa: ANN001
+    init: Tensor | None,
+    progress: Progress | None,
+) -> Solution:
     """Solve the pairs that differ; a pair of equal points is its own path."""
     same = (a == b).all(-1)
     moving = ~same
@@ -174,8 +204,14 @@ def _solve(solver, metric: Metric, a: Tensor, b: Tensor, nodes: int,  # noqa: AN
     norm, iterations = a.new_zeros(len(a)), torch.zeros(len(a), dtype=torch.long)
     statuses, start = [Status.SAME_POINT] * len(a), ["chord"] * len(a)
     if bool(moving.any()):
-        found = solver.solve(metric, a[moving], b[moving], nodes, progress=progress,
-                             init=None if init is None else init[moving])
+        found = solver.solve(
+            metric,
+            a[moving],
+            b[moving],
+            nodes,
+            progress=progress,
+            init=None if init is None else init[moving],
+        )
         x[moving], norm[moving] = found.nodes, found.gradient_norm
         iterations[moving.cpu()] = found.iterations
         for i, home in enumerate(torch.nonzero(moving).flatten().tolist()):
@@ -189,15 +225,19 @@ def _certify(metric: Metric, solution: Solution, refine: int) -> Certificate:
     s = torch.linspace(0, 1, refine * n + 1, dtype=x.dtype, device=x.device)
     with torch.no_grad():
         # one pair at a time: the fine grid of a whole batch need not fit in memory
-        fine = torch.stack([metric.steps(Spline(path)(s)) for path in x])
+        fine = torch.stack([metric.steps(metric.confine(Spline(path)(s))) for path in x])
         coarse = metric.steps(x)
     speed = coarse.clamp(min=0).sqrt()
     spread = speed.std(-1, correction=0) / speed.mean(-1)
     return Certificate(
-        length=fine.clamp(min=0).sqrt().sum(-1), energy=energy(fine),
-        discrete_length=speed.sum(-1), discrete_energy=energy(coarse),
-        speed_spread=spread.nan_to_num(), gradient_norm=solution.gradient_norm,
-        negative_fraction=(fine < 0).to(x.dtype).mean(-1))
+        length=fine.clamp(min=0).sqrt().sum(-1),
+        energy=energy(fine),
+        discrete_length=speed.sum(-1),
+        discrete_energy=energy(coarse),
+        speed_spread=spread.nan_to_num(),
+        gradient_norm=solution.gradient_norm,
+        negative_fraction=(fine < 0).to(x.dtype).mean(-1),
+    )
 
 
 def distance(metric: Metric, a: Tensor, b: Tensor, **options) -> Tensor:  # noqa: ANN003
@@ -239,8 +279,16 @@ def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
     return calculus.rk45(field, torch.cat([x, p], -1), rtol=rtol)[..., :d]
 
 
-def log(metric: Metric, x: Tensor, y: Tensor, *, nodes: int = 64, tol: float = 1e-8,
-        iterations: int = 60, solver=None) -> Tensor:  # noqa: ANN001
+def log(
+    metric: Metric,
+    x: Tensor,
+    y: Tensor,
+    *,
+    nodes: int = 64,
+    tol: float = 1e-8,
+    iterations: int = 60,
+    solver=None,
+) -> Tensor:  # noqa: ANN001
     """Velocity at ``x`` of the geodesic that reaches ``y`` after unit time.
 
     The boundary-value solution gives the first guess, shooting with Anderson's acceleration
@@ -274,8 +322,13 @@ def log(metric: Metric, x: Tensor, y: Tensor, *, nodes: int = 64, tol: float = 1
     return _anderson(miss, path.velocity(0.0), small, iterations)
 
 
-def _anderson(residual: Callable[[Tensor], Tensor], v: Tensor, small: Callable[[Tensor], Tensor],
-              iterations: int, memory: int = 20) -> Tensor:
+def _anderson(
+    residual: Callable[[Tensor], Tensor],
+    v: Tensor,
+    small: Callable[[Tensor], Tensor],
+    iterations: int,
+    memory: int = 20,
+) -> Tensor:
     """Solve ``residual(v) = 0`` by multisecant iteration from the guess that v and r move alike."""
     r = residual(v)
     dv: list[Tensor] = []
@@ -295,12 +348,15 @@ def _anderson(residual: Callable[[Tensor], Tensor], v: Tensor, small: Callable[[
         dr.append(after - r)
         del dv[:-memory], dr[:-memory]
         v, r = v + step, after
-    raise RuntimeError(f"shooting did not meet the target in {iterations} shots; the points may be "
-                       "beyond a cut point: bring them closer or give more nodes")
+    raise RuntimeError(
+        f"shooting did not meet the target in {iterations} shots; the points may be "
+        "beyond a cut point: bring them closer or give more nodes"
+    )
 
 
 def _christoffel(metric: Metric, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """``Gamma(u, v)`` at ``x`` from ``inner`` alone; all (..., d)."""
+
     def flat_at(w: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda p: metric.flat(p, w)
 
@@ -343,8 +399,16 @@ def transport(path: Geodesic, v: Tensor, *, rtol: float = 1e-8) -> Tensor:
     return calculus.rk45(field, v, rtol=rtol)
 
 
-def mean(metric: Metric, points: Tensor, *, weights: Tensor | None = None, nodes: int = 16,
-         tol: float = 1e-6, iterations: int = 50, solver=None) -> Tensor:  # noqa: ANN001
+def mean(
+    metric: Metric,
+    points: Tensor,
+    *,
+    weights: Tensor | None = None,
+    nodes: int = 16,
+    tol: float = 1e-6,
+    iterations: int = 50,
+    solver=None,
+) -> Tensor:  # noqa: ANN001
     """Frechet (Karcher) mean: the point of least weighted sum of squared distances.
 
     Args:
@@ -376,5 +440,7 @@ def mean(metric: Metric, points: Tensor, *, weights: Tensor | None = None, nodes
             return here
         here = exp(metric, here, step)
         init = torch.cat([here.expand(len(points), 1, -1), paths.nodes[:, 1:]], 1)
-    raise RuntimeError(f"the mean did not settle in {iterations} steps; the points may lie too "
-                       "far apart for a unique mean")
+    raise RuntimeError(
+        f"the mean did not settle in {iterations} steps; the points may lie too "
+        "far apart for a unique mean"
+    )

@@ -81,6 +81,13 @@ class Metric(ABC):
         s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device).unsqueeze(-1)
         return {"chord": torch.lerp(a.unsqueeze(-2), b.unsqueeze(-2), s)}
 
+    def confine(self, x: Tensor) -> Tensor:
+        """Move points into :attr:`bounds`; solvers report LEFT_DOMAIN where a path presses."""
+        if self.bounds is None:
+            return x
+        low, high = (bound.to(x) for bound in self.bounds)
+        return x.clamp(low, high)
+
     def flat(self, x: Tensor, u: Tensor) -> Tensor:
         """Covector ``g(x) u``, (..., d); differentiable in ``x`` and ``u``."""
         with torch.enable_grad():
@@ -98,7 +105,8 @@ class Metric(ABC):
         sizes = torch.tensor(self.blocks, device=x.device)
         scale = self.weights(x).repeat_interleave(sizes, -1).rsqrt()
         return scale * calculus.conjugate_gradient(
-            lambda w: scale * self.flat(x, scale * w).detach(), scale * p)
+            lambda w: scale * self.flat(x, scale * w).detach(), scale * p
+        )
 
     def norm(self, x: Tensor, u: Tensor) -> Tensor:
         """Length of ``u`` at ``x``, (...)."""
@@ -171,8 +179,10 @@ class _AtNoise(Metric):
     def __init__(self, denoiser: Denoiser, log_snr: float) -> None:
         low, high = denoiser.log_snr_range
         if not low <= log_snr <= high or not math.isfinite(log_snr):
-            raise ValueError(f"log_snr = {log_snr} is outside the noise levels of the denoiser; "
-                             f"choose a finite value between {low:g} and {high:g}")
+            raise ValueError(
+                f"log_snr = {log_snr} is outside the noise levels of the denoiser; "
+                f"choose a finite value between {low:g} and {high:g}"
+            )
         self.denoiser, self.log_snr, self.dim = denoiser, float(log_snr), denoiser.dim
         self.sigma = math.exp(-log_snr / 2)
 

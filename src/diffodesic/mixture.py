@@ -46,24 +46,30 @@ class GaussianMixture(Denoiser):
 
     closed_form = True
 
-    def __init__(self, means: Tensor, weights: Tensor | None = None,
-                 std: Tensor | float = 1.0) -> None:
+    def __init__(
+        self, means: Tensor, weights: Tensor | None = None, std: Tensor | float = 1.0
+    ) -> None:
         means = torch.as_tensor(means)
         if means.ndim != 2 or not means.is_floating_point():
-            raise ValueError(f"means must be a floating (K, D) tensor, got {means.dtype} "
-                             f"{tuple(means.shape)}")
+            raise ValueError(
+                f"means must be a floating (K, D) tensor, got {means.dtype} {tuple(means.shape)}"
+            )
         components, self.dim = means.shape
         kind = {"dtype": means.dtype, "device": means.device}
-        weights = torch.ones(components, **kind) if weights is None else torch.as_tensor(
-            weights, **kind)
+        weights = (
+            torch.ones(components, **kind) if weights is None else torch.as_tensor(weights, **kind)
+        )
         if weights.shape != (components,) or not bool((weights > 0).all()):
             raise ValueError(f"weights must be {components} positive numbers, one per component")
         std = torch.as_tensor(std, **kind)
-        if std.ndim < 2:  # isotropic: keep one column, so that D never enters the K-sized tensors
+        if std.shape in ((), (components,)):
+            # isotropic: keep one column, so that D never enters the K-sized tensors
             std = std.expand(components).unsqueeze(-1)
         if std.shape not in ((components, 1), means.shape):
-            raise ValueError(f"std must be a number, ({components},) or {tuple(means.shape)}, "
-                             f"got {tuple(std.shape)}")
+            raise ValueError(
+                f"std must be a number, ({components},) or {tuple(means.shape)}, "
+                f"got {tuple(std.shape)}"
+            )
         if not bool(torch.isfinite(means).all() and torch.isfinite(std).all() and (std >= 0).all()):
             raise ValueError("means and std must be finite, and std non-negative")
         self.means, self.variances = means, std**2
@@ -116,25 +122,31 @@ class GaussianMixture(Denoiser):
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
         k = sigma**-2
         psi = self.log_partition(k.unsqueeze(-1) * z, k)
-        return psi - k * z.square().sum(-1) / 2 - self.dim * torch.log(
-            sigma * math.sqrt(2 * math.pi))
+        return (
+            psi - k * z.square().sum(-1) / 2 - self.dim * torch.log(sigma * math.sqrt(2 * math.pi))
+        )
 
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``count`` points of the data law, (count, D)."""
-        index = torch.multinomial(self.log_weights.exp(), count, replacement=True,
-                                  generator=generator)
-        noise = torch.randn(count, self.dim, generator=generator, dtype=self.means.dtype,
-                            device=self.means.device)
+        index = torch.multinomial(
+            self.log_weights.exp(), count, replacement=True, generator=generator
+        )
+        noise = torch.randn(
+            count, self.dim, generator=generator, dtype=self.means.dtype, device=self.means.device
+        )
         return self.means[index] + self.variances[index].sqrt() * noise
 
     def _log_joint(self, h: Tensor, k: Tensor) -> Tensor:
-        """log w_j + psi_j for h (N, D), k (N, 1); (N, K)."""
+        """Log w_j + psi_j for h (N, D), k (N, 1); (N, K)."""
         a, v = self.means, self.variances
         gain = 1 / (1 + k.unsqueeze(-1) * v)  # (N, K, 1) or (N, K, D)
         if v.shape[-1] == 1:
             gain = gain[..., 0]
-            quadratic = (h @ a.T + v[:, 0] * h.square().sum(-1, keepdim=True) / 2
-                         - k * a.square().sum(-1) / 2)
+            quadratic = (
+                h @ a.T
+                + v[:, 0] * h.square().sum(-1, keepdim=True) / 2
+                - k * a.square().sum(-1) / 2
+            )
             return self.log_weights + gain * quadratic + self.dim * gain.log() / 2
         energy = h.unsqueeze(1) * a + v * h.unsqueeze(1) ** 2 / 2 - k.unsqueeze(-1) * a**2 / 2
         return self.log_weights + (gain * energy + gain.log() / 2).sum(-1)
@@ -147,8 +159,9 @@ class GaussianMixture(Denoiser):
         if v.shape[-1] == 1:
             gain, v = gain[..., 0], v[:, 0]
             m = (r * gain) @ a + (r * gain * v).sum(-1, keepdim=True) * h
-            square = gain**2 * (a.square().sum(-1) + 2 * v * (h @ a.T)
-                                + v**2 * h.square().sum(-1, keepdim=True))
+            square = gain**2 * (
+                a.square().sum(-1) + 2 * v * (h @ a.T) + v**2 * h.square().sum(-1, keepdim=True)
+            )
             return m, (r * (square + self.dim * gain * v)).sum(-1)
         centres = gain * (a + v * h.unsqueeze(1))
         m = torch.einsum("nk,nkd->nd", r, centres)

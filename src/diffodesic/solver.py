@@ -37,18 +37,28 @@ class Status(Enum):
     CONVERGED = "converged"
     SAME_POINT = "the end points are identical: the path has length zero"
     FIXED_BUDGET = "the solver ran its fixed number of steps; it does not test convergence"
-    ITERATION_LIMIT = ("stopped at the iteration limit before the tolerance was met; "
-                       "raise `iterations` or loosen `rtol`")
-    STALLED = ("no further descent was found although the tolerance is not met; the energy is "
-               "probably at its rounding or estimator noise: use float64, more probes, or a "
-               "looser `rtol`")
-    LEFT_DOMAIN = ("the path presses against the limit of the noise range: the minimiser may lie "
-                   "outside; widen `log_snr_range` if the model knows more noise, or move the "
-                   "ends closer")
-    NEGATIVE_STEPS = ("some squared lengths are negative: the denoiser is not a posterior mean "
-                      "along this path (guided, or badly trained); do not trust the length")
-    NON_FINITE = ("the metric is not finite at the first path; check the end points and that the "
-                  "denoiser returns finite values there")
+    ITERATION_LIMIT = (
+        "stopped at the iteration limit before the tolerance was met; "
+        "raise `iterations` or loosen `rtol`"
+    )
+    STALLED = (
+        "no further descent was found although the tolerance is not met; the energy is "
+        "probably at its rounding or estimator noise: use float64, more probes, or a "
+        "looser `rtol`"
+    )
+    LEFT_DOMAIN = (
+        "the path presses against the limit of the noise range: the minimiser may lie "
+        "outside; widen `log_snr_range` if the model knows more noise, or move the "
+        "ends closer"
+    )
+    NEGATIVE_STEPS = (
+        "some squared lengths are negative: the denoiser is not a posterior mean "
+        "along this path (guided, or badly trained); do not trust the length"
+    )
+    NON_FINITE = (
+        "the metric is not finite at the first path; check the end points and that the "
+        "denoiser returns finite values there"
+    )
 
 
 @dataclass(frozen=True)
@@ -111,8 +121,16 @@ class Relax:
             found.insert(0, max(self.coarsest, round(found[0] / self.refine)))
         return found
 
-    def solve(self, metric: Metric, a: Tensor, b: Tensor, nodes: int, *,
-              init: Tensor | None = None, progress: Progress | None = None) -> Solution:
+    def solve(
+        self,
+        metric: Metric,
+        a: Tensor,
+        b: Tensor,
+        nodes: int,
+        *,
+        init: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Solution:
         """Minimise the energy between ``a`` and ``b`` (B, d).
 
         Args:
@@ -166,15 +184,8 @@ def _respace(metric: Metric, x: Tensor, nodes: int) -> Tensor:
     with torch.no_grad():
         # negative steps are counted and reported where they are judged, not here
         lengths = metric.steps(x).abs().nan_to_num().sqrt()
-    return _confine(metric, constant_speed(Spline(x), lengths, nodes))
-
-
-def _confine(metric: Metric, x: Tensor) -> Tensor:
-    """Move inner nodes into the metric's bounds; reported as LEFT_DOMAIN when it matters."""
-    if metric.bounds is None:
-        return x
-    low, high = (bound.to(x) for bound in metric.bounds)
-    return torch.cat([x[..., :1, :], x[..., 1:-1, :].clamp(low, high), x[..., -1:, :]], -2)
+    path = constant_speed(Spline(x), lengths, nodes)
+    return torch.cat([path[:, :1], metric.confine(path[:, 1:-1]), path[:, -1:]], 1)
 
 
 @dataclass
@@ -198,7 +209,9 @@ class _History:
         self.rho = [torch.where(which, 0.0, rho) for rho in self.rho]
 
     def select(self, keep: Tensor) -> None:
-        self.s, self.y, self.rho = ([t[keep] for t in group] for group in (self.s, self.y, self.rho))
+        self.s, self.y, self.rho = (
+            [t[keep] for t in group] for group in (self.s, self.y, self.rho)
+        )
 
     def apply(self, g: Tensor, h0: Callable[[Tensor], Tensor]) -> Tensor:
         """Two-loop recursion: approximate inverse Hessian times ``g``."""
@@ -246,14 +259,17 @@ class _Descent:
 
     def round(self) -> None:
         """Try one step of every active pair; accept, shrink, or end it."""
-        trial = _confine(self.metric, self.x - _scale(self.t, self.direction))
+        trial = self.metric.confine(self.x - _scale(self.t, self.direction))
         steps, grad = _evaluate(self.metric, trial)
         value, negative = energy(steps), (steps < 0).sum(-1)
         moved = trial - self.x
         # Armijo's rule on the step really taken (it may be cut by the bounds)
         slope = _dot(self.grad, moved)
-        accept = ((value <= self.energy + 1e-4 * slope) & (negative <= self.negative)
-                  & torch.isfinite(grad.flatten(1).sum(-1)))
+        accept = (
+            (value <= self.energy + 1e-4 * slope)
+            & (negative <= self.negative)
+            & torch.isfinite(grad.flatten(1).sum(-1))
+        )
         self.history.push(moved, grad - self.grad, accept, self.options.memory)
         self._rescale(moved, grad - self.grad, accept)
         shrink = (-slope / (2 * (value - self.energy - slope))).nan_to_num(0.1).clamp(0.1, 0.5)
@@ -266,8 +282,13 @@ class _Descent:
         self._aim(accept)
         stuck = self.t < 1e-8
         limit = torch.full_like(stuck, self.rounds >= self.options.iterations)
-        self._finish({Status.CONVERGED: accept & self._converged(), Status.STALLED: stuck,
-                      Status.ITERATION_LIMIT: limit})
+        self._finish(
+            {
+                Status.CONVERGED: accept & self._converged(),
+                Status.STALLED: stuck,
+                Status.ITERATION_LIMIT: limit,
+            }
+        )
 
     def line(self) -> str:
         """A short progress line."""
@@ -334,8 +355,19 @@ class _Descent:
         self.result[home], self.gradient_norm[home] = self.x[done], norm[done]
         self.iterations[home.cpu()] = self.taken[done].cpu()
         keep = ~done
-        for name in ("active", "x", "energy", "grad", "negative", "gamma", "taken", "direction",
-                     "decrease", "t", "h0"):
+        for name in (
+            "active",
+            "x",
+            "energy",
+            "grad",
+            "negative",
+            "gamma",
+            "taken",
+            "direction",
+            "decrease",
+            "t",
+            "h0",
+        ):
             setattr(self, name, getattr(self, name)[keep])
         self.history.select(keep)
 
@@ -402,8 +434,16 @@ class AdamSpline:
         """Images: eight spline nodes, AdamW, 350 steps at 16 points and 250 at 64."""
         return cls()
 
-    def solve(self, metric: Metric, a: Tensor, b: Tensor, nodes: int, *,
-              init: Tensor | None = None, progress: Progress | None = None) -> Solution:
+    def solve(
+        self,
+        metric: Metric,
+        a: Tensor,
+        b: Tensor,
+        nodes: int,
+        *,
+        init: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Solution:
         """Minimise the energy between ``a`` and ``b`` (B, d); arguments as for Relax.
 
         Raises:
@@ -413,10 +453,12 @@ class AdamSpline:
         """
         if init is not None:
             raise ValueError("AdamSpline starts at the chord and takes no init; use Relax")
-        coefficients = torch.zeros(len(a), self.edges + 1, a.shape[-1], dtype=a.dtype,
-                                   device=a.device, requires_grad=True)
-        optimiser = torch.optim.AdamW([coefficients], lr=self.learning_rate,
-                                      weight_decay=self.weight_decay)
+        coefficients = torch.zeros(
+            len(a), self.edges + 1, a.shape[-1], dtype=a.dtype, device=a.device, requires_grad=True
+        )
+        optimiser = torch.optim.AdamW(
+            [coefficients], lr=self.learning_rate, weight_decay=self.weight_decay
+        )
         for points, steps in self.schedule:
             for i in range(steps):
                 x = self._curve(a, b, coefficients, points)
@@ -425,17 +467,25 @@ class AdamSpline:
                 x.backward(grad)
                 optimiser.step()
                 if progress:
-                    progress(f"{points} points, step {i + 1}/{steps}: {float(energy(steps_).mean()):.5g}")
+                    progress(
+                        f"{points} points, step {i + 1}/{steps}: {float(energy(steps_).mean()):.5g}"
+                    )
         with torch.no_grad():
-            x = _confine(metric, self._curve(a, b, coefficients, nodes + 1))
+            x = metric.confine(self._curve(a, b, coefficients, nodes + 1))
         value, grad = _evaluate(metric, x)
         h0 = _path_laplacian_inverse(metric, x, value)
-        statuses = [Status.NEGATIVE_STEPS if bad else Status.FIXED_BUDGET
-                    for bad in (value < 0).any(-1).tolist()]
+        statuses = [
+            Status.NEGATIVE_STEPS if bad else Status.FIXED_BUDGET
+            for bad in (value < 0).any(-1).tolist()
+        ]
         steps = sum(count for _, count in self.schedule)
-        return Solution(x, _relative_norm(h0, metric, grad, energy(value)),
-                        statuses,
-                        torch.full((len(a),), steps), ["chord"] * len(a))
+        return Solution(
+            x,
+            _relative_norm(h0, metric, grad, energy(value)),
+            statuses,
+            torch.full((len(a),), steps),
+            ["chord"] * len(a),
+        )
 
     def _curve(self, a: Tensor, b: Tensor, coefficients: Tensor, points: int) -> Tensor:
         s = torch.linspace(0, 1, points, dtype=a.dtype, device=a.device)

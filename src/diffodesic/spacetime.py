@@ -72,13 +72,16 @@ class _OnSpacetime(Metric):
         """
         z = torch.as_tensor(z)
         if z.ndim == 0 or z.shape[-1] != self.data_dim:
-            raise ValueError(f"z has shape {tuple(z.shape)}; its last axis must be "
-                             f"{self.data_dim}, the dimension of the data")
+            raise ValueError(
+                f"z has shape {tuple(z.shape)}; its last axis must be "
+                f"{self.data_dim}, the dimension of the data"
+            )
         lam = torch.as_tensor(log_snr, dtype=z.dtype, device=z.device).expand(z.shape[:-1])
         low, high = self.log_snr_range
         if not bool(((lam >= low) & (lam <= high) & lam.isfinite()).all()):
-            raise ValueError(f"log SNR must be finite and between {low:g} and {high:g}, "
-                             "the range of this space")
+            raise ValueError(
+                f"log SNR must be finite and between {low:g} and {high:g}, the range of this space"
+            )
         return _pack(z, lam)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,8 +137,11 @@ class Hyperbolic(_OnSpacetime):
         apart, top1, top2 = y.square().sum(-1), *(self._top(s) for s in (s1, s2))
         inside = torch.acosh(1 + (apart + (s1 - s2) ** 2) / (2 * s1 * s2))
         c = math.sqrt(self.variance)
-        outside = (torch.acosh((c / s1).clamp(min=1)) + torch.acosh((c / s2).clamp(min=1))
-                   + (apart.sqrt() - top1 - top2) / c)
+        outside = (
+            torch.acosh((c / s1).clamp(min=1))
+            + torch.acosh((c / s2).clamp(min=1))
+            + (apart.sqrt() - top1 - top2) / c
+        )
         return math.sqrt(2 * self.data_dim) * torch.where(self.escapes(a, b), outside, inside)
 
     def escapes(self, a: Tensor, b: Tensor) -> Tensor:
@@ -196,28 +202,39 @@ class Spacetime(_OnSpacetime):
         ValueError: for an unknown estimator, probes of the wrong shape, or an empty range.
     """
 
-    def __init__(self, denoiser: Denoiser, *, estimator: Estimator | None = None,
-                 probes: int | Tensor = 2, seed: int = 0,
-                 log_snr_range: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        *,
+        estimator: Estimator | None = None,
+        probes: int | Tensor = 2,
+        seed: int = 0,
+        log_snr_range: tuple[float, float] | None = None,
+    ) -> None:
         self.denoiser, self.data_dim = denoiser, denoiser.dim
         self.estimator = estimator or ("exact" if denoiser.closed_form else "closure")
         if self.estimator not in get_args(Estimator):
-            raise ValueError(f"unknown estimator {estimator!r}; choose one of "
-                             f"{', '.join(get_args(Estimator))}")
+            raise ValueError(
+                f"unknown estimator {estimator!r}; choose one of {', '.join(get_args(Estimator))}"
+            )
         if isinstance(probes, int):
             generator = torch.Generator().manual_seed(seed)
             probes = torch.randint(0, 2, (probes, self.data_dim), generator=generator) * 2.0 - 1.0
         if probes.ndim != 2 or probes.shape[-1] != self.data_dim or not len(probes):
-            raise ValueError(f"probes have shape {tuple(probes.shape)}; they must be "
-                             f"(P, {self.data_dim}) with P >= 1")
+            raise ValueError(
+                f"probes have shape {tuple(probes.shape)}; they must be "
+                f"(P, {self.data_dim}) with P >= 1"
+            )
         self.probes = probes
         self.log_snr_range = log_snr_range or denoiser.log_snr_range
         low, high = self.log_snr_range
         if not low < high:
             raise ValueError(f"log_snr_range is empty: {low:g} to {high:g}")
         free = torch.full((self.data_dim,), math.inf, dtype=torch.float64)
-        self.bounds = (torch.cat([-free, free.new_tensor([low])]),
-                       torch.cat([free, free.new_tensor([high])]))
+        self.bounds = (
+            torch.cat([-free, free.new_tensor([low])]),
+            torch.cat([free, free.new_tensor([high])]),
+        )
         self.gaussian = Hyperbolic(self.data_dim, denoiser.variance, denoiser.mean)
 
     def eta(self, x: Tensor) -> Tensor:
@@ -273,23 +290,22 @@ class Spacetime(_OnSpacetime):
     def starts(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
         """The chord, arches over it that rise into noise by several depths, and the hyperbolic
         geodesics of Gaussian data with the data's variance v and with v/4 (data of low dimension
-        look like less variance)."""
-        low, high = self.log_snr_range
+        look like less variance).
+        """
+        low = self.log_snr_range[0]
         found = super().starts(a, b, nodes)
         s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device)
         for depth in (0.5, 1.0, 2.0, 4.0):
             arch = found["chord"].clone()
-            arch[..., -1] = (arch[..., -1] - depth * 4 * s * (1 - s)).clamp(low, high)
-            found[f"arch {depth:g}"] = torch.cat([a[..., None, :], arch[..., 1:-1, :],
-                                                  b[..., None, :]], -2)
+            arch[..., -1] = arch[..., -1] - depth * 4 * s * (1 - s)
+            found[f"arch {depth:g}"] = arch
         for name, share in (("hyperbolic", 1.0), ("hyperbolic/4", 0.25)):
             variance = share * self.denoiser.variance
             space = Hyperbolic(self.data_dim, variance, self.denoiser.mean)
             # six e-folds below the data's own precision nothing is left of the data
             floor = max(low, -math.log(variance) - 6)
-            path = space.path(a, b, nodes, lowest=floor)
-            found[name] = torch.cat([path[..., :-1], path[..., -1:].clamp(low, high)], -1)
-        return found
+            found[name] = space.path(a, b, nodes, lowest=floor)
+        return {name: self.confine(path) for name, path in found.items()}
 
     def _closure(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         z, lam = self.split(x)
@@ -304,5 +320,5 @@ class Spacetime(_OnSpacetime):
         along = (wv * pushed[..., 0, :]).sum(-1)
         if v is not u:
             along = (along + (wu * pushed[..., 1, :]).sum(-1)) / 2
-        frobenius = pushed[..., len(lead):, :].square().sum(-1).mean(-1)
+        frobenius = pushed[..., len(lead) :, :].square().sum(-1).mean(-1)
         return k * along + frobenius / 2 * u[..., -1] * v[..., -1]

@@ -1,0 +1,23 @@
+# The README's lines under a name. `make demo` and `make test` are the same commands, character for
+# character (held by tests/test_architecture.py).
+.PHONY: demo test lint format bench
+
+demo:
+	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt ".[app]" && .venv/bin/diffodesic interpolate
+
+test:
+	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt ".[app,evaluate,test]" && .venv/bin/python -m pytest -n auto
+
+lint:
+	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,evaluate,test,dev]"
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format:
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench:
+	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app]"
+	set -e; for file in benchmarks/*.py; do echo "== $$file"; .venv/bin/python "$$file"; done

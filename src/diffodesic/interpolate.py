@@ -1,0 +1,290 @@
+r"""Two images, one model: the geodesic between them, its frames, and how good it is.
+
+    image -> codec -> lift to the anchor noise level (probability flow) -> geodesic in the chosen
+    metric -> points at constant speed -> drop to clean data (probability flow) -> codec -> frames
+
+LERP and SLERP between the same two lifted ends are brought back the same way, and measured in
+the same metric.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from diffodesic.baseline import lerp, slerp
+from diffodesic.flow import clean_log_snr, drop, lift
+from diffodesic.geodesic import Geodesic, geodesic
+from diffodesic.metric import Euclidean, Metric, ScoreMetric
+from diffodesic.model import Model
+from diffodesic.solver import Relax
+from diffodesic.spacetime import Spacetime
+
+__all__ = ["Interpolation", "MetricName", "Row", "interpolate"]
+
+MetricName = Literal["spacetime", "score", "euclidean"]
+ANCHOR = {"spacetime": 2.0, "score": 0.0, "euclidean": 0.0}  # log SNR of the ends under "auto"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One path between the two images.
+
+    Attributes:
+        frames: images (F, C, H, W) in [0, 1].
+        length: refined length under the metric of the interpolation.
+        energy: refined energy under it.
+        log_snr: noise level at the frames, (F,).
+        curve_s: parameters of the two curves below, (S,).
+        curve_log_snr: noise level along the path, (S,).
+        curve_speed: speed ``|c'(s)|`` under the metric, (S,).
+    """
+
+    frames: Tensor
+    length: float
+    energy: float
+    log_snr: Tensor
+    curve_s: Tensor
+    curve_log_snr: Tensor
+    curve_speed: Tensor
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """What :func:`interpolate` returns.
+
+    Attributes:
+        geodesic: the solved path with its certificate and cost.
+        rows: the paths by name, the geodesic first, then LERP and SLERP.
+        inputs: the two images (2, C, H, W).
+        end_error: root-mean-square error of the first and the last frame, pixels in [0, 1].
+        seconds: wall-clock time.
+        settings: what was asked for and what was chosen.
+        notices: what was changed or is doubtful, one sentence each.
+    """
+
+    geodesic: Geodesic
+    rows: dict[str, Row]
+    inputs: Tensor
+    end_error: tuple[float, float]
+    seconds: float
+    settings: dict[str, object]
+    notices: tuple[str, ...]
+
+    @property
+    def frames(self) -> Tensor:
+        """Images along the geodesic, (F, C, H, W) in [0, 1]."""
+        return next(iter(self.rows.values())).frames
+
+    @property
+    def end_psnr(self) -> tuple[float, float]:
+        """Peak signal-to-noise ratio of the two end frames, in dB."""
+        first, last = (-20 * math.log10(max(error, 1e-9)) for error in self.end_error)
+        return first, last
+
+    def save(self, outdir: str | os.PathLike[str]) -> Path:
+        """Write frames, filmstrip, GIF, path, result and report into a folder.
+
+        Args:
+            outdir: the folder, made if needed; files of an earlier run are replaced.
+
+        Returns:
+            the folder.
+
+        Raises:
+            OSError: if it cannot be written; nothing is left half-written.
+        """
+        from diffodesic.output import save_interpolation
+
+        return save_interpolation(self, outdir)
+
+
+def interpolate(
+    model: Model,
+    image_a: Tensor,
+    image_b: Tensor,
+    *,
+    metric: MetricName = "spacetime",
+    frames: int = 16,
+    nodes: int = 32,
+    log_snr: float | Literal["auto"] = "auto",
+    weight: float = 10.0,
+    flow_steps: int = 24,
+    seed: int = 0,
+    solver: object = None,
+    progress: Callable[[str], None] | None = None,
+) -> Interpolation:
+    """Interpolate between two images along a geodesic of the model.
+
+    Args:
+        model: see ``load``.
+        image_a: first image (C, H, W) in [0, 1].
+        image_b: second image, likewise.
+        metric: ``spacetime`` (2505.17517), ``score`` (2505.11128) or ``euclidean`` (LERP).
+        frames: number F >= 2 of images, ends included.
+        nodes: segments of the path, >= 2.
+        log_snr: noise level to which the ends are lifted; ``"auto"`` is 2 for spacetime (the
+            path chooses its own level in between) and 0 for metrics at one level.
+        weight: weight of the score metric in units of 1 / mean |score|^2 at the ends.
+        flow_steps: steps of the probability-flow ODE each way.
+        seed: seed of the probes.
+        solver: default ``Relax(rtol=3e-4)``: a network's energy is known to about that.
+        progress: called with a short line on every step.
+
+    Returns:
+        frames, path, certificate and the baselines.
+
+    Raises:
+        ValueError: for images that do not fit the model, an unknown metric, frames or nodes < 2,
+            or a noise level outside the model's range.
+
+    Cost: ``4 flow_steps`` evaluations per end and ``2 flow_steps`` per frame and row, plus the
+    geodesic (see ``geodesic``).
+    """
+    began = time.monotonic()
+    say = progress or (lambda _: None)
+    if metric not in get_args(MetricName):
+        raise ValueError(
+            f"unknown metric {metric!r}; choose one of {', '.join(get_args(MetricName))}"
+        )
+    if frames < 2:
+        raise ValueError(f"frames must be at least 2, got {frames}")
+    if not weight >= 0:
+        raise ValueError(f"weight must be >= 0, got {weight}")
+    anchor = _anchor(model, metric, log_snr)
+    inputs = torch.stack([_image(model, image_a), _image(model, image_b)])
+    say("lifting the images to the anchor noise level")
+    with torch.no_grad():
+        ends = lift(model.denoiser, model.codec.encode(inputs), anchor, steps=flow_steps)
+    space = _metric(model, metric, anchor, weight, ends, seed)
+    a, b = (_pack(space, z, anchor) for z in ends)
+    path = geodesic(
+        space, a, b, nodes=nodes, solver=solver or Relax(rtol=3e-4, iterations=60), progress=say
+    )
+    rows = _rows(model, space, path, ends, anchor, frames, flow_steps, say)
+    first = next(iter(rows.values())).frames
+    errors = (first[[0, -1]] - inputs).square().flatten(1).mean(-1).sqrt().tolist()
+    settings = {
+        "model": model.name,
+        "metric": metric,
+        "frames": frames,
+        "nodes": nodes,
+        "log_snr": anchor,
+        "flow_steps": flow_steps,
+        "seed": seed,
+        "estimator": getattr(space, "estimator", "midpoint rule"),
+    }
+    if isinstance(space, ScoreMetric):
+        settings["weight"] = space.weight
+    return Interpolation(
+        path,
+        rows,
+        inputs,
+        (errors[0], errors[1]),
+        time.monotonic() - began,
+        settings,
+        tuple(_notices(path, errors)),
+    )
+
+
+def _image(model: Model, image: Tensor) -> Tensor:
+    image = torch.as_tensor(image)
+    image = image.unsqueeze(0) if image.ndim == 2 else image
+    if image.ndim != 3:
+        raise ValueError(f"an image must be (C, H, W) or (H, W), got {tuple(image.shape)}")
+    # geometry in float64 whatever the network's own precision: sums over D cancel
+    return image.double() if image.is_floating_point() else image.double() / 255
+
+
+def _anchor(model: Model, metric: str, log_snr: float | str) -> float:
+    low, high = model.denoiser.log_snr_range[0], clean_log_snr(model.denoiser)
+    anchor = ANCHOR[metric] if log_snr == "auto" else float(log_snr)
+    if not low < anchor < high:
+        raise ValueError(
+            f"log_snr = {anchor:g} is outside the noise levels of model "
+            f"{model.name!r}; choose a value between {low:.3g} and {high:.3g}"
+        )
+    return anchor
+
+
+def _metric(
+    model: Model, name: str, anchor: float, weight: float, ends: Tensor, seed: int
+) -> Metric:
+    if name == "euclidean":
+        return Euclidean(model.denoiser.dim)
+    if name == "score":
+        with torch.no_grad():
+            score = model.denoiser.score(ends, ends.new_tensor(math.exp(-anchor / 2)))
+        unit = float(score.square().sum(-1).mean())
+        return ScoreMetric(model.denoiser, log_snr=anchor, weight=weight / unit)
+    return Spacetime(model.denoiser, seed=seed)
+
+
+def _pack(space: Metric, z: Tensor, log_snr: float | Tensor) -> Tensor:
+    return space.point(z, log_snr) if isinstance(space, Spacetime) else z
+
+
+def _rows(
+    model: Model,
+    space: Metric,
+    path: Geodesic,
+    ends: Tensor,
+    anchor: float,
+    frames: int,
+    flow_steps: int,
+    say: Callable[[str], None],
+) -> dict[str, Row]:
+    fine = torch.linspace(
+        0, 1, 8 * (path.nodes.shape[-2] - 1) + 1, dtype=ends.dtype, device=ends.device
+    )
+    s = torch.linspace(0, 1, frames, dtype=ends.dtype, device=ends.device)
+    curves = {"geodesic": path}
+    for name, blend in (("LERP", lerp), ("SLERP", slerp)):
+        curves[name] = lambda at, blend=blend: _pack(space, blend(ends[0], ends[1], at), anchor)
+    rows = {}
+    with torch.no_grad():
+        for name, curve in curves.items():
+            say(f"bringing {name} back to clean images")
+            points = curve(s)
+            z, level = _unpack(space, points, anchor)
+            images = model.codec.decode(drop(model.denoiser, z, level, steps=flow_steps))
+            on_fine = curve(fine)
+            steps = space.steps(on_fine)
+            speed = steps.clamp(min=0).sqrt() * steps.shape[-1]
+            rows[name] = Row(
+                images,
+                float(speed.mean()),
+                float(steps.sum()) * len(steps) / 2,
+                level,
+                (fine[1:] + fine[:-1]) / 2,
+                _unpack(space, (on_fine[1:] + on_fine[:-1]) / 2, anchor)[1],
+                speed,
+            )
+    return rows
+
+
+def _unpack(space: Metric, points: Tensor, anchor: float) -> tuple[Tensor, Tensor]:
+    if isinstance(space, Spacetime):
+        return space.split(points)
+    return points, points.new_full(points.shape[:-1], anchor)
+
+
+def _notices(path: Geodesic, errors: list[float]) -> list[str]:
+    notices = []
+    if path.status.name != "CONVERGED":
+        notices.append(path.status.value)
+    if max(errors) > 0.05:
+        notices.append(
+            f"the end frames differ from the images by {max(errors):.3f} (root mean "
+            "square, pixels in [0, 1]): raise flow_steps, or lower the anchor noise "
+            "(a higher log_snr)"
+        )
+    return notices

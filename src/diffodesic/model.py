@@ -1,0 +1,182 @@
+"""A model: a denoiser, the codec between its vectors and images, and where it came from.
+
+``load`` takes the name of a shipped model or a folder written by :meth:`Model.save` or by
+``diffodesic train``.  Weights are safetensors; nothing is ever unpickled or downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffodesic.network import UNet
+from diffodesic.parametrization import NetworkDenoiser, from_network
+from diffodesic.schedule import EDM
+
+__all__ = ["Model", "ModelError", "PixelCodec", "available", "load"]
+
+_SHIPPED = Path(__file__).parent / "assets"
+_FILES = ("config.json", "weights.safetensors")
+
+
+class ModelError(ValueError):
+    """A model cannot be loaded or saved; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class PixelCodec:
+    """Images (..., C, H, W) in [0, 1] as vectors (..., D) in [-1, 1], without loss.
+
+    Attributes:
+        shape: (C, H, W); D = C H W.
+    """
+
+    shape: tuple[int, int, int]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Flatten images in [0, 1]; deterministic.
+
+        Raises:
+            ValueError: for images of another shape, or values not finite or outside [0, 1].
+        """
+        if tuple(images.shape[-3:]) != self.shape:
+            raise ValueError(
+                f"images have shape {tuple(images.shape[-3:])}; this model takes "
+                f"{self.shape} (channels, height, width)"
+            )
+        if not bool(torch.isfinite(images).all()):
+            raise ValueError("the image holds pixels that are not finite (NaN or infinite)")
+        if not bool(((images >= 0) & (images <= 1)).all()):
+            raise ValueError("pixels must be between 0 and 1; divide 8-bit values by 255")
+        return images.flatten(-3) * 2 - 1
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (..., C, H, W) in [0, 1] of vectors (..., D); what leaves the range is cut."""
+        return ((z + 1) / 2).clamp(0, 1).unflatten(-1, self.shape)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser with its codec and name.
+
+    Attributes:
+        denoiser: posterior mean of the model.
+        codec: between images and vectors.
+        name: short name.
+        config: what the model was saved with.
+    """
+
+    denoiser: NetworkDenoiser
+    codec: PixelCodec
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def given(self, **condition: Any) -> Model:
+        """The same model under a condition (class, prompt) bound before geometry starts."""
+        return replace(self, denoiser=self.denoiser.given(**condition))
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write ``config.json`` and ``weights.safetensors`` into a folder, made if needed.
+
+        Raises:
+            ModelError: for a model that was not made of diffodesic's own network.
+        """
+        from safetensors.torch import save
+
+        if not isinstance(self.denoiser.fn, UNet):
+            raise ModelError(
+                "only models with diffodesic's own network can be saved; keep the "
+                "foreign network's files and load them again"
+            )
+        target = Path(directory)
+        target.mkdir(parents=True, exist_ok=True)
+        weights = {k: v.contiguous() for k, v in self.denoiser.fn.state_dict().items()}
+        content = {
+            "config.json": json.dumps(dict(self.config), indent=1).encode(),
+            "weights.safetensors": save(weights),
+        }
+        for name, data in content.items():
+            partial = target / f".{name}.partial"
+            partial.write_bytes(data)
+            partial.replace(target / name)
+        return target
+
+
+def available() -> dict[str, str]:
+    """Names of the shipped models, with one line about each."""
+    found = {}
+    for path in sorted(_SHIPPED.glob(f"*/{_FILES[0]}")):
+        config = json.loads(path.read_text())
+        if "prediction" in config:
+            shape = "x".join(map(str, config["shape"]))
+            found[path.parent.name] = (
+                f"{config['name']}: {shape} images, EDM U-Net, card in {path.parent.name}/CARD.md"
+            )
+    return found
+
+
+def load(source: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Model:
+    """Load a model by name or from a folder.
+
+    Args:
+        source: name of a shipped model (see ``available``), or a folder that holds
+            ``config.json`` and ``weights.safetensors``.
+        device: where the network runs.
+
+    Returns:
+        the model, its network in float32 and evaluation mode.
+
+    Raises:
+        ModelError: for an unknown name, missing files, or files of another program.
+    """
+    folder = _SHIPPED / str(source) if str(source) in available() else Path(source)
+    if not folder.is_dir():
+        names = ", ".join(available())
+        raise ModelError(
+            f"unknown model {str(source)!r}: neither a shipped model ({names}) nor a folder"
+        )
+    missing = [name for name in _FILES if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(f"{folder} is not a diffodesic model: it lacks {' and '.join(missing)}")
+    try:
+        config = json.loads((folder / _FILES[0]).read_text())
+        network = UNet(**config["network"])
+        shape = tuple(int(n) for n in config["shape"])
+        scales = [float(config[key]) for key in ("sigma_min", "sigma_max", "sigma_data")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{folder / _FILES[0]} does not describe a diffodesic model: {error!r}"
+        ) from error
+    _read_weights(network, folder / _FILES[1])
+    denoiser = from_network(
+        network.to(device).eval().requires_grad_(False),
+        shape=shape,
+        schedule=EDM(*scales[:2]),
+        prediction="edm",
+        sigma_data=scales[2],
+        jvp_mode="finite-difference",
+    )
+    return Model(denoiser, PixelCodec(shape), str(config.get("name", folder.name)), config)
+
+
+def _read_weights(network: UNet, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(path)
+        network.load_state_dict(weights)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"{path} does not hold the weights of this model ({reason}); train or copy it again"
+        ) from error
+    if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
+        raise ModelError(f"{path} holds weights that are not finite; train or copy it again")
