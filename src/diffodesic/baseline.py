@@ -23,6 +23,14 @@ def slerp(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
     The direction turns along the great circle, the norm changes linearly; parallel directions
     give LERP.
 
+    Args:
+        a: start (..., d).
+        b: end (..., d).
+        s: parameters (S,) in [0, 1].
+
+    Returns:
+        points (..., S, d).
+
     Raises:
         ValueError: for opposite or zero vectors, between which no great circle is singled out.
     """

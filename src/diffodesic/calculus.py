@@ -1,6 +1,7 @@
 """Derivatives, linear solves and ODE steps on plain tensors, and the count of what they cost.
 
-Cost is counted where it happens and split in three (one network call on a batch of n points counts n):
+Cost is counted where it happens and split in three (a call on a batch
+of n points counts n):
 
 - ``evaluations``: forward passes of the denoiser,
 - ``derivatives``: Jacobian products of the denoiser, forward (JVP) or backward (VJP), each beside
@@ -88,7 +89,7 @@ def jvp(
     Returns:
         ``(f(x), f'(x) v)``; both keep the reverse-mode graph of ``inputs``.
     """
-    value, tangent = torch.func.jvp(function, inputs, tangents)
+    value, tangent = torch.func.jvp(function, inputs, tangents)  # type: ignore[misc]
     return value, tangent
 
 

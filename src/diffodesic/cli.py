@@ -235,8 +235,8 @@ def _add_train(commands: Any) -> None:
             kind = float if "float" in str(field.type) else int
             parser.add_argument(flag, type=kind, nargs="*", default=default)
         else:
-            kind = next(t for t in (float, int, str) if t.__name__ in str(field.type))
-            parser.add_argument(flag, type=kind, default=default)
+            scalar = next(t for t in (float, int, str) if t.__name__ in str(field.type))
+            parser.add_argument(flag, type=scalar, default=default)
 
 
 def _train(options: argparse.Namespace) -> None:

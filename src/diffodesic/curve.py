@@ -1,4 +1,4 @@
-r"""Curves on [0, 1] with exact ends: polylines, interpolating C2 splines, and a linear spline space.
+r"""Curves on [0, 1] with exact ends: polylines, interpolating C2 splines, a spline basis.
 
 All curves are immutable and batched: nodes (..., n+1, d) at knots 0 = t_0 < ... < t_n = 1.
 :class:`Spline` is the cubic with continuous second derivative through its nodes; at the ends the
@@ -41,7 +41,13 @@ class Polyline:
         self.nodes, self.knots = nodes, knots
 
     def __call__(self, s: Tensor | float) -> Tensor:
-        """Points at ``s`` in [0, 1]: a number gives (..., d), (S,) or (..., S) give (..., S, d).
+        """Points of the curve.
+
+        Args:
+            s: parameters in [0, 1]: a number, (S,), or (..., S).
+
+        Returns:
+            (..., d) for a number, else (..., S, d).
 
         Raises:
             ValueError: if ``s`` leaves [0, 1].

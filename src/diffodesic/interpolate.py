@@ -25,7 +25,7 @@ from diffodesic.flow import clean_log_snr, drop, lift
 from diffodesic.geodesic import Geodesic, geodesic
 from diffodesic.metric import Euclidean, Metric, ScoreMetric
 from diffodesic.model import Model
-from diffodesic.solver import Relax
+from diffodesic.solver import Relax, Solver
 from diffodesic.spacetime import Spacetime
 
 __all__ = ["Interpolation", "MetricName", "Row", "interpolate"]
@@ -119,7 +119,7 @@ def interpolate(
     weight: float = 10.0,
     flow_steps: int = 24,
     seed: int = 0,
-    solver: object = None,
+    solver: Solver | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Interpolation:
     """Interpolate between two images along a geodesic of the model.
@@ -150,7 +150,7 @@ def interpolate(
     geodesic (see ``geodesic``).
     """
     began = time.monotonic()
-    say = progress or (lambda _: None)
+    say = progress or _silent
     if metric not in get_args(MetricName):
         raise ValueError(
             f"unknown metric {metric!r}; choose one of {', '.join(get_args(MetricName))}"
@@ -167,7 +167,12 @@ def interpolate(
     space = _metric(model, metric, anchor, weight, ends, seed)
     a, b = (_pack(space, z, anchor) for z in ends)
     path = geodesic(
-        space, a, b, nodes=nodes, solver=solver or Relax(rtol=3e-4, iterations=60), progress=say
+        space,
+        a,
+        b,
+        nodes=nodes,
+        solver=solver or Relax(rtol=3e-4, iterations=60),
+        progress=lambda text, _: say(text),
     )
     rows = _rows(model, space, path, ends, anchor, frames, flow_steps, say)
     first = next(iter(rows.values())).frames
@@ -193,6 +198,10 @@ def interpolate(
         settings,
         tuple(_notices(path, errors)),
     )
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 def _image(model: Model, image: Tensor) -> Tensor:
@@ -246,9 +255,11 @@ def _rows(
         0, 1, 8 * (path.nodes.shape[-2] - 1) + 1, dtype=ends.dtype, device=ends.device
     )
     s = torch.linspace(0, 1, frames, dtype=ends.dtype, device=ends.device)
-    curves = {"geodesic": path}
-    for name, blend in (("LERP", lerp), ("SLERP", slerp)):
-        curves[name] = lambda at, blend=blend: _pack(space, blend(ends[0], ends[1], at), anchor)
+    curves: dict[str, Callable[[Tensor], Tensor]] = {
+        "geodesic": path,
+        "LERP": lambda at: _pack(space, lerp(ends[0], ends[1], at), anchor),
+        "SLERP": lambda at: _pack(space, slerp(ends[0], ends[1], at), anchor),
+    }
     rows = {}
     with torch.no_grad():
         for name, curve in curves.items():

@@ -54,6 +54,12 @@ class Metric(ABC):
         """Squared lengths of the segments of a polyline, (..., n+1, d) -> (..., n).
 
         The default is the midpoint rule, exact to second order in the length of a segment.
+
+        Args:
+            x: nodes (..., n+1, d).
+
+        Returns:
+            (..., n).
         """
         delta = x[..., 1:, :] - x[..., :-1, :]
         return self.inner((x[..., 1:, :] + x[..., :-1, :]) / 2, delta, delta)
@@ -62,6 +68,12 @@ class Metric(ABC):
         """``steps(x)`` and the gradient of their sum, (..., n) and (..., n+1, d).
 
         The default is reverse mode through :meth:`steps`.
+
+        Args:
+            x: nodes (..., n+1, d).
+
+        Returns:
+            squared lengths (..., n) and gradient (..., n+1, d).
         """
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
@@ -73,6 +85,12 @@ class Metric(ABC):
         """Typical size of the metric on each block at ``x``, (..., d) -> (..., len(blocks)).
 
         Solvers use it to precondition; it must not call a network.
+
+        Args:
+            x: points (..., d).
+
+        Returns:
+            positive sizes (..., len(blocks)).
         """
         return x.new_ones(*x.shape[:-1], len(self.blocks))
 
@@ -96,8 +114,16 @@ class Metric(ABC):
         return out
 
     def sharp(self, x: Tensor, p: Tensor) -> Tensor:
-        """Vector ``g(x)^-1 p``, (..., d); the default is conjugate gradients on :meth:`flat`,
-        scaled by :meth:`weights`.
+        """Vector ``g(x)^-1 p``.
+
+        The default is conjugate gradients on :meth:`flat`, scaled by :meth:`weights`.
+
+        Args:
+            x: points (..., d).
+            p: covectors (..., d).
+
+        Returns:
+            vectors (..., d).
 
         Raises:
             RuntimeError: if the metric is singular at ``x``.

@@ -55,13 +55,11 @@ class GaussianMixture(Denoiser):
                 f"means must be a floating (K, D) tensor, got {means.dtype} {tuple(means.shape)}"
             )
         components, self.dim = means.shape
-        kind = {"dtype": means.dtype, "device": means.device}
-        weights = (
-            torch.ones(components, **kind) if weights is None else torch.as_tensor(weights, **kind)
-        )
+        weights = torch.as_tensor(1.0 if weights is None else weights).to(means)
+        weights = weights.expand(components) if weights.ndim == 0 else weights
         if weights.shape != (components,) or not bool((weights > 0).all()):
             raise ValueError(f"weights must be {components} positive numbers, one per component")
-        std = torch.as_tensor(std, **kind)
+        std = torch.as_tensor(std).to(means)
         if std.shape in ((), (components,)):
             # isotropic: keep one column, so that D never enters the K-sized tensors
             std = std.expand(components).unsqueeze(-1)
@@ -86,6 +84,9 @@ class GaussianMixture(Denoiser):
         Args:
             data: samples (N, ...), flattened to (N, D).
             bandwidth: standard deviation h of the kernel, in data units; 0 is the bare sample.
+
+        Returns:
+            the mixture, one component per sample.
         """
         return cls(data.reshape(data.shape[0], -1), std=bandwidth)
 

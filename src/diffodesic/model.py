@@ -43,6 +43,12 @@ class PixelCodec:
     def encode(self, images: Tensor) -> Tensor:
         """Flatten images in [0, 1]; deterministic.
 
+        Args:
+            images: (..., C, H, W).
+
+        Returns:
+            vectors (..., D).
+
         Raises:
             ValueError: for images of another shape, or values not finite or outside [0, 1].
         """
@@ -84,6 +90,12 @@ class Model:
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``config.json`` and ``weights.safetensors`` into a folder, made if needed.
+
+        Args:
+            directory: the folder.
+
+        Returns:
+            the folder.
 
         Raises:
             ModelError: for a model that was not made of diffodesic's own network.
@@ -148,7 +160,8 @@ def load(source: str | os.PathLike[str], *, device: torch.device | str = "cpu") 
     try:
         config = json.loads((folder / _FILES[0]).read_text())
         network = UNet(**config["network"])
-        shape = tuple(int(n) for n in config["shape"])
+        channels, height, width = (int(n) for n in config["shape"])
+        shape = (channels, height, width)
         scales = [float(config[key]) for key in ("sigma_min", "sigma_max", "sigma_data")]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(

@@ -42,7 +42,7 @@ def check_outdir(outdir: str | os.PathLike[str]) -> Path:
     """
     target = Path(outdir)
     if target.exists() and not target.is_dir():
-        raise NotADirectoryError(f"{target} is a file; give a folder for the results")
+        raise OSError(f"{target} is a file; give a folder for the results")
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=target):

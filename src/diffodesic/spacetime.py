@@ -128,10 +128,17 @@ class Hyperbolic(_OnSpacetime):
         return torch.stack([k**2 * c, self.data_dim / 2 * (k * c) ** 2], -1)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance between packed points (..., D + 1), exact.
+        """Distance between packed points, exact.
 
         Where the arc would rise past sigma = infinity the value is an infimum that no path
         attains (:meth:`escapes`).
+
+        Args:
+            a: points (..., D + 1).
+            b: points (..., D + 1).
+
+        Returns:
+            distances (...).
         """
         y, s1, s2 = self._half_space(a, b)
         apart, top1, top2 = y.square().sum(-1), *(self._top(s) for s in (s1, s2))
@@ -244,7 +251,13 @@ class Spacetime(_OnSpacetime):
         return _pack(k.unsqueeze(-1) * z, -k / 2)
 
     def mu(self, x: Tensor) -> Tensor:
-        """Mean parameters ``(m, E|x0|^2)``, (..., D + 1).
+        """Mean parameters ``(m, E|x0|^2)``.
+
+        Args:
+            x: packed points (..., D + 1).
+
+        Returns:
+            (..., D + 1).
 
         Cost per point: one evaluation in closed form; D + 1 evaluations and D derivatives for
         ``exact`` on a network; P + 1 and P for ``hutchinson`` and ``closure``.
@@ -261,7 +274,15 @@ class Spacetime(_OnSpacetime):
         return _pack(m, m.square().sum(-1) + sigma**2 * divergence)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """``d_eta(u) . d_mu(v)``, or the closure form; (..., D + 1) -> (...).
+        """``d_eta(u) . d_mu(v)``, or the closure form.
+
+        Args:
+            x: packed points (..., D + 1).
+            u: tangent vectors (..., D + 1).
+            v: tangent vectors (..., D + 1).
+
+        Returns:
+            inner products (...).
 
         Cost per point: one JVP of ``mu``; for ``closure`` P + 1 JVPs of the denoiser (P + 2 if
         ``u`` is not ``v``).
@@ -277,6 +298,12 @@ class Spacetime(_OnSpacetime):
     def steps(self, x: Tensor) -> Tensor:
         """``(eta_{i+1} - eta_i).(mu_{i+1} - mu_i)``; for ``closure`` the midpoint rule.
 
+        Args:
+            x: packed points (..., n+1, D + 1).
+
+        Returns:
+            squared lengths (..., n).
+
         Cost: one ``mu`` per node, or one ``inner`` per segment.
         """
         if self.estimator == "closure":
@@ -288,9 +315,18 @@ class Spacetime(_OnSpacetime):
         return self.gaussian.weights(x)
 
     def starts(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
-        """The chord, arches over it that rise into noise by several depths, and the hyperbolic
-        geodesics of Gaussian data with the data's variance v and with v/4 (data of low dimension
-        look like less variance).
+        """The chord, arches over it that rise into noise, and two hyperbolic geodesics.
+
+        Those are of Gaussian data with the data's variance v and with v/4: data of low dimension
+        look like less variance.
+
+        Args:
+            a: starts (..., D + 1).
+            b: ends (..., D + 1).
+            nodes: number of segments.
+
+        Returns:
+            paths (..., nodes + 1, D + 1) by name.
         """
         low = self.log_snr_range[0]
         found = super().starts(a, b, nodes)

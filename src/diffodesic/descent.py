@@ -1,0 +1,318 @@
+r"""Preconditioned L-BFGS on the inner nodes of many paths at once: the engine of the solvers.
+
+The objective of one path is ``E(x) = n/2 sum steps(x)`` with both ends fixed.  For a constant
+metric w its Hessian is n T_w with T_w the path Laplacian (tridiagonal), so
+
+    H0 = (n T_w)^-1,     w = the metric's cheap typical size (``Metric.weights``),
+
+is a preconditioner that makes the number of iterations independent of n.  Limited-memory BFGS
+(Nocedal & Wright, Alg. 7.4) on top of it learns the rest.  In a round every active path takes one
+trial step; each has its own step length, history and end, and finished paths leave the batch, so
+a path's result does not depend on its company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from diffodesic import calculus
+from diffodesic.metric import Metric
+
+__all__ = ["Descent", "Status", "energy", "evaluate", "path_laplacian_inverse", "relative_norm"]
+
+
+class Status(Enum):
+    """How a solve ended; the value is a sentence with advice, worst last."""
+
+    CONVERGED = "converged"
+    SAME_POINT = "the end points are identical: the path has length zero"
+    FIXED_BUDGET = "the solver ran its fixed number of steps; it does not test convergence"
+    ITERATION_LIMIT = (
+        "stopped at the iteration limit before the tolerance was met; "
+        "raise `iterations` or loosen `rtol`"
+    )
+    STALLED = (
+        "no further descent was found although the tolerance is not met; the energy is "
+        "probably at its rounding or estimator noise: use float64, more probes, or a "
+        "looser `rtol`"
+    )
+    LEFT_DOMAIN = (
+        "the path presses against the limit of the noise range: the minimiser may lie "
+        "outside; widen `log_snr_range` if the model knows more noise, or move the "
+        "ends closer"
+    )
+    NEGATIVE_STEPS = (
+        "some squared lengths are negative: the denoiser is not a posterior mean "
+        "along this path (guided, or badly trained); do not trust the length"
+    )
+    NON_FINITE = (
+        "the metric is not finite at the first path; check the end points and that the "
+        "denoiser returns finite values there"
+    )
+
+
+def energy(steps: Tensor) -> Tensor:
+    """Discrete energy ``n/2 sum steps``, (..., n) -> (...)."""
+    return steps.shape[-1] / 2 * steps.sum(-1)
+
+
+def evaluate(metric: Metric, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps (B, n) and the gradient of the energy with fixed ends (B, n+1, d)."""
+    calculus.record(node_gradients=x.shape[0] * x.shape[1])
+    steps, grad = metric.steps_and_grad(x)
+    grad = grad * (steps.shape[-1] / 2)
+    grad[:, 0] = grad[:, -1] = 0
+    return steps, grad
+
+
+def path_laplacian_inverse(metric: Metric, x: Tensor, steps: Tensor) -> Tensor:
+    """Inverse of n T_w on the inner nodes, one matrix per block of coordinates.
+
+    The typical sizes w are corrected, within a factor 30, by the squared lengths measured on the
+    path itself: they see where the law is far from a Gaussian, and cost nothing more.
+
+    Args:
+        metric: the geometry.
+        x: paths (B, n+1, d).
+        steps: their squared segment lengths (B, n).
+
+    Returns:
+        (B, blocks, n-1, n-1).
+    """
+    n = x.shape[1] - 1
+    w = metric.weights((x[:, 1:] + x[:, :-1]) / 2).double()  # (B, n, blocks)
+    parts = x.diff(dim=1).double().square().split(metric.blocks, -1)
+    expected = (w * torch.stack([part.sum(-1) for part in parts], -1)).sum(-1)
+    ratio = (steps.double() / expected.clamp(min=1e-300)).nan_to_num(1.0).clamp(1 / 30, 30)
+    w = (w * ratio.unsqueeze(-1)).movedim(-1, 1)
+    laplacian = torch.diag_embed(w[..., :-1] + w[..., 1:])
+    if n > 2:
+        off = torch.diag_embed(w[..., 1:-1], offset=1)
+        laplacian = laplacian - off - off.mT
+    return torch.cholesky_inverse(torch.linalg.cholesky(n * laplacian)).to(x)
+
+
+def precondition(h0: Tensor, blocks: tuple[int, ...], g: Tensor) -> Tensor:
+    """H0 g on the inner nodes, zero at the ends; (B, n+1, d)."""
+    parts = g[:, 1:-1].split(blocks, -1)
+    inner = torch.cat([h0[:, i] @ part for i, part in enumerate(parts)], -1)
+    return torch.nn.functional.pad(inner, (0, 0, 1, 1))
+
+
+def relative_norm(h0: Tensor, metric: Metric, grad: Tensor, value: Tensor) -> Tensor:
+    """Preconditioned gradient norm relative to the length, ``sqrt(g.H0 g / 2E)``, (B,)."""
+    return (_dot(grad, precondition(h0, metric.blocks, grad)) / (2 * value.abs())).sqrt()
+
+
+def _dot(u: Tensor, v: Tensor) -> Tensor:
+    return (u * v).flatten(1).sum(-1)
+
+
+def _scale(c: Tensor, u: Tensor) -> Tensor:
+    return c[:, None, None] * u
+
+
+@dataclass
+class _State:
+    """Everything that belongs to the active paths; first axis B."""
+
+    home: Tensor  # (B,) place in the whole batch
+    x: Tensor  # (B, n+1, d)
+    energy: Tensor  # (B,)
+    grad: Tensor  # (B, n+1, d)
+    negative: Tensor  # (B,) number of negative steps
+    h0: Tensor  # (B, blocks, n-1, n-1)
+    gamma: Tensor  # (B,) scale of h0
+    direction: Tensor  # (B, n+1, d) points uphill
+    decrease: Tensor  # (B,) twice the decrease that the quadratic model predicts
+    t: Tensor  # (B,) step length
+    taken: Tensor  # (B,) accepted steps
+
+    def select(self, keep: Tensor) -> None:
+        for item in fields(self):
+            setattr(self, item.name, getattr(self, item.name)[keep])
+
+    def accept(self, mask: Tensor, **new: Tensor) -> None:
+        for name, value in new.items():
+            wide = mask.reshape(-1, *[1] * (value.ndim - 1))
+            setattr(self, name, torch.where(wide, value, getattr(self, name)))
+
+
+class _History:
+    """Limited-memory BFGS pairs of a batch, newest last."""
+
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
+        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # s, y (B, n+1, d); 1/s.y (B,)
+
+    def push(self, s: Tensor, y: Tensor, keep: Tensor) -> None:
+        """Add one pair of differences; where there is no positive curvature it adds nothing."""
+        sy = _dot(s, y)
+        good = keep & (sy > 1e-12 * (_dot(s, s) * _dot(y, y)).sqrt())
+        wide = good[:, None, None]  # a rejected trial may hold NaN, which 0 * NaN would keep
+        rho = torch.where(good, 1 / torch.where(good, sy, 1.0), 0.0)
+        self.pairs.append((torch.where(wide, s, 0.0), torch.where(wide, y, 0.0), rho))
+        del self.pairs[: -self.memory]
+
+    def forget(self, which: Tensor) -> None:
+        self.pairs = [(s, y, torch.where(which, 0.0, rho)) for s, y, rho in self.pairs]
+
+    def select(self, keep: Tensor) -> None:
+        self.pairs = [(s[keep], y[keep], rho[keep]) for s, y, rho in self.pairs]
+
+    def apply(self, g: Tensor, h0: Callable[[Tensor], Tensor]) -> Tensor:
+        """Two-loop recursion: approximate inverse Hessian times ``g``."""
+        q, alphas = g, []
+        for s, y, rho in reversed(self.pairs):
+            alpha = rho * _dot(s, q)
+            q = q - _scale(alpha, y)
+            alphas.append(alpha)
+        r = h0(q)
+        for (s, y, rho), alpha in zip(self.pairs, reversed(alphas), strict=True):
+            r = r + _scale(alpha - rho * _dot(y, r), s)
+        return r
+
+
+class Descent:
+    """Minimise the energies of a batch of paths on a fixed number of nodes.
+
+    Args:
+        metric: the geometry.
+        x: first paths (B, n+1, d); their ends stay.
+        rtol: a path is done when the predicted decrease is below this share of its energy.
+        iterations: limit on rounds.
+        memory: correction pairs kept.
+
+    Attributes:
+        result: final paths (B, n+1, d), complete when :attr:`active` is 0.
+        gradient_norm: see :func:`relative_norm`, (B,).
+        statuses: how each path ended.
+        iterations: accepted steps of each path, (B,).
+    """
+
+    def __init__(
+        self, metric: Metric, x: Tensor, *, rtol: float, iterations: int, memory: int
+    ) -> None:
+        self.metric, self.rtol, self.limit = metric, rtol, iterations
+        batch = len(x)
+        self.result = x.clone()
+        self.gradient_norm = x.new_full((batch,), torch.nan)
+        self.statuses = [Status.CONVERGED] * batch
+        self.iterations = torch.zeros(batch, dtype=torch.long)
+        self.rounds, self.history = 0, _History(memory)
+        steps, grad = evaluate(metric, x)
+        one = torch.ones_like(steps[:, 0])
+        self.now = _State(
+            home=torch.arange(batch, device=x.device),
+            x=x,
+            energy=energy(steps),
+            grad=grad,
+            negative=(steps < 0).sum(-1),
+            h0=path_laplacian_inverse(metric, x, steps),
+            gamma=one,
+            direction=grad,
+            decrease=one,
+            t=one,
+            taken=torch.zeros_like(one, dtype=torch.long),
+        )
+        bad = ~torch.isfinite(self.now.energy + grad.flatten(1).sum(-1))
+        self._aim(~bad)
+        self._finish({Status.NON_FINITE: bad, Status.CONVERGED: self._converged()})
+
+    @property
+    def active(self) -> int:
+        """Number of paths that have not ended."""
+        return len(self.now.home)
+
+    def current(self) -> Tensor:
+        """The paths as they stand, (B, n+1, d)."""
+        out = self.result.clone()
+        out[self.now.home] = self.now.x
+        return out
+
+    def round(self) -> None:
+        """Try one step of every active path; accept it, shrink it, or end the path."""
+        now = self.now
+        trial = self.metric.confine(now.x - _scale(now.t, now.direction))
+        steps, grad = evaluate(self.metric, trial)
+        value, negative = energy(steps), (steps < 0).sum(-1)
+        s, y = trial - now.x, grad - now.grad
+        # Armijo's rule on the step really taken (it may be cut by the bounds). A trial with more
+        # negative steps is no improvement: it exploits a denoiser that is no posterior mean.
+        slope = _dot(now.grad, s)
+        finite = torch.isfinite(grad.flatten(1).sum(-1))
+        accept = (value <= now.energy + 1e-4 * slope) & (negative <= now.negative) & finite
+        self.history.push(s, y, accept)
+        self._rescale(s, y, accept)
+        # the minimum of the parabola through the two values and the slope
+        shrink = (-slope / (2 * (value - now.energy - slope))).nan_to_num(0.1).clamp(0.1, 0.5)
+        now.t = torch.where(accept, 1.0, now.t * shrink)
+        now.accept(accept, x=trial, energy=value, grad=grad, negative=negative, taken=now.taken + 1)
+        self.rounds += 1
+        self._aim(accept)
+        ends = {Status.CONVERGED: accept & self._converged(), Status.STALLED: now.t < 1e-8}
+        if self.rounds >= self.limit:
+            ends[Status.ITERATION_LIMIT] = torch.ones_like(accept)
+        self._finish(ends)
+
+    def _aim(self, fresh: Tensor) -> None:
+        """Choose the direction of the next step of the paths ``fresh``."""
+        now = self.now
+        free = self._free()
+        gradient = now.grad * free
+        direction = self.history.apply(gradient, self._apply_h0) * free
+        decrease = _dot(now.grad, direction)
+        # a direction that does not descend: forget the history, fall back to H0
+        lost = fresh & ~(decrease > 0)
+        if bool(lost.any()):
+            self.history.forget(lost)
+            plain = self._apply_h0(gradient) * free
+            direction = torch.where(lost[:, None, None], plain, direction)
+            decrease = torch.where(lost, _dot(now.grad, plain), decrease)
+        now.accept(fresh, direction=direction, decrease=decrease)
+
+    def _apply_h0(self, g: Tensor) -> Tensor:
+        return _scale(self.now.gamma, precondition(self.now.h0, self.metric.blocks, g))
+
+    def _rescale(self, s: Tensor, y: Tensor, accept: Tensor) -> None:
+        """Scale H0 by the newest curvature (Nocedal & Wright, Eq. 7.20, in the H0 metric)."""
+        sy, yhy = _dot(s, y), _dot(y, precondition(self.now.h0, self.metric.blocks, y))
+        good = accept & (sy > 0) & (yhy > 0)
+        self.now.accept(good, gamma=sy / torch.where(good, yhy, 1.0))
+
+    def _free(self) -> Tensor:
+        """0 where a coordinate sits on its bound and the descent points outside, else 1."""
+        x, grad = self.now.x, self.now.grad
+        if self.metric.bounds is None:
+            return torch.ones_like(x[:, :, :1])
+        low, high = (bound.to(x) for bound in self.metric.bounds)
+        return (~(((x <= low) & (grad > 0)) | ((x >= high) & (grad < 0)))).to(x.dtype)
+
+    def _converged(self) -> Tensor:
+        return self.now.decrease / 2 <= self.rtol * self.now.energy.abs()
+
+    def _finish(self, ends: Mapping[Status, Tensor]) -> None:
+        """Write out the paths that end now and drop them from the batch."""
+        done = torch.stack(list(ends.values())).any(0)
+        if not bool(done.any()):
+            return
+        now = self.now
+        norm = relative_norm(now.h0, self.metric, now.grad, now.energy)
+        pressed = (self._free()[:, 1:-1] == 0).flatten(1).any(-1)
+        for i in torch.nonzero(done).flatten().tolist():
+            status = next(status for status, mask in ends.items() if bool(mask[i]))
+            if status is not Status.NON_FINITE and bool(now.negative[i] > 0):
+                status = Status.NEGATIVE_STEPS
+            elif status is Status.CONVERGED and bool(pressed[i]):
+                status = Status.LEFT_DOMAIN
+            self.statuses[int(now.home[i])] = status
+        home = now.home[done]
+        self.result[home], self.gradient_norm[home] = now.x[done], norm[done]
+        self.iterations[home.cpu()] = now.taken[done].cpu()
+        now.select(~done)
+        self.history.select(~done)
