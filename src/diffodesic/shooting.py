@@ -17,6 +17,7 @@ from diffodesic import calculus
 from diffodesic.curve import Spline
 from diffodesic.geodesic import Geodesic, checked, geodesic
 from diffodesic.metric import Metric
+from diffodesic.solver import Solver
 
 __all__ = ["exp", "log", "mean", "transport"]
 

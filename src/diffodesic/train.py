@@ -178,11 +178,9 @@ class _Run:
                    disable=None if progress else True)  # fmt: skip
         while self.fraction() < 1:
             start, before = time.perf_counter(), self.seconds
-            loss = self.advance()
-            self.seconds += time.perf_counter() - start
+            bar.set_postfix(loss=f"{self.advance():.4f}", refresh=False)
             bar.update()
-            if self.step % 100 == 0:
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            self.seconds += time.perf_counter() - start
             if self.seconds - saved >= 60 * settings.checkpoint_minutes:
                 self.save()
                 saved = self.seconds
@@ -297,22 +295,21 @@ class _Run:
         path = self.outdir / CHECKPOINT
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["format"] != FORMAT:
-                raise KeyError(state["format"])
-            if state["settings"] == _fingerprint(self.settings):
+            same = state["settings"] == _fingerprint(self.settings)
+            if same and state["format"] == FORMAT:
                 self.net.load_state_dict(state["net"])
                 self.optimiser.load_state_dict(state["optimiser"])
         except Exception as error:
             raise ValueError(
                 f"{path} is not a checkpoint of this program: delete it or train with resume=False."
             ) from error
-        if state["settings"] != _fingerprint(self.settings):
+        if not same:
             raise ValueError(
                 f"{path} was written with other settings: give the same settings, another "
                 "outdir, or resume=False."
             )
-        self.ema, self.step, self.seconds = state["ema"], state["step"], state["seconds"]
-        self.losses = state["losses"]
+        for name in ("ema", "step", "seconds", "losses"):
+            setattr(self, name, state[name])
 
 
 def sigma_quantile(u: Tensor, settings: TrainSettings) -> Tensor:
@@ -356,8 +353,8 @@ def _check_images(images: Tensor, settings: TrainSettings) -> None:
 
 def _fingerprint(settings: TrainSettings) -> dict[str, object]:
     """Return the settings that a resumed run must share, as plain values."""
-    plain = replace(settings, checkpoint_minutes=0.0, snapshot_minutes=(), name="")
-    return json.loads(json.dumps(asdict(plain)))
+    shared = replace(settings, checkpoint_minutes=0.0, snapshot_minutes=(), name="")
+    return json.loads(json.dumps(asdict(shared)))
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -398,12 +395,9 @@ def _flags(training: dict[str, Any]) -> str:
     """Return the command-line flags of the settings that are not the default ones."""
     flags = ""
     for name, default in json.loads(json.dumps(asdict(TrainSettings()))).items():
-        value, flag = training.get(name, default), name.replace("_", "-")
-        if value == default or value is None or name.endswith("_minutes"):
-            continue
-        if isinstance(value, bool):
-            flags += f" --{flag}" if value else f" --no-{flag}"
-        else:
+        value = training.get(name, default)
+        if value not in (default, None) and not name.endswith("_minutes"):
             words = value if isinstance(value, list | tuple) else [value]
-            flags += f" --{flag} " + " ".join(map(str, words))
+            flags += " --" + name.replace("_", "-")
+            flags += "" if value is True else " " + " ".join(map(str, words))
     return flags
