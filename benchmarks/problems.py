@@ -27,7 +27,7 @@ class Problem:
         a: start, (D + 1,).
         b: end, (D + 1,).
         recipe: the published solver with its published settings.
-        nodes: number of segments used where nothing else is said.
+        recipe_nodes: number of segments between the points at which the recipe ends.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Problem:
     a: Tensor
     b: Tensor
     recipe: AdamSpline
-    nodes: int = 64
+    recipe_nodes: int
 
 
 def to_native(x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def toy() -> Problem:
     """Figure 1: from (-2.3, t = 0.35) to (2, t = 0.4)."""
     recipe = AdamSpline.toy((to_native, from_native))
     space = Spacetime(toy_mixture())
-    return Problem("toy", space, toy_point(-2.3, 0.35), toy_point(2.0, 0.4), recipe)
+    return Problem("toy", space, toy_point(-2.3, 0.35), toy_point(2.0, 0.4), recipe, 127)
 
 
 def digits() -> Problem:
@@ -77,4 +77,4 @@ def digits() -> Problem:
     space = Spacetime(GaussianMixture.from_data(data, bandwidth=0.15))
     first = {label: data[int((labels == label).argmax())] for label in (3, 8)}
     a, b = space.point(first[3], 2.0), space.point(first[8], 2.0)
-    return Problem("digits", space, a, b, AdamSpline.images())
+    return Problem("digits", space, a, b, AdamSpline.images(), 63)

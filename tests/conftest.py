@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 settings.register_profile("held", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("held")
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the workers share the cores already
+# The problems are small and the cores are shared: more threads only wait for each other.
+torch.set_num_threads(1)
 
 Draw = Callable[..., Tensor]
 

@@ -40,10 +40,10 @@ def weights(folder: Path) -> bytes:
 
 
 def test_loss_goes_down(blobs, tmp_path):
-    train(blobs, tmp_path, settings=replace(TINY, steps=300), progress=False)
+    train(blobs, tmp_path, settings=replace(TINY, steps=200), progress=False)
     losses = json.loads((tmp_path / "config.json").read_text())["training"]["losses"]
-    assert len(losses) == 3
-    assert losses[2] < 0.7 * losses[0]
+    assert len(losses) == 2
+    assert losses[1] < 0.8 * losses[0]
 
 
 def test_written_model_is_the_average(blobs, tmp_path):

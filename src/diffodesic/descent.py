@@ -245,8 +245,9 @@ class Descent:
         # Armijo's rule on the step really taken (it may be cut by the bounds). A trial with more
         # negative steps is no improvement: it exploits a denoiser that is no posterior mean.
         slope = _dot(now.grad, s)
-        finite = torch.isfinite(grad.flatten(1).sum(-1))
-        accept = (value <= now.energy + 1e-4 * slope) & (negative <= now.negative) & finite
+        sound = torch.isfinite(grad.flatten(1).sum(-1)) & (negative <= now.negative)
+        sound &= self.metric.resolves(trial) | ~self.metric.resolves(now.x)
+        accept = (value <= now.energy + 1e-4 * slope) & sound
         self.history.push(s, y, accept)
         self._rescale(s, y, accept)
         # the minimum of the parabola through the two values and the slope

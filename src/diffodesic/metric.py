@@ -81,6 +81,19 @@ class Metric(ABC):
             (grad,) = torch.autograd.grad(steps.sum(), leaf)
         return steps.detach(), grad
 
+    def resolves(self, x: Tensor) -> Tensor:
+        """Tell whether the nodes are close enough for :meth:`steps` to be believed.
+
+        Solvers do not move from a path that is resolved to one that is not.
+
+        Args:
+            x: nodes (..., n+1, d).
+
+        Returns:
+            (...) boolean; the default is True.
+        """
+        return torch.ones(x.shape[:-2], dtype=torch.bool, device=x.device)
+
     def weights(self, x: Tensor) -> Tensor:
         """Typical size of the metric on each block at ``x``, (..., d) -> (..., len(blocks)).
 

@@ -312,6 +312,12 @@ class Spacetime(_OnSpacetime):
             return self._closure_steps(x)
         return (self.eta(x).diff(dim=-2) * self.mu(x).diff(dim=-2)).sum(-1)
 
+    def resolves(self, x: Tensor) -> Tensor:
+        """For ``closure``: no segment changes log SNR by more than 1, a factor e in its metric."""
+        if self.estimator != "closure":
+            return super().resolves(x)
+        return (x[..., -1].diff(dim=-1).abs() <= 1).all(-1)
+
     def weights(self, x: Tensor) -> Tensor:
         """Diagonal of the metric of Gaussian data with this variance; no network call."""
         return self.gaussian.weights(x)

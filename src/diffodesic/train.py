@@ -5,13 +5,10 @@ For a clean image x0, noise eps and a level sigma, the denoiser m (see `network.
     E |m(x0 + sigma eps, sigma) - x0|^2 / c_out(sigma)^2  =  E |F(c_in z, c_noise) - target|^2,
     target = (x0 - c_skip z) / c_out                                           (EDM, 2206.00364).
 
-The minimiser is the posterior mean E[x0 | z]. Geometry needs its Jacobian too, and a mean that is
-right at first order in every direction obeys the trace identity (Stein's lemma)
-
-    E tr dm/dz = E |x0 - m|^2 / sigma^2,
-
-which the quality report measures. What serves it: no dropout, every level well covered, an
-average of the weights (EMA), a learning rate that decays to nothing.
+The minimiser is the posterior mean E[x0 | z]. Geometry needs its Jacobian too, for which a true
+posterior mean obeys E tr dm/dz = E |x0 - m|^2 / sigma^2; `quality.py` measures by how much a
+network does. What serves it: no dropout, every level well covered, an average of the weights
+(EMA), a learning rate that decays to nothing.
 
 Levels: log sigma is normal, cut to [sigma_min, sigma_max], and *stratified* inside each batch
 (one draw in each of N equal slices of probability), which takes away the part of the gradient's
