@@ -19,5 +19,5 @@ format:
 	.venv/bin/ruff format .
 
 bench:
-	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app]"
-	set -e; for file in benchmarks/*.py; do echo "== $$file"; .venv/bin/python "$$file"; done
+	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,test]"
+	.venv/bin/python -m benchmarks.solvers

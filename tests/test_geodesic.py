@@ -81,8 +81,8 @@ def test_transport_keeps_lengths_and_angles(draw: Draw):
     before = torch.stack([metric.inner(a, *pair) for pair in ((u, u), (u, v), (v, v))])
     after = torch.stack([metric.inner(b, *pair) for pair in
                          ((moved[0], moved[0]), (moved[0], moved[1]), (moved[1], moved[1]))])
-    # true along every curve: the error is the integrator's, 1e-8 per step
-    torch.testing.assert_close(after, before, rtol=1e-6, atol=1e-6)
+    # true along every curve: the error is the integrator's, 1e-8 per step in some hundred steps
+    torch.testing.assert_close(after, before, rtol=5e-6, atol=5e-6)
 
 
 def test_transport_takes_the_tangent_to_the_tangent():

@@ -222,6 +222,12 @@ def test_summary_of_the_law():
     assert mix.variance == pytest.approx(float(variance.mean()))
 
 
+def test_numbers_keep_the_precision_of_the_means():
+    mix = GaussianMixture(MEANS, [0.1, 0.2, 0.7], std=0.8)  # type: ignore[arg-type]
+    assert float(mix.variances[0]) == 0.8**2
+    torch.testing.assert_close(mix.log_weights.exp().tolist(), [0.1, 0.2, 0.7], **ROUNDING)
+
+
 def test_weights_need_not_be_normalised(draw: Draw):
     z, sigma = draw(4, 2), torch.tensor(0.5, dtype=torch.float64)
     one, other = (GaussianMixture(MEANS, scale * WEIGHTS, 0.4) for scale in (1, 7))

@@ -4,9 +4,23 @@ from diffodesic.calculus import Cost, counting
 from diffodesic.curve import Polyline, Spline
 from diffodesic.denoiser import Denoiser
 from diffodesic.descent import Status
+from diffodesic.flow import drop, lift, sample_posterior
 from diffodesic.geodesic import Certificate, Geodesic, distance, geodesic
+from diffodesic.image import shipped_digits
+from diffodesic.interpolate import Interpolation, interpolate
 from diffodesic.metric import Conformal, Euclidean, Metric, Pullback, ScoreJacobian, ScoreMetric
 from diffodesic.mixture import GaussianMixture
+from diffodesic.model import Model, load
+from diffodesic.parametrization import NetworkDenoiser, from_network
+from diffodesic.schedule import (
+    EDM,
+    VP,
+    Cosine,
+    FlowMatching,
+    LinearLogSNR,
+    Schedule,
+    Tabulated,
+)
 from diffodesic.shooting import exp, log, mean, transport
 from diffodesic.solver import AdamSpline, Relax
 from diffodesic.spacetime import Hyperbolic, Spacetime
@@ -14,29 +28,46 @@ from diffodesic.spacetime import Hyperbolic, Spacetime
 __version__ = "0.1.0"
 
 __all__ = [
+    "EDM",
+    "VP",
     "AdamSpline",
     "Certificate",
     "Conformal",
+    "Cosine",
     "Cost",
     "Denoiser",
     "Euclidean",
+    "FlowMatching",
     "GaussianMixture",
     "Geodesic",
     "Hyperbolic",
+    "Interpolation",
+    "LinearLogSNR",
     "Metric",
+    "Model",
+    "NetworkDenoiser",
     "Polyline",
     "Pullback",
     "Relax",
+    "Schedule",
     "ScoreJacobian",
     "ScoreMetric",
     "Spacetime",
     "Spline",
     "Status",
+    "Tabulated",
     "counting",
     "distance",
+    "drop",
     "exp",
+    "from_network",
     "geodesic",
+    "interpolate",
+    "lift",
+    "load",
     "log",
     "mean",
+    "sample_posterior",
+    "shipped_digits",
     "transport",
 ]

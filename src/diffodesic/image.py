@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["ImageError", "read_image", "shipped_digits", "to_uint8"]
 
@@ -32,6 +35,7 @@ def read_image(
     Raises:
         ImageError: for a missing or unreadable file, or another size without ``resize``.
     """
+    import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if not Path(path).is_file():
@@ -67,6 +71,7 @@ def read_image(
 
 def _flatten_alpha(picture):  # noqa: ANN001, ANN202
     """16-bit greys scaled to 8 bits, transparency laid on white."""
+    import numpy as np
     from PIL import Image
 
     if picture.mode.startswith("I"):

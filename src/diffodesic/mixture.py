@@ -55,11 +55,13 @@ class GaussianMixture(Denoiser):
                 f"means must be a floating (K, D) tensor, got {means.dtype} {tuple(means.shape)}"
             )
         components, self.dim = means.shape
-        weights = torch.as_tensor(1.0 if weights is None else weights).to(means)
+        # with the dtype at once: a number that passes through float32 is no longer that number
+        kind, home = means.dtype, means.device
+        weights = torch.as_tensor(1.0 if weights is None else weights, dtype=kind, device=home)
         weights = weights.expand(components) if weights.ndim == 0 else weights
         if weights.shape != (components,) or not bool((weights > 0).all()):
             raise ValueError(f"weights must be {components} positive numbers, one per component")
-        std = torch.as_tensor(std).to(means)
+        std = torch.as_tensor(std, dtype=kind, device=home)
         if std.shape in ((), (components,)):
             # isotropic: keep one column, so that D never enters the K-sized tensors
             std = std.expand(components).unsqueeze(-1)

@@ -149,8 +149,11 @@ def _best_start(metric: Metric, a: Tensor, b: Tensor, nodes: int) -> tuple[Tenso
     paths = torch.stack([_respace(metric, path, nodes) for path in starts.values()])
     calculus.record(node_gradients=paths.shape[0] * paths.shape[1] * paths.shape[2] / 3)
     with torch.no_grad():
-        energies = energy(metric.steps(paths))
-    best = energies.nan_to_num(nan=torch.inf).argmin(0)
+        steps = metric.steps(paths)
+        sound = metric.resolves(paths) & (steps >= 0).all(-1)
+        # NaN sorts last; a start that cannot be believed only if there is no other
+        ranked = energy(steps).nan_to_num(nan=torch.inf)
+        best = torch.where(sound | ~sound.any(0), ranked, torch.inf).argmin(0)
     chosen = paths[best, torch.arange(len(a), device=a.device)]
     return chosen, [list(starts)[i] for i in best.tolist()]
 

@@ -74,12 +74,12 @@ def test_distance_is_symmetric(case: Case, rng: torch.Generator):
 @_table(SOLVABLE)
 def test_a_batch_of_pairs_is_its_pairs_one_by_one(case: Case, rng: torch.Generator):
     metric, a, b = _near(case, 32, rng)
-    solver = Relax(rtol=1e-6)
-    together = geodesic(metric, a, b, nodes=8, solver=solver, refine=2)
-    for i in range(32):
-        alone = geodesic(metric, a[i], b[i], nodes=8, solver=solver, refine=2)
+    together = geodesic(metric, a, b, nodes=8, refine=2)
+    # all of them in one dimension, some in the others: the code is the same
+    for i in range(0, 32, 1 if case.dim == 2 else 6):
+        alone = geodesic(metric, a[i], b[i], nodes=8, refine=2)
         assert alone.status is together.statuses[i]
-        assert alone.start == together.start[i:i + 1]
+        assert alone.start == together.start[i : i + 1]
         torch.testing.assert_close(alone.length, together.length[i], rtol=1e-6, atol=0)
         torch.testing.assert_close(alone.nodes, together.nodes[i], rtol=1e-6, atol=1e-6)
 
