@@ -31,7 +31,7 @@ from diffodesic.spacetime import Spacetime
 __all__ = ["Interpolation", "MetricName", "Row", "interpolate"]
 
 MetricName = Literal["spacetime", "score", "euclidean"]
-# A network's energy is known to about 1e-3, and its closure metric needs close nodes from the start.
+# A network's energy is known to about 1e-3; its closure metric needs close nodes from the start.
 NETWORK_SOLVER = Relax(rtol=1e-3, coarse_rtol=1e-2, iterations=40, coarsest=16)
 REFINE = 4  # of the certificate, and of the lengths of the baselines
 ANCHOR = {"spacetime": 2.0, "score": 0.0, "euclidean": 0.0}  # log SNR of the ends under "auto"
