@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffodesic import AdamSpline, GaussianMixture, Spacetime
 
-__all__ = ["Problem", "digits", "to_native", "from_native", "toy", "toy_mixture", "toy_point"]
+__all__ = ["Problem", "digits", "from_native", "to_native", "toy", "toy_mixture", "toy_point"]
 
 
 @dataclass(frozen=True)

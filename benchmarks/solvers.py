@@ -201,8 +201,9 @@ def _markdown(rows: list[dict[str, object]]) -> str:
 def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description="the default solver against the published recipe")
-    parser.add_argument("--quick", action="store_true",
-                        help="search the recipe's history at every tenth step only")
+    parser.add_argument(
+        "--quick", action="store_true", help="search the recipe's history at every tenth step only"
+    )
     options = parser.parse_args()
     found = [compare(problem, stride=10 if options.quick else 1) for problem in (toy(), digits())]
     tables = {
@@ -211,8 +212,12 @@ def main() -> None:
     }
     for name, rows in tables.items():
         print(f"\n### {name}\n\n{_markdown(rows)}")
-    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(),
-               "machine": platform.machine(), "python": platform.python_version()}
+    machine = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"machine": machine, **tables}, indent=1) + "\n", "utf-8")
 

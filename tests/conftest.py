@@ -1,4 +1,4 @@
-"""Fixtures of every test: a seed of its own, float64 random numbers, and the folder of real data."""
+"""Fixtures of every test: a seed of its own, random numbers in float64, the folder of real data."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ settings.load_profile("held")
 torch.set_num_threads(1)
 
 Draw = Callable[..., Tensor]
+
+
+def same(actual: object, expected: object) -> None:
+    """Hold what is equal in exact arithmetic.
+
+    1e-10 is rounding, 1e-16, times what a mixture of a few components and two levels of
+    differentiation amplify it by.
+    """
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from benchmarks.problems import digits, from_native, to_native, toy
 from benchmarks.solvers import Comparison, common_energy, compare
-from conftest import Draw
 
+from conftest import Draw
 from diffodesic import Relax, Status, geodesic
 
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from conftest import Draw
 from torch import Tensor
 
+from conftest import Draw
 from diffodesic.calculus import (
     Cost,
     conjugate_gradient,

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from conftest import Draw
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from conftest import Draw
 from diffodesic.curve import Polyline, Spline, constant_speed, spline_basis
 
 KINDS = pytest.mark.parametrize("kind", [Polyline, Spline])
@@ -25,8 +25,9 @@ def _knots(uniform: Draw, *batch: int, pieces: int) -> Tensor:
 
 @KINDS
 @pytest.mark.parametrize("pieces", [1, 2, 3, 9])
-def test_curves_pass_through_their_nodes(kind: type[Polyline], pieces: int, draw: Draw,
-                                         uniform: Draw):
+def test_curves_pass_through_their_nodes(
+    kind: type[Polyline], pieces: int, draw: Draw, uniform: Draw
+):
     nodes, knots = draw(2, pieces + 1, 3), _knots(uniform, 2, pieces=pieces)
     curve = kind(nodes, knots)
     torch.testing.assert_close(curve(knots), nodes, rtol=1e-12, atol=1e-12)

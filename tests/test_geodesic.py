@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from conftest import Draw
 from torch import Tensor
 
+from conftest import Draw
 from diffodesic import (
     Conformal,
     Euclidean,
@@ -44,10 +44,13 @@ def test_exp_runs_along_the_circles_of_the_half_plane(length: float):
     # unit speed from (x, y): up, (x, y e^t); sideways, (x + y tanh t, y / cosh t)
     x = torch.tensor([[0.3, 0.8], [0.3, 0.8]], dtype=torch.float64)
     v = length * 0.8 * torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
-    expected = torch.tensor([
-        [0.3, 0.8 * math.exp(length)],
-        [0.3 + 0.8 * math.tanh(length), 0.8 / math.cosh(length)],
-    ], dtype=torch.float64)
+    expected = torch.tensor(
+        [
+            [0.3, 0.8 * math.exp(length)],
+            [0.3 + 0.8 * math.tanh(length), 0.8 / math.cosh(length)],
+        ],
+        dtype=torch.float64,
+    )
     # the integrator holds 1e-9 per step, over some thirty steps
     torch.testing.assert_close(exp(half_plane(), x, v), expected, rtol=1e-7, atol=1e-7)
 
@@ -79,8 +82,12 @@ def test_transport_keeps_lengths_and_angles(draw: Draw):
     u, v = draw(2, 2)
     moved = [transport(path, w) for w in (u, v)]
     before = torch.stack([metric.inner(a, *pair) for pair in ((u, u), (u, v), (v, v))])
-    after = torch.stack([metric.inner(b, *pair) for pair in
-                         ((moved[0], moved[0]), (moved[0], moved[1]), (moved[1], moved[1]))])
+    after = torch.stack(
+        [
+            metric.inner(b, *pair)
+            for pair in ((moved[0], moved[0]), (moved[0], moved[1]), (moved[1], moved[1]))
+        ]
+    )
     # true along every curve: the error is the integrator's, 1e-8 per step in some hundred steps
     torch.testing.assert_close(after, before, rtol=5e-6, atol=5e-6)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import Draw
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
@@ -16,11 +17,11 @@ from torch.distributions import (
     Normal,
 )
 
+from conftest import Draw, same
 from diffodesic import GaussianMixture, Spacetime
 from diffodesic.denoiser import Denoiser
 
-ROUNDING = {"rtol": 1e-10, "atol": 1e-10}
-STDS = {
+STDS: dict[str, Tensor | float] = {
     "number": 0.6,
     "per-component": torch.tensor([0.3, 0.8, 0.5], dtype=torch.float64),
     "per-coordinate": torch.tensor([[0.3, 0.8], [0.5, 0.2], [0.9, 0.4]], dtype=torch.float64),
@@ -50,7 +51,7 @@ def test_log_density_is_that_of_the_noisy_mixture(std: Tensor | float, uniform: 
     mix = GaussianMixture(MEANS, WEIGHTS, std)
     z, sigma = _noisy(uniform, draw, 7)
     expected = torch.stack([_noisy_law(std, s).log_prob(p) for p, s in zip(z, sigma, strict=True)])
-    torch.testing.assert_close(mix.log_density(z, sigma), expected, **ROUNDING)
+    same(mix.log_density(z, sigma), expected)
 
 
 @EVERY_STD
@@ -59,7 +60,7 @@ def test_score_is_the_gradient_of_the_log_density(std: Tensor | float, uniform: 
     z, sigma = _noisy(uniform, draw, 7)
     z.requires_grad_()
     (slope,) = torch.autograd.grad(mix.log_density(z, sigma).sum(), z)
-    torch.testing.assert_close(mix.score(z, sigma), slope, **ROUNDING)
+    same(mix.score(z, sigma), slope)
 
 
 @EVERY_STD
@@ -67,7 +68,7 @@ def test_closed_moments_agree_with_the_divergence(std: Tensor | float, uniform: 
     mix = GaussianMixture(MEANS, WEIGHTS, std)
     z, sigma = _noisy(uniform, draw, 2, 4)
     for closed, general in zip(mix.moments(z, sigma), Denoiser.moments(mix, z, sigma), strict=True):
-        torch.testing.assert_close(closed, general, **ROUNDING)
+        same(closed, general)
 
 
 def _eta(z: Tensor, sigma: Tensor) -> Tensor:
@@ -76,8 +77,9 @@ def _eta(z: Tensor, sigma: Tensor) -> Tensor:
 
 
 @EVERY_STD
-def test_mu_is_the_gradient_of_psi_and_the_metric_its_hessian(std: Tensor | float, uniform: Draw,
-                                                              draw: Draw):
+def test_mu_is_the_gradient_of_psi_and_the_metric_its_hessian(
+    std: Tensor | float, uniform: Draw, draw: Draw
+):
     mix = GaussianMixture(MEANS, WEIGHTS, std)
     z, sigma = _noisy(uniform, draw, 5)
 
@@ -88,13 +90,11 @@ def test_mu_is_the_gradient_of_psi_and_the_metric_its_hessian(std: Tensor | floa
         eta = _eta(point, level)
         m, second = mix.moments(point, level)
         gradient = torch.autograd.functional.jacobian(psi, eta)
-        torch.testing.assert_close(gradient, torch.cat([m, second.reshape(1)]), **ROUNDING)
+        same(gradient, torch.cat([m, second.reshape(1)]))
         # the covariance of T = (x0, |x0|^2), and by it the metric in (z, log SNR)
         covariance = torch.autograd.functional.hessian(psi, eta)
         v = draw(2)
-        torch.testing.assert_close(
-            mix.covariance(point, level, v), covariance[:2, :2] @ v, **ROUNDING
-        )
+        same(mix.covariance(point, level, v), covariance[:2, :2] @ v)
 
 
 @EVERY_STD
@@ -109,12 +109,13 @@ def test_spacetime_metric_is_the_covariance_of_the_statistic(std: Tensor | float
     covariance = torch.autograd.functional.hessian(psi, space.eta(x))
     jacobian = torch.autograd.functional.jacobian(space.eta, x)
     expected = (jacobian @ u) @ covariance @ (jacobian @ v)
-    torch.testing.assert_close(space.inner(x, u, v), expected, **ROUNDING)
+    same(space.inner(x, u, v), expected)
 
 
 @EVERY_STD
-def test_derivative_in_sigma_against_finite_differences(std: Tensor | float, uniform: Draw,
-                                                        draw: Draw):
+def test_derivative_in_sigma_against_finite_differences(
+    std: Tensor | float, uniform: Draw, draw: Draw
+):
     # a denoiser's moments must be differentiable in the noise level, through solves and tables
     mix = GaussianMixture(MEANS, WEIGHTS, std)
     z, sigma = _noisy(uniform, draw, 5)
@@ -151,27 +152,35 @@ def test_two_point_data_is_a_bernoulli_law(weight: float, dim: int, draw: Draw, 
     logit = math.log(weight / (1 - weight)) + space.eta(x) @ statistic
     p = torch.sigmoid(logit)
     m = space.mu(x)[:, :-1]
-    torch.testing.assert_close(m, p[:, None] * a + (1 - p[:, None]) * b, **ROUNDING)
+    same(m, p[:, None] * a + (1 - p[:, None]) * b)
     # a step is the Jeffreys divergence of the two laws
     law = [Bernoulli(logits=value) for value in logit]
-    steps = torch.stack([torch.distributions.kl_divergence(p, q)
-                         + torch.distributions.kl_divergence(q, p)
-                         for p, q in zip(law, law[1:], strict=False)])
-    torch.testing.assert_close(space.steps(x), steps, **ROUNDING)
+    steps = torch.stack(
+        [
+            torch.distributions.kl_divergence(p, q) + torch.distributions.kl_divergence(q, p)
+            for p, q in itertools.pairwise(law)
+        ]
+    )
+    same(space.steps(x), steps)
     # the metric has rank one: ds = d(2 arcsin sqrt p)
     u, v = draw(2, 6, dim + 1)
-    angle = torch.stack([_directional(lambda y: _angle(mix, space, y, statistic, weight), at, along)
-                         for at, along in zip(x.repeat(2, 1), torch.cat([u, v]), strict=True)])
-    torch.testing.assert_close(space.inner(x, u, v), angle[:6] * angle[6:], **ROUNDING)
+    angle = torch.stack(
+        [
+            _directional(lambda y: _angle(mix, space, y, statistic, weight), at, along)
+            for at, along in zip(x.repeat(2, 1), torch.cat([u, v]), strict=True)
+        ]
+    )
+    same(space.inner(x, u, v), angle[:6] * angle[6:])
 
 
-def _angle(mix: GaussianMixture, space: Spacetime, x: Tensor, statistic: Tensor, weight: float
-           ) -> Tensor:
+def _angle(
+    mix: GaussianMixture, space: Spacetime, x: Tensor, statistic: Tensor, weight: float
+) -> Tensor:
     logit = math.log(weight / (1 - weight)) + space.eta(x) @ statistic
     return 2 * torch.asin(torch.sigmoid(logit).sqrt())
 
 
-def _directional(function, x: Tensor, v: Tensor) -> Tensor:
+def _directional(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
     return torch.func.jvp(function, (x,), (v,))[1]
 
 
@@ -225,13 +234,13 @@ def test_summary_of_the_law():
 def test_numbers_keep_the_precision_of_the_means():
     mix = GaussianMixture(MEANS, [0.1, 0.2, 0.7], std=0.8)  # type: ignore[arg-type]
     assert float(mix.variances[0]) == 0.8**2
-    torch.testing.assert_close(mix.log_weights.exp().tolist(), [0.1, 0.2, 0.7], **ROUNDING)
+    same(mix.log_weights.exp().tolist(), [0.1, 0.2, 0.7])
 
 
 def test_weights_need_not_be_normalised(draw: Draw):
     z, sigma = draw(4, 2), torch.tensor(0.5, dtype=torch.float64)
     one, other = (GaussianMixture(MEANS, scale * WEIGHTS, 0.4) for scale in (1, 7))
-    torch.testing.assert_close(one(z, sigma), other(z, sigma), **ROUNDING)
+    same(one(z, sigma), other(z, sigma))
 
 
 def test_from_data_is_one_component_per_sample(draw: Draw):
@@ -241,7 +250,7 @@ def test_from_data_is_one_component_per_sample(draw: Draw):
     torch.testing.assert_close(mix.means, images.reshape(6, 6))
     # with no noise to speak of the posterior of a sample is the sample
     bare = GaussianMixture.from_data(images, bandwidth=0.0)
-    torch.testing.assert_close(bare(mix.means, torch.tensor(0.01)), mix.means, **ROUNDING)
+    same(bare(mix.means, torch.tensor(0.01)), mix.means)
 
 
 def test_infinite_noise_leaves_the_data_law():
@@ -249,7 +258,7 @@ def test_infinite_noise_leaves_the_data_law():
     zero = torch.zeros(2, dtype=torch.float64)
     assert float(mix.log_partition(zero, torch.tensor(0.0))) == pytest.approx(0, abs=1e-15)
     far = mix(zero, torch.tensor(1e8, dtype=torch.float64))
-    torch.testing.assert_close(far, WEIGHTS @ MEANS, **ROUNDING)
+    same(far, WEIGHTS @ MEANS)
 
 
 def test_shapes_broadcast(draw: Draw):
@@ -258,7 +267,7 @@ def test_shapes_broadcast(draw: Draw):
     m, second = mix.moments(z, sigma)
     assert m.shape == mix(z, sigma).shape == mix.score(z, sigma).shape == (3, 2, 2)
     assert second.shape == mix.log_density(z, sigma).shape == (3, 2)
-    torch.testing.assert_close(m[2, 1], mix(z[2, 0], sigma[1]), **ROUNDING)
+    same(m[2, 1], mix(z[2, 0], sigma[1]))
 
 
 @pytest.mark.parametrize(

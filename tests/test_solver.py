@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 from benchmarks.problems import toy
-from conftest import Draw
 from torch import Tensor
 
+from conftest import Draw
 from diffodesic import (
     AdamSpline,
     Conformal,
@@ -66,8 +67,7 @@ def test_a_given_path_is_where_the_solver_starts(draw: Draw):
     a, b = draw(2, 3)
     metric = Pullback(warp, 3)
     first = geodesic(metric, a, b, nodes=20, solver=Relax(rtol=1e-10))
-    again = geodesic(metric, a, b, nodes=20, solver=Relax(rtol=1e-6, coarsest=20),
-                     init=first.nodes)
+    again = geodesic(metric, a, b, nodes=20, solver=Relax(rtol=1e-6, coarsest=20), init=first.nodes)
     assert again.start == ("given",)
     assert int(again.iterations) <= 2
     torch.testing.assert_close(again.length, first.length, rtol=1e-6, atol=0)
@@ -77,7 +77,7 @@ def test_levels_end_at_the_nodes_asked_for():
     for nodes in (2, 7, 10, 11, 64, 200):
         levels = Relax().levels(nodes)
         assert levels[-1] == nodes
-        assert all(low < high for low, high in zip(levels, levels[1:], strict=False))
+        assert all(low < high for low, high in itertools.pairwise(levels))
 
 
 # How a solve ends ---------------------------------------------------------------------------
@@ -211,7 +211,9 @@ class _Counting(Metric):
         return self.inside.starts(a, b, nodes)
 
 
-@pytest.mark.parametrize("solver", [Relax(), AdamSpline(3, ((8, 5), (16, 2)))], ids=["relax", "adam"])
+@pytest.mark.parametrize(
+    "solver", [Relax(), AdamSpline(3, ((8, 5), (16, 2)))], ids=["relax", "adam"]
+)
 def test_node_gradients_are_counted_exactly(solver: Relax | AdamSpline):
     problem = toy()
     metric = _Counting(problem.space)
@@ -273,8 +275,13 @@ def test_recipe_takes_no_first_path():
 def test_recipe_finds_a_straight_line_in_its_chart():
     # a chart in which the geodesic is the chord: Adam has nothing to do but jitter, its step is
     # a tenth however small the gradient
-    path = geodesic(Pullback(warp, 3), torch.zeros(3).double(), torch.ones(3).double(), nodes=16,
-                    solver=AdamSpline(3, ((16, 20),), chart=(warp, unwarp)))
+    path = geodesic(
+        Pullback(warp, 3),
+        torch.zeros(3).double(),
+        torch.ones(3).double(),
+        nodes=16,
+        solver=AdamSpline(3, ((16, 20),), chart=(warp, unwarp)),
+    )
     squared = float(warp(torch.ones(3).double()).square().sum())
     assert float(2 * path.energy) == pytest.approx(squared, rel=1e-3)
 

@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse with one line per error."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,11 +119,13 @@ def _add_interpolate(commands: Any) -> None:
     parser.add_argument(
         "--flow-steps", type=int, default=24, help="steps of the probability-flow ODE each way"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_seed, default=0)
     parser.add_argument("--device", default="cpu", help="where the network runs")
     parser.add_argument("--outdir", default="out")
     parser.add_argument(
-        "--no-resize", action="store_true", help="refuse pictures of another size than the model's"
+        "--no-resize",
+        action="store_true",
+        help="refuse pictures of another size or other channels than the model's",
     )
 
 
@@ -136,6 +138,16 @@ def _level(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
 
 
+def _seed(text: str) -> int:
+    try:
+        seed = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if not 0 <= seed < 2**63:  # what torch's generators take
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2^63 - 1")
+    return seed
+
+
 def _interpolate(options: argparse.Namespace) -> None:
     from diffodesic.image import read_image, shipped_digits
     from diffodesic.interpolate import interpolate
@@ -144,20 +156,19 @@ def _interpolate(options: argparse.Namespace) -> None:
 
     if len(options.images) not in (0, 2):
         raise ValueError(f"give two images or none, not {len(options.images)}")
-    check_outdir(options.outdir)
     model = load(options.model, device=options.device)
     if options.images:
-        images = []
-        for path in options.images:
-            image, notices = read_image(path, model.codec.shape, resize=not options.no_resize)
-            images.append(image)
-            for notice in notices:
-                print(notice, file=sys.stderr)
+        shape, resize = model.codec.shape, not options.no_resize
+        pictures = [read_image(path, shape, resize=resize) for path in options.images]
+        images = [image for image, _ in pictures]
+        for notice in (notice for _, notices in pictures for notice in notices):
+            print(notice, file=sys.stderr)
     elif model.codec.shape == (1, 28, 28):
         digits, _ = shipped_digits()
         images = [digits[DIGITS[0]], digits[DIGITS[1]]]
     else:
         raise ValueError("the shipped digits do not fit this model; give two images")
+    check_outdir(options.outdir)
     with _progress() as say:
         result = interpolate(
             model,
@@ -241,15 +252,17 @@ def _add_train(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from diffodesic.dataset import load_images
+    from diffodesic.output import check_outdir
     from diffodesic.train import TrainSettings, train
 
     values = {f.name: getattr(options, f.name) for f in dataclasses.fields(TrainSettings)}
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     if values["minutes"] is not None:
         values["steps"] = None
+    images = load_images(options.data)
     folder = train(
-        load_images(options.data),
-        options.outdir,
+        images,
+        check_outdir(options.outdir),
         settings=TrainSettings(**values),
         resume=not options.fresh,
     )

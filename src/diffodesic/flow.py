@@ -47,7 +47,8 @@ def lift(denoiser: Denoiser, x: Tensor, log_snr: Tensor | float, *, steps: int =
         z at that level, (..., D).
 
     Raises:
-        ValueError: if the level is outside the denoiser's range or cleaner than clean.
+        ValueError: if the level is outside the denoiser's range or cleaner than clean, or
+            ``steps < 1``.
 
     Cost: ``2 steps`` evaluations per point.
     """
@@ -69,7 +70,8 @@ def drop(denoiser: Denoiser, z: Tensor, log_snr: Tensor | float, *, steps: int =
         data (..., D).
 
     Raises:
-        ValueError: if a level is outside the denoiser's range or cleaner than clean.
+        ValueError: if a level is outside the denoiser's range or cleaner than clean, or
+            ``steps < 1``.
 
     Cost: ``2 steps`` evaluations per point.
     """
@@ -92,6 +94,8 @@ def _level(denoiser: Denoiser, z: Tensor, log_snr: Tensor | float) -> Tensor:
 
 def _integrate(denoiser: Denoiser, z: Tensor, start: Tensor, stop: Tensor, steps: int) -> Tensor:
     """Heun's rule on the grid of 2206.00364 (rho = 7), each point on its own grid."""
+    if steps < 1:
+        raise ValueError(f"the flow takes at least 1 step, got {steps}")
     rho = 7.0
     s = torch.linspace(0, 1, steps + 1, dtype=z.dtype, device=z.device)
     first, last = ((-lam / (2 * rho)).exp().unsqueeze(-1) for lam in (start, stop))
@@ -131,10 +135,13 @@ def sample_posterior(
         clean samples (S, ..., D).
 
     Raises:
-        ValueError: if a level is outside the denoiser's range or cleaner than clean.
+        ValueError: if a level is outside the denoiser's range or cleaner than clean, or
+            ``samples`` or ``steps`` is below 1.
 
     Cost: ``2 steps + 1`` evaluations per sample.
     """
+    if min(samples, steps) < 1:
+        raise ValueError(f"samples and steps must be at least 1, got {samples} and {steps}")
     generator = torch.Generator().manual_seed(seed)
     start = _level(denoiser, z, log_snr)
     stop = torch.full_like(start, clean_log_snr(denoiser))

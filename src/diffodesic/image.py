@@ -11,6 +11,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image as PillowImage
 
 __all__ = ["ImageError", "read_image", "shipped_digits", "to_uint8"]
 
@@ -27,16 +28,18 @@ def read_image(
     Args:
         path: any file that Pillow reads; the first frame of an animation, upright by its EXIF tag.
         shape: (C, H, W), C = 1 or 3.
-        resize: fit another size by cropping the centre and resampling; else refuse it.
+        resize: fit another size by cropping the centre and resampling, and convert other
+            channels; else refuse them.
 
     Returns:
         the picture in [0, 1], (C, H, W), float32, and notices of what was changed.
 
     Raises:
-        ImageError: for a missing or unreadable file, or another size without ``resize``.
+        ImageError: for a missing or unreadable file, pixels that are not finite, or another size
+            or other channels without ``resize``.
     """
     import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     if not Path(path).is_file():
         raise ImageError(f"there is no picture at {path}")
@@ -45,38 +48,36 @@ def read_image(
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
             mode, size = picture.mode, picture.size
-            picture = _flatten_alpha(picture).convert("L" if channels == 1 else "RGB")
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise ImageError(f"{path} cannot be read as a picture: {error}") from error
+            picture = _eight_bits(picture).convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise ImageError(
+            f"{path} cannot be read as a picture ({error}); give a PNG or JPEG file"
+        ) from error
+    if not resize and (mode, size) != (picture.mode, (width, height)):
+        raise ImageError(
+            f"{path} is {size[0]}x{size[1]} {mode}, the model takes {width}x{height} "
+            f"{picture.mode}; allow resizing or give such a picture"
+        )
     notices = []
     if mode != picture.mode:
         notices.append(f"{path}: converted from {mode} to {picture.mode}")
     if size != (width, height):
-        if not resize:
-            raise ImageError(
-                f"{path} is {size[0]}x{size[1]}, the model takes {width}x{height}; "
-                "allow resizing or give a picture of that size"
-            )
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
         notices.append(f"{path}: cropped and resized from {size[0]}x{size[1]} to {width}x{height}")
     array = np.asarray(picture, dtype=np.float32) / 255
     return torch.from_numpy(array.reshape(height, width, channels)).movedim(-1, 0), notices
 
 
-def _flatten_alpha(picture):  # noqa: ANN001, ANN202
-    """16-bit greys scaled to 8 bits, transparency laid on white."""
+def _eight_bits(picture: PillowImage) -> PillowImage:
+    """16-bit greys (0 to 65535) and floats (0 to 1) in 8 bits, transparency laid on white."""
     import numpy as np
     from PIL import Image
 
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture, dtype=np.float64)
-        return Image.fromarray((values / 65535 * 255).clip(0, 255).round().astype(np.uint8))
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        values = np.asarray(picture, dtype=np.float64) / (1 if picture.mode == "F" else 65535)
+        if not ((values >= 0) & (values <= 1)).all():  # NaN included
+            raise ValueError(f"{picture.mode} pixels are not finite or outside their range")
+        return Image.fromarray((values * 255).round().astype(np.uint8))
     if picture.mode in {"RGBA", "LA", "PA"} or "transparency" in picture.info:
         rgba = picture.convert("RGBA")
         paper = Image.new("RGBA", rgba.size, "white")

@@ -238,7 +238,10 @@ def _metric(
             score = model.denoiser.score(ends, ends.new_tensor(math.exp(-anchor / 2)))
         unit = float(score.square().sum(-1).mean())
         return ScoreMetric(model.denoiser, log_snr=anchor, weight=weight / unit)
-    return Spacetime(model.denoiser, seed=seed)
+    # five e-folds of SNR below one, per coordinate, nothing is left of an image
+    low, high = model.denoiser.log_snr_range
+    floor = max(low, min(anchor, -math.log(model.denoiser.variance) - 5))
+    return Spacetime(model.denoiser, seed=seed, log_snr_range=(floor, high))
 
 
 def _pack(space: Metric, z: Tensor, log_snr: float | Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,13 +51,16 @@ class PixelCodec:
             vectors (..., D).
 
         Raises:
-            ValueError: for images of another shape, or values not finite or outside [0, 1].
+            ValueError: for images of another shape, or values that are integers, not finite or
+                outside [0, 1].
         """
         if tuple(images.shape[-3:]) != self.shape:
             raise ValueError(
                 f"images have shape {tuple(images.shape[-3:])}; this model takes "
                 f"{self.shape} (channels, height, width)"
             )
+        if not images.is_floating_point():
+            raise ValueError(f"pixels are {images.dtype}; divide 8-bit values by 255")
         if not bool(torch.isfinite(images).all()):
             raise ValueError("the image holds pixels that are not finite (NaN or infinite)")
         if not bool(((images >= 0) & (images <= 1)).all()):
@@ -100,24 +104,33 @@ class Model:
         Raises:
             ModelError: for a model that was not made of diffodesic's own network.
         """
-        from safetensors.torch import save
+        from safetensors.torch import save_file
 
-        if not isinstance(self.denoiser.fn, UNet):
+        network, schedule = self.denoiser.fn, self.denoiser.schedule
+        if not (isinstance(network, UNet) and isinstance(schedule, EDM)):
             raise ModelError(
                 "only models with diffodesic's own network can be saved; keep the "
                 "foreign network's files and load them again"
             )
         target = Path(directory)
         target.mkdir(parents=True, exist_ok=True)
-        weights = {k: v.contiguous() for k, v in self.denoiser.fn.state_dict().items()}
-        content = {
-            "config.json": json.dumps(dict(self.config), indent=1).encode(),
-            "weights.safetensors": save(weights),
+        config = {
+            **self.config,
+            "name": self.name,
+            "prediction": self.denoiser.prediction,
+            "shape": list(self.codec.shape),
+            "sigma_data": self.denoiser.sigma_data,
+            "sigma_min": schedule.sigma_min,
+            "sigma_max": schedule.sigma_max,
+            "network": network.config,
         }
-        for name, data in content.items():
-            partial = target / f".{name}.partial"
-            partial.write_bytes(data)
-            partial.replace(target / name)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as folder:
+            partial = Path(folder)
+            (partial / _FILES[0]).write_text(json.dumps(config, indent=1))
+            weights = {k: v.contiguous() for k, v in network.state_dict().items()}
+            save_file(weights, partial / _FILES[1])
+            for name in _FILES:
+                (partial / name).replace(target / name)
         return target
 
 
@@ -146,7 +159,8 @@ def load(source: str | os.PathLike[str], *, device: torch.device | str = "cpu") 
         the model, its network in float32 and evaluation mode.
 
     Raises:
-        ModelError: for an unknown name, missing files, or files of another program.
+        ModelError: for an unknown name, missing files, files of another program, or a device that
+            is not there.
     """
     folder = _SHIPPED / str(source) if str(source) in available() else Path(source)
     if not folder.is_dir():
@@ -159,24 +173,34 @@ def load(source: str | os.PathLike[str], *, device: torch.device | str = "cpu") 
         raise ModelError(f"{folder} is not a diffodesic model: it lacks {' and '.join(missing)}")
     try:
         config = json.loads((folder / _FILES[0]).read_text())
-        network = UNet(**config["network"])
-        channels, height, width = (int(n) for n in config["shape"])
-        shape = (channels, height, width)
-        scales = [float(config[key]) for key in ("sigma_min", "sigma_max", "sigma_data")]
-    except (ValueError, KeyError, TypeError) as error:
+        network = UNet(**config["network"]).eval().requires_grad_(False)
+        denoiser = _denoiser(network, config)
+    except (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError) as error:
         raise ModelError(
-            f"{folder / _FILES[0]} does not describe a diffodesic model: {error!r}"
+            f"{folder / _FILES[0]} does not describe a diffodesic model ({error!r}); give a folder "
+            "written by `diffodesic train`"
         ) from error
     _read_weights(network, folder / _FILES[1])
-    denoiser = from_network(
-        network.to(device).eval().requires_grad_(False),
-        shape=shape,
-        schedule=EDM(*scales[:2]),
+    _move(network, device)
+    channels, height, width = denoiser.shape
+    codec = PixelCodec((channels, height, width))
+    return Model(denoiser, codec, str(config.get("name", folder.name)), config)
+
+
+def _denoiser(network: UNet, config: Mapping[str, Any]) -> NetworkDenoiser:
+    if config["prediction"] != "edm":
+        raise ValueError(f"prediction is {config['prediction']!r}, not 'edm'")
+    channels, height, width = (int(n) for n in config["shape"])
+    # a network that cannot take such pictures says so on its first call
+    network(torch.zeros(1, channels, height, width), torch.zeros(1))
+    return from_network(
+        network,
+        shape=(channels, height, width),
+        schedule=EDM(float(config["sigma_min"]), float(config["sigma_max"])),
         prediction="edm",
-        sigma_data=scales[2],
+        sigma_data=float(config["sigma_data"]),
         jvp_mode="finite-difference",
     )
-    return Model(denoiser, PixelCodec(shape), str(config.get("name", folder.name)), config)
 
 
 def _read_weights(network: UNet, path: Path) -> None:
@@ -184,12 +208,24 @@ def _read_weights(network: UNet, path: Path) -> None:
     from safetensors.torch import load_file
 
     try:
-        weights = load_file(path)
-        network.load_state_dict(weights)
+        network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        # torch's own message has a line for every tensor
+        reason = "other tensors" if isinstance(error, RuntimeError) else str(error)
         raise ModelError(
             f"{path} does not hold the weights of this model ({reason}); train or copy it again"
         ) from error
-    if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
+    if not all(bool(torch.isfinite(w).all()) for w in network.parameters()):
         raise ModelError(f"{path} holds weights that are not finite; train or copy it again")
+
+
+def _move(network: UNet, device: torch.device | str) -> None:
+    """Move to a device and see that it can be read from, as it cannot on ``meta``."""
+    try:
+        network.to(device)
+        next(network.parameters()).sum().item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"the network cannot run on device {str(device)!r} ({reason}); try cpu"
+        ) from error

@@ -8,6 +8,7 @@ then moved, so an interruption leaves an earlier run's files or the new ones.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import tempfile
@@ -41,12 +42,12 @@ def check_outdir(outdir: str | os.PathLike[str]) -> Path:
         OSError: if it is a file, or cannot be written.
     """
     target = Path(outdir)
-    if target.exists() and not target.is_dir():
-        raise OSError(f"{target} is a file; give a folder for the results")
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=target):
             pass
+    except FileExistsError as error:
+        raise OSError(f"{target} is a file; give a folder for the results") from error
     except OSError as error:
         raise OSError(
             f"cannot write into {target}: {error.strerror}; give another folder"
@@ -107,10 +108,10 @@ def result_dict(result: Interpolation) -> dict[str, Any]:
         plain numbers, strings, lists and dictionaries.
     """
     path = result.geodesic
-    return {
+    content = {
         "status": path.status.name,
         "status_text": path.status.value,
-        "certificate": _finite(path.certificate.as_dict()),
+        "certificate": path.certificate.as_dict(),
         "cost": {
             "evaluations": path.evaluations,
             "derivatives": path.derivatives,
@@ -128,6 +129,7 @@ def result_dict(result: Interpolation) -> dict[str, Any]:
         "seconds": round(result.seconds, 2),
         "versions": versions(),
     }
+    return {key: _finite(value) for key, value in content.items()}
 
 
 def versions() -> dict[str, str]:
@@ -141,12 +143,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _finite(values: Mapping[str, object]) -> dict[str, object]:
-    """JSON has no NaN: what is unknown becomes null."""
-    return {
-        key: None if isinstance(value, float) and not torch.isfinite(torch.tensor(value)) else value
-        for key, value in values.items()
-    }
+def _finite(value: object) -> object:
+    """JSON has no NaN: what is unknown becomes null, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _path_data(name: str, row: Row, frames: list[Any]) -> PathData:

@@ -159,13 +159,28 @@ def _best_start(metric: Metric, a: Tensor, b: Tensor, nodes: int) -> tuple[Tenso
 
 
 def _respace(metric: Metric, x: Tensor, nodes: int) -> Tensor:
-    """Move to ``nodes`` segments of equal length along the spline through ``x``."""
+    """Move to ``nodes`` segments of equal length along the spline through ``x``.
+
+    Where that would leave the nodes too far apart for the metric (long and nearly free stretches
+    get few of them), they are spread halfway, or wholly, by their old parameter instead.
+    """
     calculus.record(node_gradients=x[..., 0].numel() / 3)
     with torch.no_grad():
         # negative steps are counted and reported where they are judged, not here
         lengths = metric.steps(x).abs().nan_to_num().sqrt()
-    path = constant_speed(Spline(x), lengths, nodes)
-    return torch.cat([path[:, :1], metric.confine(path[:, 1:-1]), path[:, -1:]], 1)
+    even = lengths.mean(-1, keepdim=True).expand_as(lengths)
+
+    def spread(share: float) -> Tensor:
+        path = constant_speed(Spline(x), torch.lerp(lengths, even, share), nodes)
+        inside = metric.confine(path[..., 1:-1, :])
+        return torch.cat([path[..., :1, :], inside, path[..., -1:, :]], -2)
+
+    out = spread(0.0)
+    for share in (0.5, 1.0):
+        held = metric.resolves(out)[..., None, None]
+        if not bool(held.all()):
+            out = torch.where(held, out, spread(share))
+    return out
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,7 @@ def _pullback(rotation: Tensor) -> Metric:
 def _hutchinson(rotation: Tensor) -> Metric:
     generator = torch.Generator().manual_seed(5)
     probes = torch.randint(0, 2, (4, len(rotation)), generator=generator) * 2.0 - 1.0
-    return Spacetime(
-        mixture(rotation), estimator="hutchinson", probes=probes.double() @ rotation.T
-    )
+    return Spacetime(mixture(rotation), estimator="hutchinson", probes=probes.double() @ rotation.T)
 
 
 def _closure(rotation: Tensor) -> Metric:
@@ -117,8 +115,9 @@ class Case:
         return torch.cat([x[..., :-1] @ rotation.T, x[..., -1:]], -1)
 
 
-CASES = [Case(f"{name}-{dim}", family, dim) for name, family in FAMILIES.items()
-         for dim in (1, 2, 5)]
+CASES = [
+    Case(f"{name}-{dim}", family, dim) for name, family in FAMILIES.items() for dim in (1, 2, 5)
+]
 
 
 def random_rotation(dim: int, rng: torch.Generator) -> Tensor:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from laws.cases import CASES, Case, random_rotation
 from torch import Tensor
+
+from conftest import same
+from laws.cases import CASES, Case, random_rotation
 
 ALL = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 POSITIVE = [case for case in CASES if case.family.positive]
-
-# Values that are equal in exact arithmetic: 1e-16 times what a posterior of three components
-# and two levels of differentiation may amplify it.
-ROUNDING = {"rtol": 1e-10, "atol": 1e-10}
+INVERTIBLE = pytest.mark.parametrize("case", POSITIVE, ids=[case.name for case in POSITIVE])
 
 
 @ALL
@@ -20,7 +19,7 @@ def test_inner_is_symmetric(case: Case, rng: torch.Generator):
     x = case.points(6, rng=rng)
     u, v = case.points(2, 6, rng=rng)
     metric = case.metric
-    torch.testing.assert_close(metric.inner(x, u, v), metric.inner(x, v, u), **ROUNDING)
+    same(metric.inner(x, u, v), metric.inner(x, v, u))
 
 
 @ALL
@@ -29,9 +28,9 @@ def test_inner_is_bilinear(case: Case, rng: torch.Generator):
     u, v, w = case.points(3, 6, rng=rng)
     inner = case.metric.inner
     left = inner(x, 2 * u - 3 * w, v)
-    torch.testing.assert_close(left, 2 * inner(x, u, v) - 3 * inner(x, w, v), **ROUNDING)
+    same(left, 2 * inner(x, u, v) - 3 * inner(x, w, v))
     right = inner(x, v, 2 * u - 3 * w)
-    torch.testing.assert_close(right, 2 * inner(x, v, u) - 3 * inner(x, v, w), **ROUNDING)
+    same(right, 2 * inner(x, v, u) - 3 * inner(x, v, w))
 
 
 @ALL
@@ -39,10 +38,10 @@ def test_inner_of_one_tensor_is_inner_of_two_equal_ones(case: Case, rng: torch.G
     # metrics save a derivative where u is v
     x, u = case.points(2, 6, rng=rng)
     metric = case.metric
-    torch.testing.assert_close(metric.inner(x, u, u), metric.inner(x, u, u.clone()), **ROUNDING)
+    same(metric.inner(x, u, u), metric.inner(x, u, u.clone()))
 
 
-@pytest.mark.parametrize("case", POSITIVE, ids=[case.name for case in POSITIVE])
+@INVERTIBLE
 def test_inner_is_positive(case: Case, rng: torch.Generator):
     x, u = case.points(2, 200, rng=rng)
     assert bool((case.metric.inner(x, u, u) > 0).all())
@@ -57,7 +56,7 @@ def test_matrix_agrees_with_inner(case: Case, rng: torch.Generator):
     matrix = metric.matrix(x)
     assert matrix.shape == (4, metric.dim, metric.dim)
     product = torch.einsum("nd,nde,ne->n", u, matrix, v)
-    torch.testing.assert_close(product, metric.inner(x, u, v), **ROUNDING)
+    same(product, metric.inner(x, u, v))
 
 
 @ALL
@@ -65,9 +64,9 @@ def test_batches_of_any_shape(case: Case, rng: torch.Generator):
     x, u, v = case.points(3, 2, 3, rng=rng)
     metric = case.metric
     flat = metric.inner(*(t.reshape(6, -1) for t in (x, u, v)))
-    torch.testing.assert_close(metric.inner(x, u, v), flat.reshape(2, 3), **ROUNDING)
-    torch.testing.assert_close(metric.inner(x[0, 0], u[0, 0], v[0, 0]), flat[0], **ROUNDING)
-    torch.testing.assert_close(metric.steps(x)[1], metric.steps(x[1]), **ROUNDING)
+    same(metric.inner(x, u, v), flat.reshape(2, 3))
+    same(metric.inner(x[0, 0], u[0, 0], v[0, 0]), flat[0])
+    same(metric.steps(x)[1], metric.steps(x[1]))
 
 
 @ALL
@@ -77,8 +76,8 @@ def test_metric_is_invariant_under_rotation(case: Case, rng: torch.Generator):
     x, u, v = case.points(3, 6, rng=rng)
     y, ru, rv = (case.turned(t, rotation) for t in (x, u, v))
     metric = case.metric
-    torch.testing.assert_close(turned.inner(y, ru, rv), metric.inner(x, u, v), **ROUNDING)
-    torch.testing.assert_close(turned.steps(y), metric.steps(x), **ROUNDING)
+    same(turned.inner(y, ru, rv), metric.inner(x, u, v))
+    same(turned.steps(y), metric.steps(x))
 
 
 def _curve(ends: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,7 +122,7 @@ def test_gradient_of_steps_in_every_coordinate(case: Case, rng: torch.Generator)
     x = case.points(4, rng=rng)
     metric = case.metric
     steps, grad = metric.steps_and_grad(x)
-    torch.testing.assert_close(steps, metric.steps(x), **ROUNDING)
+    same(steps, metric.steps(x))
 
     def central(h: float) -> Tensor:
         shift = h * torch.eye(x.numel(), dtype=torch.float64).reshape(-1, *x.shape)
@@ -135,15 +134,14 @@ def test_gradient_of_steps_in_every_coordinate(case: Case, rng: torch.Generator)
     torch.testing.assert_close(grad, numeric, rtol=1e-8, atol=1e-8 * float(grad.abs().max()))
 
 
-@ALL
+@INVERTIBLE
 def test_flat_and_sharp_are_inverse(case: Case, rng: torch.Generator):
     x, u = case.points(2, 6, rng=rng)
     metric = case.metric
     # conjugate gradients stop at a residual of 1e-12: the error is that times the condition
     # number of the (scaled) metric, some hundreds at most here
-    there = {"rtol": 1e-9, "atol": 1e-9}
-    torch.testing.assert_close(metric.sharp(x, metric.flat(x, u)), u, **there)
-    torch.testing.assert_close(metric.flat(x, metric.sharp(x, u)), u, **there)
+    torch.testing.assert_close(metric.sharp(x, metric.flat(x, u)), u, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(metric.flat(x, metric.sharp(x, u)), u, rtol=1e-9, atol=1e-9)
 
 
 @ALL
@@ -151,4 +149,4 @@ def test_flat_is_the_metric_applied(case: Case, rng: torch.Generator):
     x, u = case.points(2, 4, rng=rng)
     metric = case.metric
     product = (metric.matrix(x) @ u.unsqueeze(-1)).squeeze(-1)
-    torch.testing.assert_close(metric.flat(x, u), product, **ROUNDING)
+    same(metric.flat(x, u), product)
