@@ -174,7 +174,7 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] = {
     "long": (None, (*TINY, "--outdir", "n" * 300), "File name too long; give another folder"),
     "no command": (None, (), "required: COMMAND"),
     "command": (None, ("extrapolate",), "invalid choice: 'extrapolate'"),
-    "newline": (None, (*TINY, "--metric", "a\nb"), "invalid choice"),
+    "newline": (None, (*TINY, "--fa\nmes"), "unrecognized arguments: --fa mes"),
     "data": (None, ("train", "none.npy", "--outdir", "t"), "no data at none.npy: give a folder"),
     "pictures": (None, ("train", "tiny", "--outdir", "t"), "no image in tiny"),
     "no outdir": (None, ("train", "a.png"), "the following arguments are required: --outdir"),

@@ -290,4 +290,5 @@ def test_shipped_model_keeps_its_promises(tmp_path):
     # a digit is dark with some ink
     assert -0.98 < float(images.mean()) < -0.4
     quality.sheet(images, tmp_path / "sheet.png")
-    assert Image.open(tmp_path / "sheet.png").size == (8 * 30 * 3, 30 * 3)
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert picture.size == (8 * 30 * 3, 30 * 3)

@@ -149,6 +149,11 @@ def geodesic(
     batch = a.shape[:-1]
     flat_a, flat_b = a.reshape(-1, metric.dim), b.reshape(-1, metric.dim)
     if init is not None:
+        if init.ndim < 2 or init.shape[-2] < 2 or init.shape[-1] != metric.dim:
+            raise ValueError(
+                f"init has shape {tuple(init.shape)}; it must be (..., k+1, "
+                f"{metric.dim}) with k >= 1"
+            )
         init = init.expand(*batch, *init.shape[-2:]).reshape(-1, *init.shape[-2:])
     with calculus.counting() as cost:
         solution = _solve(solver or Relax(), metric, flat_a, flat_b, nodes, init, progress)

@@ -106,6 +106,30 @@ class GaussianMixture(Denoiser):
         packed = calculus.track_vjp(torch.cat([m, second.unsqueeze(-1)], -1), flat.shape[0])
         return packed[:, :-1].reshape(*batch, self.dim), packed[:, -1].reshape(batch)
 
+    def statistic_covariance(
+        self, z: Tensor, sigma: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Posterior covariance of ``T = (x0, |x0|^2)`` applied to ``(a, b)``, in closed form.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations (...).
+            a: first part of the vector, (..., D).
+            b: second part, (...).
+
+        Returns:
+            ``Cov[x0, a.x0 + b|x0|^2]`` (..., D) and ``Cov[|x0|^2, a.x0 + b|x0|^2]`` (...).
+
+        Cost: one evaluation.
+        """
+        flat, level, batch = self._flatten(z, sigma)
+        calculus.record(evaluations=flat.shape[0])
+        a, b = a.expand(*batch, self.dim).reshape(-1, self.dim), b.expand(batch).reshape(-1, 1)
+        k = level.unsqueeze(-1) ** -2
+        first, second = self._covariance(k * flat, k, a, b)
+        packed = calculus.track_vjp(torch.cat([first, second.unsqueeze(-1)], -1), flat.shape[0])
+        return packed[:, :-1].reshape(*batch, self.dim), packed[:, -1].reshape(batch)
+
     def log_partition(self, h: Tensor, k: Tensor) -> Tensor:
         """Log-partition ``psi = log E_q exp(h.x0 - k|x0|^2/2)``; grad in (h, -k/2) is ``mu``.
 
@@ -169,3 +193,34 @@ class GaussianMixture(Denoiser):
         centres = gain * (a + v * h.unsqueeze(1))
         m = torch.einsum("nk,nkd->nd", r, centres)
         return m, (r * (centres**2 + gain * v).sum(-1)).sum(-1)
+
+    def _covariance(self, h: Tensor, k: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Cov[T] (a, b) for h, a (N, D) and k, b (N, 1): within components, plus between them."""
+        means, v = self.means, self.variances
+        r = self._log_joint(h, k).softmax(-1)
+        gain = 1 / (1 + k.unsqueeze(-1) * v)
+        if v.shape[-1] == 1:
+            gain, v = gain[..., 0], v[:, 0]
+            c = gain * v
+            along = gain * (a @ means.T) + c * (a * h).sum(-1, keepdim=True)  # a.m_j
+            square = gain**2 * (means.square().sum(-1) + 2 * v * (h @ means.T))
+            square = square + c**2 * h.square().sum(-1, keepdim=True)  # |m_j|^2
+            total, spread = square + self.dim * c, self.dim * c**2
+            within = 2 * c * along + b * (4 * c * square + 2 * spread)
+        else:
+            c = gain * v
+            centres = gain * (means + v * h.unsqueeze(1))
+            along = (centres * a.unsqueeze(1)).sum(-1)
+            total, spread = (centres**2 + c).sum(-1), (c**2).sum(-1)
+            within = 2 * (c * centres * a.unsqueeze(1)).sum(-1)
+            within = within + b * (4 * (c * centres**2).sum(-1) + 2 * spread)
+        value = along + b * total  # E_j[a.x0 + b|x0|^2]
+        between = value - (r * value).sum(-1, keepdim=True)
+        second = (r * (within + between * total)).sum(-1)
+        if v.ndim == 1:
+            q = r * (2 * b * c + between)
+            first = (q * gain) @ means + (q * c).sum(-1, keepdim=True) * h
+            return first + (r * c).sum(-1, keepdim=True) * a, second
+        pulled = 2 * b.unsqueeze(-1) * c * centres + c * a.unsqueeze(1)
+        first = pulled + between.unsqueeze(-1) * centres
+        return torch.einsum("nk,nkd->nd", r, first), second

@@ -295,21 +295,24 @@ def _section(result: dict[str, Any]) -> str:
     lines = [
         "## Quality",
         "",
-        f"Frechet distance of {result['samples']} samples ({result['sampler']}) to "
-        f"{result['samples']} held-out turned digits, in the features of {result['features']}: "
-        f"{f['model']:.3f} +- {f['model_spread']:.3f}; between two disjoint sets of held-out "
-        f"digits: {f['real']:.3f} +- {f['real_spread']:.3f}; ratio {f['ratio']:.1f} (+-: standard "
-        "deviation over reference sets).",
+        f"Frechet distance in the features of {result['features']}, {result['samples']} pictures "
+        "a side (+-: standard deviation over reference sets):",
         "",
-        "Jacobian J = dm/dz on held-out digits (+-: standard error). For a posterior mean tr J = "
-        "|x0 - m|^2 / sigma^2 in expectation, and the asymmetry |Jv - J'v| / |Jv + J'v| is 0.",
+        f"- samples ({result['sampler']}) to held-out turned digits: "
+        f"{f['model']:.2f} +- {f['model_spread']:.2f}",
+        f"- one set of held-out turned digits to another: {f['real']:.2f} +- {f['real_spread']:.2f}"
+        f" (ratio {f['ratio']:.1f})",
+        "",
+        "Jacobian J = dm/dz on held-out digits (+-: standard error). For a posterior mean tr J and",
+        "|x0 - m|^2 / sigma^2 agree in expectation, and |Jv - J'v| / |Jv + J'v| (asymmetry) is 0.",
         "",
         "| log SNR | tr J | error / sigma^2 | ratio | asymmetry |",
         "|---|---|---|---|---|",
     ]
     for row in result["jacobian"]:
-        cells = [f"{row[k]:.3g} +- {row[k + '_se']:.2g}" for k in ("trace", "error", "ratio")]
-        cells.append(f"{row['asymmetry']:.3f} +- {row['asymmetry_se']:.3f}")
+        cells = [f"{row[k]:.3g} +- {row[k + '_se']:.2g}" for k in ("trace", "error")]
+        cells.append(f"{row['ratio']:.3f} +- {row['ratio_se']:.2g}")
+        cells.append(f"{row['asymmetry']:.3f} +- {row['asymmetry_se']:.1g}")
         lines.append(f"| {row['log_snr']:g} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n![64 samples, not chosen](samples.png)\n" + _DATA
 

@@ -17,7 +17,7 @@ from diffodesic import calculus
 from diffodesic.curve import Spline
 from diffodesic.geodesic import Geodesic, checked, geodesic
 from diffodesic.metric import Metric
-from diffodesic.solver import Solver
+from diffodesic.solver import Relax, Solver
 
 __all__ = ["exp", "log", "mean", "transport"]
 
@@ -47,10 +47,7 @@ def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
     def field(_: float, state: Tensor) -> Tensor:
         here, p = state[..., :d], state[..., d:]
         u = metric.sharp(here, p).detach()
-        with torch.enable_grad():
-            leaf = here.detach().requires_grad_()
-            (force,) = torch.autograd.grad(metric.inner(leaf, u, u).sum() / 2, leaf)
-        return torch.cat([u, force], -1)
+        return torch.cat([u, _slope(metric, here, u, u) / 2], -1)
 
     p = metric.flat(x, v).detach()
     return calculus.rk45(field, torch.cat([x, p], -1), rtol=rtol)[..., :d]
@@ -139,10 +136,18 @@ def _christoffel(metric: Metric, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
     along_u = _directional(flat_at(v), x, u)
     along_v = along_u if v is u else _directional(flat_at(u), x, v)
+    return metric.sharp(x, (along_u + along_v - _slope(metric, x, u, v)) / 2)
+
+
+def _slope(metric: Metric, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Gradient by ``x`` of ``<u, v>`` at fixed components; (..., d)."""
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(metric.inner(leaf, u, v).sum(), leaf)
-    return metric.sharp(x, (along_u + along_v - slope) / 2)
+        value = metric.inner(leaf, u, v)
+        if not value.requires_grad:  # a flat metric does not see its point
+            return torch.zeros_like(x)
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
+    return slope
 
 
 def _directional(function: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> Tensor:
@@ -150,6 +155,8 @@ def _directional(function: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> 
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         out = function(leaf)
+        if not out.requires_grad:
+            return torch.zeros_like(out)
         w = torch.zeros_like(out).requires_grad_()
         (pulled,) = torch.autograd.grad(out, leaf, w, create_graph=True)
         (pushed,) = torch.autograd.grad(pulled, w, u)
@@ -181,7 +188,7 @@ def mean(
     points: Tensor,
     *,
     weights: Tensor | None = None,
-    nodes: int = 16,
+    nodes: int = 32,
     tol: float = 1e-6,
     iterations: int = 50,
     solver: Solver | None = None,
@@ -195,7 +202,8 @@ def mean(
         nodes: segments of the geodesics to the points.
         tol: stop when the step is shorter than ``tol`` times the largest distance.
         iterations: limit on steps.
-        solver: boundary-value solver.
+        solver: boundary-value solver; default ``Relax(rtol=1e-12)``, since the velocities at the
+            start are known to the square root of the energy's tolerance.
 
     Returns:
         the mean, (d,).
@@ -209,7 +217,7 @@ def mean(
     weights = points.new_ones(len(points)) if weights is None else weights.to(points)
     share = (weights / weights.sum()).unsqueeze(-1)
     here = (share * points).sum(0)
-    init = None
+    init, solver = None, solver or Relax(rtol=1e-12)
     for _ in range(iterations):
         paths = geodesic(metric, here, points, nodes=nodes, solver=solver, init=init, refine=1)
         step = (share * paths.velocity(0.0)).sum(0)

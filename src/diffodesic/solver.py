@@ -163,6 +163,14 @@ def _respace(metric: Metric, x: Tensor, nodes: int) -> Tensor:
 
     Where that would leave the nodes too far apart for the metric (long and nearly free stretches
     get few of them), they are spread halfway, or wholly, by their old parameter instead.
+
+    Args:
+        metric: the geometry.
+        x: paths (..., k+1, d).
+        nodes: number n of segments.
+
+    Returns:
+        paths (..., n+1, d).
     """
     calculus.record(node_gradients=x[..., 0].numel() / 3)
     with torch.no_grad():

@@ -31,6 +31,7 @@ from torch import Tensor
 from diffodesic import calculus
 from diffodesic.denoiser import Denoiser
 from diffodesic.metric import Metric
+from diffodesic.mixture import GaussianMixture
 
 __all__ = ["Hyperbolic", "Spacetime"]
 
@@ -203,7 +204,8 @@ class Spacetime(_OnSpacetime):
             themselves, (P, D) with unit second moment; fixed for the life of the object, so that
             the energy is a deterministic function.
         seed: seed of the probes.
-        log_snr_range: noise levels that a path may use; default the denoiser's own range.
+        log_snr_range: noise levels that a path may use; default the denoiser's own range, and not
+            below an SNR of e^-14 per coordinate.
 
     Raises:
         ValueError: for an unknown estimator, probes of the wrong shape, or an empty range.
@@ -233,7 +235,7 @@ class Spacetime(_OnSpacetime):
                 f"(P, {self.data_dim}) with P >= 1"
             )
         self.probes = probes
-        self.log_snr_range = log_snr_range or denoiser.log_snr_range
+        self.log_snr_range = log_snr_range or self._known_range(denoiser)
         low, high = self.log_snr_range
         if not low < high:
             raise ValueError(f"log_snr_range is empty: {low:g} to {high:g}")
@@ -243,6 +245,12 @@ class Spacetime(_OnSpacetime):
             torch.cat([free, free.new_tensor([high])]),
         )
         self.gaussian = Hyperbolic(self.data_dim, denoiser.variance, denoiser.mean)
+
+    @staticmethod
+    def _known_range(denoiser: Denoiser) -> tuple[float, float]:
+        """The denoiser's own range, cut where nothing is left of the data (SNR of e^-14)."""
+        low, high = denoiser.log_snr_range
+        return max(low, -math.log(max(denoiser.variance, 1e-300)) - 14), high
 
     def eta(self, x: Tensor) -> Tensor:
         """Natural parameters ``(k z, -k/2)`` of packed points (..., D + 1); no network call."""
@@ -284,15 +292,32 @@ class Spacetime(_OnSpacetime):
         Returns:
             inner products (...).
 
-        Cost per point: one JVP of ``mu``; for ``closure`` an evaluation and P + 2 JVPs.
+        Cost per point: one evaluation for mixtures; one JVP of ``mu`` (two if ``u`` is not ``v``)
+        for other denoisers; for ``closure`` an evaluation and P + 2 JVPs.
         """
         if self.estimator == "closure":
             return self._closure_inner(x, u, v)
+        eta_v = self._d_eta(x, v)
+        if self.estimator == "exact" and isinstance(self.denoiser, GaussianMixture):
+            z, lam = self.split(x)
+            first, second = self.denoiser.statistic_covariance(
+                z, (-lam / 2).exp(), eta_v[..., :-1], eta_v[..., -1]
+            )
+            return (self._d_eta(x, u) * _pack(first, second)).sum(-1)
+        if v is u:
+            return (eta_v * self._d_mu(x, v)).sum(-1)
+        # an estimated mu need not have a symmetric derivative; its symmetric part is the metric
+        return ((self._d_eta(x, u) * self._d_mu(x, v)) + (eta_v * self._d_mu(x, u))).sum(-1) / 2
+
+    def _d_eta(self, x: Tensor, u: Tensor) -> Tensor:
         z, lam = self.split(x)
         k = lam.exp().unsqueeze(-1)
-        d_eta = torch.cat([k * (u[..., :-1] + z * u[..., -1:]), -k / 2 * u[..., -1:]], -1)
-        point, direction = (t.contiguous() for t in torch.broadcast_tensors(x, v))
-        return (d_eta * calculus.jvp(self.mu, (point,), (direction,))[1]).sum(-1)
+        return torch.cat([k * (u[..., :-1] + z * u[..., -1:]), -k / 2 * u[..., -1:]], -1)
+
+    def _d_mu(self, x: Tensor, u: Tensor) -> Tensor:
+        point, direction = (t.contiguous() for t in torch.broadcast_tensors(x, u))
+        calculus.record(derivatives=point[..., 0].numel())
+        return calculus.jvp(self.mu, (point,), (direction,))[1]
 
     def steps(self, x: Tensor) -> Tensor:
         """``(eta_{i+1} - eta_i).(mu_{i+1} - mu_i)``; for ``closure`` the trapezoidal rule.

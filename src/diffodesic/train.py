@@ -253,9 +253,10 @@ class _Run:
 
     def log(self, loss: float) -> None:
         """Keep the mean loss of every 100 steps, for the card."""
-        if (self.step - 1) % 100 == 0:
+        count = (self.step - 1) % 100
+        if count == 0:
             self.losses.append(0.0)
-        self.losses[-1] += loss / 100
+        self.losses[-1] += (loss - self.losses[-1]) / (count + 1)
 
     def save(self) -> None:
         """Write the checkpoint, atomically."""
@@ -378,8 +379,7 @@ a small U-Net under EDM preconditioning (arXiv 2206.00364).
 
 - Noise levels: sigma from {levels}; sigma_data = {config["sigma_data"]:.4f}.
 - Training: {t["images"]} images turned by uniform angles in +-{t["rotation"]:g} degrees,
-  {t["steps_done"]} steps of {t["batch"]} images, {t["minutes_done"]:g} minutes.
-  every setting is in config.json:
+  {t["steps_done"]} steps of {t["batch"]} images, {t["minutes_done"]:g} minutes.{t.get("note", "")}
 
       diffodesic train DATA --outdir OUTDIR{_flags(t)}
 
