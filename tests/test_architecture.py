@@ -25,7 +25,7 @@ LAYERS = (
     {"spacetime", "descent", "quality"},
     {"solver"},
     {"geodesic"},
-    {"shooting"},
+    {"shooting", "mismatch"},
     {"model", "image", "constraint", "baseline", "potential", "report"},
     {"plot"},
     {"interpolate", "extrapolate", "edit", "transition", "evaluate", "diagnose", "output"},

@@ -154,9 +154,9 @@ def test_negative_steps(draw: Draw):
 class _WrongGradient(Euclidean):
     """Steps of a bent metric with the gradient of none: no step descends."""
 
-    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        steps, grad = super().steps_and_grad(x)
-        return steps, -grad + torch.sin(50 * x)
+    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        steps, grad, wrong = super().steps_and_grad(x)
+        return steps, -grad + torch.sin(50 * x), wrong
 
 
 def test_stalled():
@@ -200,7 +200,7 @@ class _Counting(Metric):
         self.nodes += x[..., 0].numel()
         return self.inside.steps(x)
 
-    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.gradients += x[..., 0].numel()
         return self.inside.steps_and_grad(x)
 

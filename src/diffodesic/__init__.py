@@ -9,6 +9,7 @@ from diffodesic.geodesic import Certificate, Geodesic, distance, geodesic
 from diffodesic.image import shipped_digits
 from diffodesic.interpolate import Interpolation, interpolate
 from diffodesic.metric import Conformal, Euclidean, Metric, Pullback, ScoreJacobian, ScoreMetric
+from diffodesic.mismatch import mismatch_length, mismatch_steps
 from diffodesic.mixture import GaussianMixture
 from diffodesic.model import Model, load
 from diffodesic.parametrization import NetworkDenoiser, from_network
@@ -67,6 +68,8 @@ __all__ = [
     "load",
     "log",
     "mean",
+    "mismatch_length",
+    "mismatch_steps",
     "sample_posterior",
     "shipped_digits",
     "transport",

@@ -195,6 +195,13 @@ def _summarise(result: Any, folder: object) -> None:
     print(f"{path.status.name}: {path.status.value}")
     lengths = ", ".join(f"{name} {row.length:.4g}" for name, row in result.rows.items())
     print(f"length in the {result.settings['metric']} metric: {lengths}")
+    checks = [
+        f"{name} {row.check[0]:.3g} +- {row.check[1]:.2g}"
+        for name, row in result.rows.items()
+        if row.check
+    ]
+    if checks:
+        print(f"independent estimate of the length: {', '.join(checks)}")
     print(
         f"end frames against the images: PSNR {result.end_psnr[0]:.1f} and "
         f"{result.end_psnr[1]:.1f} dB; {path.evaluations} network evaluations for the path, "

@@ -41,6 +41,10 @@ class Status(Enum):
         "probably at its rounding or estimator noise: use float64, more probes, or a "
         "looser `rtol`"
     )
+    HELD_BACK = (
+        "stopped where further descent would exploit directions in which the denoiser is no "
+        "posterior mean; the path is sound, but a better model may know a shorter one"
+    )
     LEFT_DOMAIN = (
         "the path presses against the limit of the noise range: the minimiser may lie "
         "outside; widen `log_snr_range` if the model knows more noise, or move the "
@@ -61,13 +65,13 @@ def energy(steps: Tensor) -> Tensor:
     return steps.shape[-1] / 2 * steps.sum(-1)
 
 
-def evaluate(metric: Metric, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Steps (B, n) and the gradient of the energy with fixed ends (B, n+1, d)."""
+def evaluate(metric: Metric, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps (B, n), gradient of the energy with fixed ends (B, n+1, d), wrong steps (B, n)."""
     calculus.record(node_gradients=x.shape[0] * x.shape[1])
-    steps, grad = metric.steps_and_grad(x)
+    steps, grad, wrong = metric.steps_and_grad(x)
     grad = grad * (steps.shape[-1] / 2)
     grad[:, 0] = grad[:, -1] = 0
-    return steps, grad
+    return steps, grad, wrong
 
 
 def path_laplacian_inverse(metric: Metric, x: Tensor, steps: Tensor) -> Tensor:
@@ -128,7 +132,8 @@ class _State:
     x: Tensor  # (B, n+1, d)
     energy: Tensor  # (B,)
     grad: Tensor  # (B, n+1, d)
-    negative: Tensor  # (B,) number of negative steps
+    negative: Tensor  # (B,) whether a step is negative
+    wrong: Tensor  # (B,) number of steps where the metric is not positive
     h0: Tensor  # (B, blocks, n-1, n-1)
     gamma: Tensor  # (B,) scale of h0
     direction: Tensor  # (B, n+1, d) points uphill
@@ -209,14 +214,15 @@ class Descent:
         self.statuses = [Status.CONVERGED] * batch
         self.iterations = torch.zeros(batch, dtype=torch.long)
         self.rounds, self.history = 0, _History(memory)
-        steps, grad = evaluate(metric, x)
+        steps, grad, wrong = evaluate(metric, x)
         one = torch.ones_like(steps[:, 0])
         self.now = _State(
             home=torch.arange(batch, device=x.device),
             x=x,
             energy=energy(steps),
             grad=grad,
-            negative=(steps < 0).sum(-1),
+            negative=(steps < 0).any(-1),
+            wrong=wrong.sum(-1),
             h0=path_laplacian_inverse(metric, x, steps),
             gamma=one,
             direction=grad,
@@ -244,24 +250,31 @@ class Descent:
         """Try one step of every active path; accept it, shrink it, or end the path."""
         now = self.now
         trial = self.metric.confine(now.x - _scale(now.t, now.direction))
-        steps, grad = evaluate(self.metric, trial)
-        value, negative = energy(steps), (steps < 0).sum(-1)
+        steps, grad, wrong_steps = evaluate(self.metric, trial)
+        value, wrong = energy(steps), wrong_steps.sum(-1)
         s, y = trial - now.x, grad - now.grad
         # Armijo's rule on the step really taken (it may be cut by the bounds). A trial with more
-        # negative steps is no improvement: it exploits a denoiser that is no posterior mean.
+        # wrong steps is no improvement: it exploits a denoiser that is no posterior mean.
         slope = _dot(now.grad, s)
-        sound = torch.isfinite(grad.flatten(1).sum(-1)) & (negative <= now.negative)
+        sound = torch.isfinite(grad.flatten(1).sum(-1)) & (wrong <= now.wrong)
         sound &= self.metric.resolves(trial) | ~self.metric.resolves(now.x)
-        accept = (value <= now.energy + 1e-4 * slope) & sound
+        lower = value <= now.energy + 1e-4 * slope
+        accept = lower & sound
         self.history.push(s, y, accept)
         self._rescale(s, y, accept)
         # the minimum of the parabola through the two values and the slope
         shrink = (-slope / (2 * (value - now.energy - slope))).nan_to_num(0.1).clamp(0.1, 0.5)
-        now.t = torch.where(accept, 1.0, now.t * shrink)
-        now.accept(accept, x=trial, energy=value, grad=grad, negative=negative, taken=now.taken + 1)
+        held = lower & ~sound
+        now.t = torch.where(accept, 1.0, now.t * torch.where(held, 0.5, shrink))
+        now.accept(accept, x=trial, energy=value, grad=grad, taken=now.taken + 1)
+        now.accept(accept, negative=(steps < 0).any(-1), wrong=wrong)
         self.rounds += 1
         self._aim(accept)
-        ends = {Status.CONVERGED: accept & self._converged(), Status.STALLED: now.t < 1e-8}
+        ends = {
+            Status.CONVERGED: accept & self._converged(),
+            Status.HELD_BACK: held & (now.t < 0.01),
+            Status.STALLED: now.t < 1e-8,
+        }
         if self.rounds >= self.limit:
             ends[Status.ITERATION_LIMIT] = torch.ones_like(accept)
         self._finish(ends)
@@ -314,7 +327,7 @@ class Descent:
         pressed = (self._free()[:, 1:-1] == 0).flatten(1).any(-1)
         for i in torch.nonzero(done).flatten().tolist():
             status = next(status for status, mask in ends.items() if bool(mask[i]))
-            if status is not Status.NON_FINITE and bool(now.negative[i] > 0):
+            if status is not Status.NON_FINITE and bool(now.negative[i]):
                 status = Status.NEGATIVE_STEPS
             elif status is not Status.NON_FINITE and bool(pressed[i]):
                 status = Status.LEFT_DOMAIN

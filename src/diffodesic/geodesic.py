@@ -32,8 +32,9 @@ class Certificate:
         discrete_length: ``sum sqrt(steps)`` over the nodes.
         discrete_energy: ``n/2 sum steps`` over the nodes, the solver's objective.
         speed_spread: standard deviation over mean of the speeds at the nodes; 0 is constant speed.
-        negative_fraction: share of refined steps with a negative squared length. They count as
-            zero in the length, and are never zero for a true posterior mean's reason.
+        negative_fraction: share of refined steps along which the metric was not positive, which
+            cannot be for a true posterior mean. Where the squared length itself is negative it
+            counts as zero in the length, and the status is NEGATIVE_STEPS.
         gradient_norm: preconditioned gradient of the discrete energy, relative to the length.
     """
 
@@ -157,14 +158,12 @@ def geodesic(
         init = init.expand(*batch, *init.shape[-2:]).reshape(-1, *init.shape[-2:])
     with calculus.counting() as cost:
         solution = _solve(solver or Relax(), metric, flat_a, flat_b, nodes, init, progress)
-        certificate = _certify(metric, solution, refine)
+        certificate, negative = _certify(metric, solution, refine)
     statuses = tuple(
         Status.NEGATIVE_STEPS
-        if status in (Status.CONVERGED, Status.FIXED_BUDGET) and negative > 0
+        if bad and status in (Status.CONVERGED, Status.FIXED_BUDGET)
         else status
-        for status, negative in zip(
-            solution.statuses, certificate.negative_fraction.tolist(), strict=True
-        )
+        for status, bad in zip(solution.statuses, negative.tolist(), strict=True)
     )
     shaped = Certificate(
         **{k: getattr(certificate, k).reshape(batch) for k in Certificate.__dataclass_fields__}
@@ -223,25 +222,28 @@ def _solve(
     return Solution(x, norm, statuses, iterations, start)
 
 
-def _certify(metric: Metric, solution: Solution, refine: int) -> Certificate:
+def _certify(metric: Metric, solution: Solution, refine: int) -> tuple[Certificate, Tensor]:
+    """The certificate, and which paths (B,) have negative squared lengths on the fine grid."""
     x = solution.nodes
     n = x.shape[1] - 1
     s = torch.linspace(0, 1, refine * n + 1, dtype=x.dtype, device=x.device)
     with torch.no_grad():
         # one pair at a time: the fine grid of a whole batch need not fit in memory
-        fine = torch.stack([metric.steps(metric.confine(Spline(path)(s))) for path in x])
+        judged = [metric.judged_steps(metric.confine(Spline(path)(s))) for path in x]
         coarse = metric.steps(x)
+    fine, wrong = (torch.stack(parts) for parts in zip(*judged, strict=True))
     speed = coarse.clamp(min=0).sqrt()
     spread = speed.std(-1, correction=0) / speed.mean(-1)
-    return Certificate(
+    certificate = Certificate(
         length=fine.clamp(min=0).sqrt().sum(-1),
         energy=energy(fine),
         discrete_length=speed.sum(-1),
         discrete_energy=energy(coarse),
         speed_spread=spread.nan_to_num(),
         gradient_norm=solution.gradient_norm,
-        negative_fraction=(fine < 0).to(x.dtype).mean(-1),
+        negative_fraction=wrong.to(x.dtype).mean(-1),
     )
+    return certificate, (fine < 0).any(-1)
 
 
 def distance(metric: Metric, a: Tensor, b: Tensor, **options: Any) -> Tensor:

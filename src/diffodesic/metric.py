@@ -64,22 +64,36 @@ class Metric(ABC):
         delta = x[..., 1:, :] - x[..., :-1, :]
         return self.inner((x[..., 1:, :] + x[..., :-1, :]) / 2, delta, delta)
 
-    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``steps(x)`` and the gradient of their sum, (..., n) and (..., n+1, d).
+    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``steps(x)``, and where the metric was not positive: (..., n) and (..., n) boolean.
 
-        The default is reverse mode through :meth:`steps`.
+        A metric that can tell although its steps are positive overrides this.
 
         Args:
             x: nodes (..., n+1, d).
 
         Returns:
-            squared lengths (..., n) and gradient (..., n+1, d).
+            squared lengths (..., n) and a boolean (..., n).
+        """
+        steps = self.steps(x)
+        return steps, steps < 0
+
+    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``judged_steps(x)`` and the gradient of the sum of the steps.
+
+        The default is reverse mode through :meth:`judged_steps`.
+
+        Args:
+            x: nodes (..., n+1, d).
+
+        Returns:
+            squared lengths (..., n), gradient (..., n+1, d), and a boolean (..., n).
         """
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
-            steps = self.steps(leaf)
+            steps, wrong = self.judged_steps(leaf)
             (grad,) = torch.autograd.grad(steps.sum(), leaf)
-        return steps.detach(), grad
+        return steps.detach(), grad, wrong
 
     def resolves(self, x: Tensor) -> Tensor:
         """Tell whether the nodes are close enough for :meth:`steps` to be believed.

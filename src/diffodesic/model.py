@@ -24,6 +24,7 @@ from diffodesic.schedule import EDM
 __all__ = ["Model", "ModelError", "PixelCodec", "available", "load"]
 
 _SHIPPED = Path(__file__).parent / "assets"
+CHUNK = 128  # points per call of the network: enough to keep a CPU busy, little memory
 _FILES = ("config.json", "weights.safetensors")
 
 
@@ -200,6 +201,7 @@ def _denoiser(network: UNet, config: Mapping[str, Any]) -> NetworkDenoiser:
         prediction="edm",
         sigma_data=float(config["sigma_data"]),
         jvp_mode="finite-difference",
+        chunk=CHUNK,
     )
 
 
@@ -222,7 +224,8 @@ def _read_weights(network: UNet, path: Path) -> None:
 def _move(network: UNet, device: torch.device | str) -> None:
     """Move to a device and see that it can be read from, as it cannot on ``meta``."""
     try:
-        network.to(device)
+        # convolutions on a CPU run half again as fast with the channels last
+        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         next(network.parameters()).sum().item()
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = " ".join(str(error).split())

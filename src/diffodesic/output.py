@@ -122,7 +122,12 @@ def result_dict(result: Interpolation) -> dict[str, Any]:
         "end_error_rms": list(result.end_error),
         "end_psnr_db": list(result.end_psnr),
         "paths": {
-            name: {"length": row.length, "energy": row.energy} for name, row in result.rows.items()
+            name: {
+                "length": row.length,
+                "energy": row.energy,
+                "independent_length": row.check and list(row.check),
+            }
+            for name, row in result.rows.items()
         },
         "settings": result.settings,
         "notices": list(result.notices),
@@ -158,6 +163,7 @@ def _path_data(name: str, row: Row, frames: list[Any]) -> PathData:
         frames=frames,
         length=row.length,
         energy=row.energy,
+        check=row.check,
         s=row.curve_s.tolist(),
         log_snr=row.curve_log_snr.tolist(),
         speed=row.curve_speed.tolist(),

@@ -47,6 +47,7 @@ class PathData:
         frames: n pictures, all of one shape.
         length: refined length L under the report's metric, or None.
         energy: energy E under the report's metric, or None.
+        check: length by an estimator independent of the metric's, and its standard error, or None.
         s: m parameters in [0, 1], increasing, at which the two curves below are given.
         log_snr: m values of lam = -2 log sigma; empty where the metric has one fixed noise level.
         speed: m values of |c'(s)|; empty where unknown.
@@ -56,6 +57,7 @@ class PathData:
     frames: Sequence[Image]
     length: float | None = None
     energy: float | None = None
+    check: tuple[float, float] | None = None
     s: Sequence[float] = ()
     log_snr: Sequence[float] = ()
     speed: Sequence[float] = ()
@@ -323,6 +325,8 @@ def _comparison(data: ReportData) -> str:
             f"{'' if index == 0 else _excess(value, reference)}</td>"
             for value, reference in ((path.length, first.length), (path.energy, first.energy))
         )
+        check = "–" if path.check is None else f"{number(path.check[0])} ± {path.check[1]:.2g}"
+        cells += f"<td>{check}</td>"
         rows.append(
             f"<tr data-path={index}><th scope=row><span class=key></span>"
             f"{html.escape(path.name)}</th>{cells}</tr>"

@@ -149,8 +149,8 @@ def _best_start(metric: Metric, a: Tensor, b: Tensor, nodes: int) -> tuple[Tenso
     paths = torch.stack([_respace(metric, path, nodes) for path in starts.values()])
     calculus.record(node_gradients=paths.shape[0] * paths.shape[1] * paths.shape[2] / 3)
     with torch.no_grad():
-        steps = metric.steps(paths)
-        sound = metric.resolves(paths) & (steps >= 0).all(-1)
+        steps, wrong = metric.judged_steps(paths)
+        sound = metric.resolves(paths) & ~wrong.any(-1)
         # NaN sorts last; a start that cannot be believed only if there is no other
         ranked = energy(steps).nan_to_num(nan=torch.inf)
         best = torch.where(sound | ~sound.any(0), ranked, torch.inf).argmin(0)
@@ -261,7 +261,7 @@ class AdamSpline:
         for points, rounds in self.schedule:
             for i in range(rounds):
                 x = self._curve(a, b, coefficients, points)
-                _, grad = evaluate(metric, x)
+                _, grad, _ = evaluate(metric, x)
                 optimiser.zero_grad()
                 x.backward(grad)
                 optimiser.step()
@@ -269,7 +269,7 @@ class AdamSpline:
                     progress(f"{points} points, step {i + 1} of {rounds}", x.detach())
         with torch.no_grad():
             x = metric.confine(self._curve(a, b, coefficients, nodes + 1))
-        steps, grad = evaluate(metric, x)
+        steps, grad, _ = evaluate(metric, x)
         h0 = path_laplacian_inverse(metric, x, steps)
         norm = relative_norm(h0, metric, grad, energy(steps))
         taken = torch.full((len(a),), sum(rounds for _, rounds in self.schedule))

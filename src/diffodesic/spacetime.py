@@ -13,7 +13,10 @@ Estimators of the steps:
 - ``hutchinson``: the divergence by random probes, fixed once for the object (the paper's way);
 - ``closure``: the posterior closed at second order, C = sigma^2 J with J = dm/dz.  With
   w = dz - (m - z) dlam:   ds^2 = k w.Jw + |J|_F^2 dlam^2 / 2.   Exact for Gaussian laws, positive
-  where the symmetric part of J is, and free of traces of J, which networks get wrong.
+  where J is, and free of traces of J, which networks get wrong.  A covariance with no eigenvalue
+  above 2 sigma^2 obeys w.Jw >= |Jw|^2 / 2; steps take that bound where a network's J falls below
+  it, or a solver would move the posterior mean for nothing along directions where J is not
+  positive.  Such steps are counted.
 
 For Gaussian data N(m0, c I) the posterior is N(m, s^2 I), 1/s^2 = 1/c + k, and spacetime is
 hyperbolic: ds^2 = (|dm|^2 + 2 D ds^2)/s^2 (:class:`Hyperbolic`).  It scales and starts the
@@ -198,8 +201,8 @@ class Spacetime(_OnSpacetime):
 
     Args:
         denoiser: posterior mean of the model.
-        estimator: ``"exact"``, ``"hutchinson"`` or ``"closure"``; default ``"exact"`` for
-            denoisers in closed form and ``"closure"`` otherwise.
+        estimator: one of those above; default ``"exact"`` for denoisers in closed form and
+            ``"closure"`` for networks.
         probes: number P of random directions for ``hutchinson`` and ``closure``, or the probes
             themselves, (P, D) with unit second moment; fixed for the life of the object, so that
             the energy is a deterministic function.
@@ -334,7 +337,7 @@ class Spacetime(_OnSpacetime):
         Cost per node: one ``mu``, or for ``closure`` an evaluation and P + 2 JVPs.
         """
         if self.estimator == "closure":
-            return self._closure_steps(x)
+            return self.judged_steps(x)[0]
         return (self.eta(x).diff(dim=-2) * self.mu(x).diff(dim=-2)).sum(-1)
 
     def resolves(self, x: Tensor) -> Tensor:
@@ -398,15 +401,30 @@ class Spacetime(_OnSpacetime):
         x, u, v = torch.broadcast_tensors(x, u, v)
         w, jw, frobenius = self._closure_push(x, torch.stack([u, v], -2))
         # the symmetric part of J is the one that belongs to a metric
-        along = ((w[..., 0, :] * jw[..., 1, :]) + (w[..., 1, :] * jw[..., 0, :])).sum(-1) / 2
+        along = (w[..., 0, :] * jw[..., 1, :] + w[..., 1, :] * jw[..., 0, :]).sum(-1) / 2
         return x[..., -1].exp() * along + frobenius / 2 * u[..., -1] * v[..., -1]
 
-    def _closure_steps(self, x: Tensor) -> Tensor:
+    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps, and where the denoiser's Jacobian is not positive along the path.
+
+        Args:
+            x: packed points (..., n+1, D + 1).
+
+        Returns:
+            squared lengths (..., n) and a boolean (..., n): ``steps < 0``, or for ``closure``,
+            whose steps are bounded from below, ``w.Jw < 0`` at one end of the segment.
+        """
+        if self.estimator != "closure":
+            return super().judged_steps(x)
         delta = x.diff(dim=-2)
         none = torch.zeros_like(delta[..., :1, :])
         before, after = torch.cat([none, delta], -2), torch.cat([delta, none], -2)
         directions = torch.stack([before, after], -2)  # (..., n+1, 2, D+1)
         w, jw, frobenius = self._closure_push(x, directions)
+        closure = (w * jw).sum(-1)
+        along = torch.maximum(closure, jw.square().sum(-1) / 2)
         k = x[..., -1].exp().unsqueeze(-1)
-        square = k * (w * jw).sum(-1) + frobenius.unsqueeze(-1) / 2 * directions[..., -1] ** 2
-        return (square[..., :-1, 1] + square[..., 1:, 0]) / 2
+        square = k * along + frobenius.unsqueeze(-1) / 2 * directions[..., -1] ** 2
+        steps = (square[..., :-1, 1] + square[..., 1:, 0]) / 2
+        wrong = (closure[..., :-1, 1] < 0) | (closure[..., 1:, 0] < 0)
+        return steps, wrong
