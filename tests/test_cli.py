@@ -165,7 +165,11 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] = {
     "noisy": (None, (*TINY, "--log-snr=-8"), "outside the noise levels .*choose a value between"),
     "clean": (None, (*TINY, "--log-snr=12"), "outside the noise levels .*choose a value between"),
     "nan level": (None, (*TINY, "--log-snr=nan"), "outside the noise levels .*choose a value"),
-    "weight": (None, (*TINY, "--metric=score", "--weight=-1"), "weight must be >= 0, got -1"),
+    "weight": (
+        None,
+        (*TINY, "--metric=score", "--weight=-1"),
+        "weight must be >= 0 and finite, got -1",
+    ),
     "seed": (None, (*TINY, "--seed", "9" * 30), "--seed: 9+ is not between 0 and"),
     "no seed": (None, (*TINY, "--seed", "x"), "--seed: 'x' is not a whole number"),
     "device": (None, (*TINY, "--device", "nonesuch"), "cannot run on device 'nonesuch'.*try cpu"),

@@ -154,9 +154,10 @@ def constant_speed(curve: Polyline, lengths: Tensor, nodes: int) -> Tensor:
 
     Returns:
         (..., nodes + 1, d), with exact ends. A segment of length zero keeps a small share of the
-        parameter, so that the knots stay increasing.
+        parameter: knots that nearly coincide would make the spline overshoot.
     """
-    share = lengths + 1e-6 * lengths.mean(-1, keepdim=True) + torch.finfo(lengths.dtype).tiny
+    least = 1e-3 * lengths.mean(-1, keepdim=True) + torch.finfo(lengths.dtype).tiny
+    share = torch.maximum(lengths, least)
     arc = torch.cat([torch.zeros_like(share[..., :1]), share.cumsum(-1)], -1)
     knots = arc / arc[..., -1:]
     knots[..., -1] = 1

@@ -128,7 +128,10 @@ class Relax:
             x, names = _respace(metric, init, levels[0]), ["given"] * len(a)
         total = torch.zeros(len(a), dtype=torch.long)
         for level in levels:
-            x = x if x.shape[1] == level + 1 else _respace(metric, x, level)
+            if x.shape[1] != level + 1:
+                x = _respace(metric, x, level)
+                if init is None:  # a coarse level can lose its way where few nodes see too little
+                    x = _better(metric, x, _named_start(metric, a, b, level, names))
             rtol = self.rtol if level == nodes else max(self.rtol, self.coarse_rtol)
             descent = Descent(metric, x, rtol=rtol, iterations=self.iterations, memory=self.memory)
             while descent.active:
@@ -156,6 +159,23 @@ def _best_start(metric: Metric, a: Tensor, b: Tensor, nodes: int) -> tuple[Tenso
         best = torch.where(sound | ~sound.any(0), ranked, torch.inf).argmin(0)
     chosen = paths[best, torch.arange(len(a), device=a.device)]
     return chosen, [list(starts)[i] for i in best.tolist()]
+
+
+def _named_start(metric: Metric, a: Tensor, b: Tensor, nodes: int, names: list[str]) -> Tensor:
+    """The start of the given name for every pair, at constant speed, (B, n+1, d)."""
+    starts = metric.starts(a, b, nodes)
+    picked = torch.stack([starts[name][i] for i, name in enumerate(names)])
+    return _respace(metric, picked, nodes)
+
+
+def _better(metric: Metric, x: Tensor, other: Tensor) -> Tensor:
+    """For every pair the path of less energy; ``x`` unless ``other`` is sound."""
+    calculus.record(node_gradients=2 * x[..., 0].numel() / 3)
+    with torch.no_grad():
+        (steps, _), (rival, wrong) = metric.judged_steps(x), metric.judged_steps(other)
+    sound = metric.resolves(other) & ~wrong.any(-1)
+    take = sound & ~(energy(steps) <= energy(rival))
+    return torch.where(take[:, None, None], other, x)
 
 
 def _respace(metric: Metric, x: Tensor, nodes: int) -> Tensor:
