@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "diffodesic"
 
 # A module may import from layers above its own line and, without cycles, from its own.
 LAYERS = (
-    {"calculus", "schedule", "curve", "chart", "dataset"},
+    {"calculus", "schedule", "curve", "chart", "dataset", "files"},
     {"denoiser", "network", "classifier"},
     {"mixture", "metric", "flow", "parametrization", "train"},
     {"spacetime", "descent", "quality"},
@@ -53,7 +53,7 @@ ONLY = {
     "baseline": set(),
     "image": set(),
     "model": {"network", "parametrization", "schedule", "adapters"},
-    "plot": {"report"},
+    "plot": {"report", "files"},
     "output": {"image", "report", "plot", "interpolate"},
 }
 

@@ -14,6 +14,7 @@ from PIL import Image as PillowImage
 
 from browser import Chromium, find
 from diffodesic.chart import Curve, chart, number
+from diffodesic.files import write_atomically
 from diffodesic.plot import animation, filmstrip
 from diffodesic.report import (
     CertificateData,
@@ -21,7 +22,6 @@ from diffodesic.report import (
     PathData,
     ReportData,
     render,
-    write_atomically,
     write_report,
 )
 

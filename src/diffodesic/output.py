@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from diffodesic.files import write_atomically
 from diffodesic.image import to_uint8
 from diffodesic.plot import animation, filmstrip
-from diffodesic.report import CertificateData, PathData, ReportData, write_atomically, write_report
+from diffodesic.report import CertificateData, PathData, ReportData, write_report
 
 if TYPE_CHECKING:
     from diffodesic.interpolate import Interpolation, Row

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from diffodesic.report import Image, write_atomically
+from diffodesic.files import write_atomically
+from diffodesic.report import Image
 
 _PAPER, _INK, _SOFT = (255, 255, 255), (28, 30, 34), (93, 98, 107)
 

@@ -33,8 +33,9 @@ from torch import Tensor
 
 from diffodesic.classifier import load_classifier
 from diffodesic.dataset import held_out, load_mnist, rotate
+from diffodesic.files import write_atomically
 from diffodesic.network import UNet
-from diffodesic.train import card, precondition, write_atomically
+from diffodesic.train import card, precondition
 
 __all__ = ["frechet", "jacobian", "load_trained", "report", "sample", "sheet"]
 

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from diffodesic.chart import Curve, chart, number
+from diffodesic.files import write_atomically
 
 Image = npt.NDArray[np.uint8]
 """One picture: uint8, (H, W) grey or (H, W, 3) RGB."""
@@ -211,27 +212,6 @@ def render(data: ReportData) -> str:
     }
     # one pass: a value that happens to hold {{...}} stays as it is
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], _asset("page.html"))
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write a file whole or not at all.
-
-    Args:
-        path: the file; its folder must exist.
-        content: all of its bytes.
-
-    Returns:
-        The path written.
-    """
-    target = Path(path)
-    # beside the target, so that the rename stays on one file system
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(content)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
 
 
 def _asset(name: str) -> str:

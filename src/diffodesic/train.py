@@ -33,9 +33,10 @@ import torch
 from torch import Tensor
 
 from diffodesic.dataset import load_images, rotate
+from diffodesic.files import write_atomically
 from diffodesic.network import UNet
 
-__all__ = ["TrainSettings", "card", "precondition", "train", "write_atomically"]
+__all__ = ["TrainSettings", "card", "precondition", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = "diffodesic-train-1"
@@ -327,9 +328,23 @@ def _check(settings: TrainSettings) -> None:
             f"sigma_min = {settings.sigma_min} and sigma_max = {settings.sigma_max}: "
             "give 0 < sigma_min < sigma_max."
         )
-    for name in ("batch", "threads"):
+    for name in ("batch", "threads", "heads"):
         if getattr(settings, name) < 1:
             raise ValueError(f"{name} = {getattr(settings, name)}: give at least 1.")
+    for name in ("steps", "minutes", "log_sigma_std", "lr"):
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} = {value}: give a positive, finite number.")
+    for name in ("channels", "blocks"):
+        if not all(n >= 1 for n in getattr(settings, name)) or not getattr(settings, name):
+            raise ValueError(f"{name} = {getattr(settings, name)}: give positive numbers.")
+    if settings.channels[-1] % settings.heads:
+        raise ValueError(
+            f"heads = {settings.heads} does not divide the last of channels, "
+            f"{settings.channels[-1]}: give another number of heads."
+        )
+    if not 0 <= settings.seed < 2**63:
+        raise ValueError(f"seed = {settings.seed}: give a number from 0 to 2^63 - 1.")
 
 
 def _check_images(images: Tensor, settings: TrainSettings) -> None:
@@ -358,13 +373,6 @@ def _fingerprint(settings: TrainSettings) -> dict[str, object]:
 def _wide(x: Tensor) -> Tensor:
     """Shape (N,) to (N, 1, 1, 1)."""
     return x[:, None, None, None]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that no reader ever sees a part of it."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def card(config: dict[str, Any]) -> str:
