@@ -54,7 +54,7 @@ ONLY = {
     "image": set(),
     "model": {"network", "parametrization", "schedule", "adapters"},
     "plot": {"report", "files"},
-    "output": {"image", "report", "plot", "interpolate"},
+    "output": {"files", "image", "report", "plot", "interpolate"},
 }
 
 # `model.load` and the command line open the door to foreign models, and nothing else does.
