@@ -45,6 +45,9 @@ class Status(Enum):
         "stopped where further descent would exploit directions in which the denoiser is no "
         "posterior mean; the path is sound, but a better model may know a shorter one"
     )
+    TOO_COARSE = (
+        "the nodes are too far apart for the metric's own steps to be believed; raise `nodes`"
+    )
     LEFT_DOMAIN = (
         "the path presses against the limit of the noise range: the minimiser may lie "
         "outside; widen `log_snr_range` if the model knows more noise, or move the "
@@ -256,23 +259,24 @@ class Descent:
         # Armijo's rule on the step really taken (it may be cut by the bounds). A trial with more
         # wrong steps is no improvement: it exploits a denoiser that is no posterior mean.
         slope = _dot(now.grad, s)
-        sound = torch.isfinite(grad.flatten(1).sum(-1)) & (wrong <= now.wrong)
-        sound &= self.metric.resolves(trial) | ~self.metric.resolves(now.x)
-        lower = value <= now.energy + 1e-4 * slope
-        accept = lower & sound
+        lower = (value <= now.energy + 1e-4 * slope) & torch.isfinite(grad.flatten(1).sum(-1))
+        resolved = self.metric.resolves(trial) | ~self.metric.resolves(now.x)
+        accept = lower & resolved & (wrong <= now.wrong)
         self.history.push(s, y, accept)
         self._rescale(s, y, accept)
         # the minimum of the parabola through the two values and the slope
         shrink = (-slope / (2 * (value - now.energy - slope))).nan_to_num(0.1).clamp(0.1, 0.5)
-        held = lower & ~sound
+        held = lower & ~accept
         now.t = torch.where(accept, 1.0, now.t * torch.where(held, 0.5, shrink))
+        now.accept(accept, gained=now.energy - value)
         now.accept(accept, x=trial, energy=value, grad=grad, taken=now.taken + 1)
         now.accept(accept, negative=(steps < 0).any(-1), wrong=wrong)
         self.rounds += 1
         self._aim(accept)
         ends = {
             Status.CONVERGED: accept & self._converged(),
-            Status.HELD_BACK: held & (now.t < 0.01),
+            Status.TOO_COARSE: held & ~resolved & (now.t < 0.01),
+            Status.HELD_BACK: held & resolved & (now.t < 0.01),
             Status.STALLED: now.t < 1e-8,
         }
         if self.rounds >= self.limit:

@@ -7,6 +7,7 @@ its nodes is found out there.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -155,15 +156,15 @@ def geodesic(
                 f"init has shape {tuple(init.shape)}; it must be (..., k+1, "
                 f"{metric.dim}) with k >= 1"
             )
-        init = init.expand(*batch, *init.shape[-2:]).reshape(-1, *init.shape[-2:])
+        init = init.expand(*batch, *init.shape[-2:]).reshape(-1, *init.shape[-2:]).to(flat_a)
+        init = torch.cat([flat_a[:, None], init[:, 1:-1], flat_b[:, None]], 1)
     with calculus.counting() as cost:
         solution = _solve(solver or Relax(), metric, flat_a, flat_b, nodes, init, progress)
         certificate, negative = _certify(metric, solution, refine)
+    unresolved = ~metric.resolves(solution.nodes)
     statuses = tuple(
-        Status.NEGATIVE_STEPS
-        if bad and status in (Status.CONVERGED, Status.FIXED_BUDGET)
-        else status
-        for status, bad in zip(solution.statuses, negative.tolist(), strict=True)
+        _judge(*found)
+        for found in zip(solution.statuses, negative.tolist(), unresolved.tolist(), strict=True)
     )
     shaped = Certificate(
         **{k: getattr(certificate, k).reshape(batch) for k in Certificate.__dataclass_fields__}
@@ -186,9 +187,24 @@ def checked(metric: Metric, x: Tensor, name: str) -> Tensor:
             f"{name} has shape {tuple(x.shape)}; its last axis must be {metric.dim}, "
             "the dimension of the metric"
         )
+    if not x.is_floating_point():
+        x = x.to(torch.get_default_dtype())
+    if not x.numel():
+        raise ValueError(f"{name} holds no points")
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"{name} holds values that are not finite")
+    if not torch.equal(metric.confine(x), x):
+        raise ValueError(f"{name} holds points outside the range of the metric")
     return x
+
+
+def _judge(status: Status, negative: bool, unresolved: bool) -> Status:
+    """What the certificate makes of a solver's own good word."""
+    if status not in (Status.CONVERGED, Status.FIXED_BUDGET):
+        return status
+    if negative:
+        return Status.NEGATIVE_STEPS
+    return Status.TOO_COARSE if unresolved else status
 
 
 def _solve(
@@ -247,5 +263,19 @@ def _certify(metric: Metric, solution: Solution, refine: int) -> tuple[Certifica
 
 
 def distance(metric: Metric, a: Tensor, b: Tensor, **options: Any) -> Tensor:
-    """Refined length of the geodesic between ``a`` and ``b`` (..., d); options of ``geodesic``."""
-    return geodesic(metric, a, b, **options).length
+    """Refined length of the geodesic between ``a`` and ``b`` (..., d).
+
+    Args:
+        metric: the geometry.
+        a: starts (..., d).
+        b: ends (..., d).
+        **options: those of :func:`geodesic`, which also tells how the solve ended; here anything
+            but success is a ``RuntimeWarning``.
+
+    Returns:
+        lengths (...).
+    """
+    path = geodesic(metric, a, b, **options)
+    if path.status not in (Status.CONVERGED, Status.SAME_POINT, Status.FIXED_BUDGET):
+        warnings.warn(path.status.value, RuntimeWarning, stacklevel=2)
+    return path.length

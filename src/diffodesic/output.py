@@ -1,8 +1,8 @@
 """What an interpolation leaves on disk: frames, filmstrip, GIF, path, result and report.
 
 ``path.safetensors`` opens anywhere; ``result.json`` holds versions, settings, status, certificate
-and errors; ``report.html`` is self-contained.  All files are written beside their places first and
-then moved, so an interruption leaves an earlier run's files or the new ones.
+and errors; ``report.html`` is self-contained.  All files are written in a folder beside
+first, and then moved one by one: each is whole at any time.
 """
 
 from __future__ import annotations

@@ -107,14 +107,16 @@ def _anderson(
     r = residual(v)
     dv: list[Tensor] = []
     dr: list[Tensor] = []
-    for _ in range(iterations):
+    for _ in range(iterations + 1):
         done = small(r)
         if bool(done.all()):
             return v
         step = r
         if dr:
             drs, dvs = torch.stack(dr, -1), torch.stack(dv, -1)
-            weights = torch.linalg.lstsq(drs, r.unsqueeze(-1), driver="gelsd").solution
+            # gelsd copes with dependent columns, and exists on the CPU only
+            found = torch.linalg.lstsq(drs.cpu(), r.unsqueeze(-1).cpu(), driver="gelsd")
+            weights = found.solution.to(r)
             step = r - ((drs + dvs) @ weights).squeeze(-1)
         step = torch.where(done.unsqueeze(-1), 0.0, step)
         after = residual(v + step)
@@ -209,12 +211,17 @@ def mean(
         the mean, (d,).
 
     Raises:
+        ValueError: for points that are not (N, d) or weights that are not N non-negative numbers.
         RuntimeError: if the steps do not shrink below ``tol``.
 
     Cost: N geodesics (warm-started) and one ``exp`` per step.
     """
     points = checked(metric, points, "points")
     weights = points.new_ones(len(points)) if weights is None else weights.to(points)
+    if points.ndim != 2 or weights.shape != points.shape[:1]:
+        raise ValueError("points must be (N, d) and weights (N,)")
+    if not bool((weights >= 0).all()) or not bool(weights.sum() > 0):
+        raise ValueError("weights must be non-negative and not all zero")
     share = (weights / weights.sum()).unsqueeze(-1)
     here = (share * points).sum(0)
     init, solver = None, solver or Relax(rtol=1e-12)

@@ -223,6 +223,8 @@ class Spacetime(_OnSpacetime):
         seed: int = 0,
         log_snr_range: tuple[float, float] | None = None,
     ) -> None:
+        if not denoiser.variance > 0:
+            raise ValueError("the data law is a single point: its spacetime has no lengths")
         self.denoiser, self.data_dim = denoiser, denoiser.dim
         self.estimator = estimator or ("exact" if denoiser.closed_form else "closure")
         if self.estimator not in get_args(Estimator):
@@ -253,7 +255,7 @@ class Spacetime(_OnSpacetime):
     def _known_range(denoiser: Denoiser) -> tuple[float, float]:
         """The denoiser's own range, cut where nothing is left of the data (SNR of e^-14)."""
         low, high = denoiser.log_snr_range
-        return max(low, -math.log(max(denoiser.variance, 1e-300)) - 14), high
+        return max(low, -math.log(denoiser.variance) - 14), high
 
     def eta(self, x: Tensor) -> Tensor:
         """Natural parameters ``(k z, -k/2)`` of packed points (..., D + 1); no network call."""
