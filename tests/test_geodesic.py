@@ -225,3 +225,30 @@ def test_points_that_cannot_be_are_errors(space: Spacetime, draw: Draw):
 def test_batches_that_do_not_fit_are_an_error(space: Spacetime, draw: Draw):
     with pytest.raises((ValueError, RuntimeError), match=r"shape|size"):
         geodesic(space, draw(2, 3), draw(4, 3))
+
+
+def test_a_given_path_keeps_the_ends_that_were_asked_for():
+    a, b = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    wrong = torch.tensor([[0.0, 0.0], [3.0, 1.0], [5.0, 5.0]], dtype=torch.float64)
+    path = geodesic(Euclidean(2), a, b, nodes=8, init=wrong)
+    assert torch.equal(path.nodes[-1], b)
+    assert float(path.length) == pytest.approx(math.sqrt(2), rel=1e-6)
+
+
+def test_ends_outside_the_range_are_refused_and_integers_taken():
+    space = Spacetime(GaussianMixture(torch.zeros(1, 2).double()), log_snr_range=(-2.0, 5.0))
+    a = torch.tensor([0.0, 0.0, 7.0], dtype=torch.float64)
+    with pytest.raises(ValueError, match="outside the range"):
+        geodesic(space, a, a - 1)
+    path = geodesic(Euclidean(2), torch.tensor([0, 0]), torch.tensor([3, 4]), nodes=4)
+    assert float(path.length) == pytest.approx(5.0)
+
+
+def test_a_path_that_the_metric_cannot_resolve_is_called_too_coarse():
+    mix = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]).double(), std=0.5)
+    space = Spacetime(mix, estimator="closure")
+    a = space.point(torch.tensor([-1.0, 0.0]).double(), 8.0)
+    b = space.point(torch.tensor([1.0, 0.0]).double(), -3.0)
+    path = geodesic(space, a, b, nodes=6)
+    assert not bool(space.resolves(path.nodes))
+    assert path.status is Status.TOO_COARSE

@@ -62,9 +62,8 @@ def mismatch_steps(
     h = k.unsqueeze(-1) * x[:, :-1]
     left, right = (h[:-1], k[:-1]), (h[1:], k[1:])
     base = torch.minimum(left[1], right[1])
-    ceiling = torch.as_tensor(clean_log_snr(denoiser)).to(x).exp() - torch.maximum(
-        left[1], right[1]
-    )
+    ceiling = x.new_tensor(_cleanest(denoiser, float(x[:, -1].max()))).exp()
+    ceiling = ceiling - torch.maximum(left[1], right[1])
     y, more = h.new_zeros(samples, *left[0].shape), torch.zeros_like(base)
     total = y.new_zeros(samples, len(base))
     before, means = _gap(denoiser, left, right, y, more)
