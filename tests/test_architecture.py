@@ -31,6 +31,7 @@ LAYERS = (
     {"interpolate", "extrapolate", "edit", "transition", "evaluate", "diagnose", "output"},
     {"adapters"},
     {"experiments"},
+    {"commands"},
     {"cli", "__main__"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -23,6 +23,7 @@ from PIL import Image
 
 import diffodesic
 from browser import Chromium, find
+from diffodesic import cli
 from diffodesic.cli import main
 from diffodesic.image import to_uint8
 from diffodesic.model import load
@@ -257,7 +258,12 @@ def test_version(run):
     assert out == f"diffodesic {diffodesic.__version__}, torch {torch.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [(), ("interpolate",), ("models",), ("train",)])
+VERBS = {verb: import_module(f"diffodesic.commands.{verb}") for verb in cli.VERBS}
+EXAMPLES = [cli.EXAMPLES.removeprefix("examples:\n")]
+EXAMPLES += [module.EXAMPLES for module in VERBS.values() if hasattr(module, "EXAMPLES")]
+
+
+@pytest.mark.parametrize("words", [(), ("interpolate",), ("train",)])
 def test_help_has_examples(run, words):
     code, out, _ = run(*words, "--help")
     assert code == 0
@@ -268,10 +274,9 @@ def test_help_has_examples(run, words):
 def test_examples_of_the_help_are_understood(run, place, monkeypatch):
     """Every line of the examples parses; what it would do is another test's."""
     seen: list[Any] = []
-    cli = import_module("diffodesic.cli")
-    for name in ("_interpolate", "_train"):
-        monkeypatch.setattr(cli, name, seen.append)
-    lines = [line.split("   ")[0].split() for line in cli.EXAMPLES.splitlines()[1:]]
+    for module in VERBS.values():
+        monkeypatch.setattr(module, "run", seen.append)
+    lines = [line.split("   ")[0].split() for text in EXAMPLES for line in text.splitlines()]
     assert len(lines) >= 5
     for line in lines:
         assert run(*line[1:])[0] == 0

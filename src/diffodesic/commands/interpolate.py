@@ -1,0 +1,130 @@
+"""``diffodesic interpolate``: the geodesic between two images, its frames and its report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, get_args
+
+from diffodesic.commands import command, progress, seed
+
+__all__ = ["add"]
+
+EXAMPLES = """\
+  diffodesic interpolate                                  two shipped digits, results in out/
+  diffodesic interpolate A.png B.png --outdir ab          your own images
+  diffodesic interpolate --metric score --frames 24
+  diffodesic interpolate A.png B.png --model my-model     a model of your own (see train)
+"""
+DIGITS = (33, 83)  # of the package, for a run without arguments: a 3 and an 8
+
+
+def add(commands: Any) -> None:
+    """Add the verb."""
+    from diffodesic.interpolate import MetricName
+
+    parser = command(
+        commands,
+        "interpolate",
+        run,
+        "the geodesic between two images, its frames and its report",
+        EXAMPLES,
+    )
+    parser.add_argument(
+        "images", nargs="*", metavar="IMAGE", help="two pictures; none: two digits of the package"
+    )
+    parser.add_argument("--model", default="mnist", help="a name (see `models`) or a folder")
+    parser.add_argument("--metric", default="spacetime", choices=get_args(MetricName))
+    parser.add_argument("--frames", type=int, default=16, help="number of images, ends included")
+    parser.add_argument("--nodes", type=int, default=32, help="segments of the path")
+    parser.add_argument(
+        "--log-snr", type=_level, default="auto", help="noise level of the ends, or auto"
+    )
+    parser.add_argument(
+        "--weight",
+        type=float,
+        default=10.0,
+        help="score metric: weight of the score term, in units of 1/|score|^2",
+    )
+    parser.add_argument(
+        "--flow-steps", type=int, default=24, help="steps of the probability-flow ODE each way"
+    )
+    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--device", default="cpu", help="where the network runs")
+    parser.add_argument("--outdir", default="out")
+    parser.add_argument(
+        "--no-resize",
+        action="store_true",
+        help="refuse pictures of another size or other channels than the model's",
+    )
+
+
+def _level(text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
+
+
+def run(options: argparse.Namespace) -> None:
+    """Interpolate, print a summary, write the folder."""
+    from diffodesic.image import read_image, shipped_digits
+    from diffodesic.interpolate import interpolate
+    from diffodesic.model import load
+    from diffodesic.output import check_outdir
+
+    if len(options.images) not in (0, 2):
+        raise ValueError(f"give two images or none, not {len(options.images)}")
+    model = load(options.model, device=options.device)
+    if options.images:
+        shape, resize = model.codec.shape, not options.no_resize
+        pictures = [read_image(path, shape, resize=resize) for path in options.images]
+        images = [image for image, _ in pictures]
+        for notice in (notice for _, notices in pictures for notice in notices):
+            print(notice, file=sys.stderr)
+    elif model.codec.shape == (1, 28, 28):
+        digits, _ = shipped_digits()
+        images = [digits[DIGITS[0]], digits[DIGITS[1]]]
+    else:
+        raise ValueError("the shipped digits do not fit this model; give two images")
+    check_outdir(options.outdir)
+    with progress() as say:
+        result = interpolate(
+            model,
+            *images,
+            metric=options.metric,
+            frames=options.frames,
+            nodes=options.nodes,
+            log_snr=options.log_snr,
+            weight=options.weight,
+            flow_steps=options.flow_steps,
+            seed=options.seed,
+            progress=say,
+        )
+        say("writing")
+        folder = result.save(options.outdir)
+    _summarise(result, folder)
+
+
+def _summarise(result: Any, folder: object) -> None:
+    path = result.geodesic
+    print(f"{path.status.name}: {path.status.value}")
+    lengths = ", ".join(f"{name} {row.length:.4g}" for name, row in result.rows.items())
+    print(f"length in the {result.settings['metric']} metric: {lengths}")
+    checks = [
+        f"{name} {row.check[0]:.3g} +- {row.check[1]:.2g}"
+        for name, row in result.rows.items()
+        if row.check
+    ]
+    if checks:
+        print(f"independent estimate of the length: {', '.join(checks)}")
+    print(
+        f"end frames against the images: PSNR {result.end_psnr[0]:.1f} and "
+        f"{result.end_psnr[1]:.1f} dB; {path.evaluations} network evaluations for the path, "
+        f"{result.seconds:.0f} s in all"
+    )
+    for notice in result.notices:
+        print(f"note: {notice}")
+    print(f"wrote {folder}/report.html, filmstrip.png, path.gif and {len(result.frames)} frames")
