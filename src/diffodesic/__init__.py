@@ -6,6 +6,7 @@ from diffodesic.denoiser import Denoiser
 from diffodesic.descent import Status
 from diffodesic.flow import drop, lift, sample_posterior
 from diffodesic.geodesic import Certificate, Geodesic, distance, geodesic
+from diffodesic.hyperbolic import Hyperbolic
 from diffodesic.image import shipped_digits
 from diffodesic.interpolate import Interpolation, interpolate
 from diffodesic.metric import Conformal, Euclidean, Metric, Pullback, ScoreJacobian, ScoreMetric
@@ -24,7 +25,7 @@ from diffodesic.schedule import (
 )
 from diffodesic.shooting import exp, log, mean, transport
 from diffodesic.solver import AdamSpline, Relax
-from diffodesic.spacetime import Hyperbolic, Spacetime
+from diffodesic.spacetime import Spacetime
 
 __version__ = "0.1.0"
 

@@ -95,6 +95,19 @@ class Metric(ABC):
             (grad,) = torch.autograd.grad(steps.sum(), leaf)
         return steps.detach(), grad, wrong
 
+    def segment(self, x: Tensor, y: Tensor, s: Tensor) -> Tensor:
+        """Points on the segments that :meth:`steps` measures; by default straight lines.
+
+        Args:
+            x: first ends (..., d).
+            y: second ends (..., d).
+            s: parameters in [0, 1], broadcast against the points: (..., 1).
+
+        Returns:
+            points (..., d).
+        """
+        return torch.lerp(x, y, s)
+
     def resolves(self, x: Tensor) -> Tensor:
         """Tell whether the nodes are close enough for :meth:`steps` to be believed.
 
