@@ -8,7 +8,8 @@ from torch import Tensor
 
 from conftest import Draw
 from diffodesic import Denoiser, GaussianMixture, Relax, Spacetime, Status, counting, geodesic
-from diffodesic.estimator import Closure, TwoPoint
+from diffodesic.estimator import Closure, Gradient, TwoPoint
+from diffodesic.spacetime import EstimatorName
 
 
 class _Opaque(Denoiser):
@@ -92,12 +93,13 @@ def test_covariance_of_the_statistic_by_derivatives_is_the_closed_form(draw: Dra
 
 
 @pytest.mark.parametrize("estimator", ["closure", "hutchinson"])
-def test_a_geodesic_through_evaluations_alone(estimator, draw: Draw):
+def test_a_geodesic_through_evaluations_alone(estimator: EstimatorName, draw: Draw):
     law, probes = _law(draw, 3, 0.8), torch.eye(3).double() * 3**0.5
     a, b = draw(2, 3)
     solve = Relax(rtol=1e-8)
     found = []
-    for denoiser, gradient in ((law, "reverse"), (_Opaque(law), "forward")):
+    kinds: tuple[tuple[Denoiser, Gradient], ...] = ((law, "reverse"), (_Opaque(law), "forward"))
+    for denoiser, gradient in kinds:
         space = Spacetime(denoiser, estimator=estimator, probes=probes, gradient=gradient)
         ends = space.point(a, 1.0), space.point(b, 1.0)
         with counting() as cost:

@@ -75,7 +75,7 @@ def test_a_given_path_is_where_the_solver_starts(draw: Draw):
 
 def test_levels_end_at_the_nodes_asked_for():
     for nodes in (2, 7, 10, 11, 64, 200):
-        levels = Relax().levels(nodes)
+        levels = Relax().levels(nodes, 6)
         assert levels[-1] == nodes
         assert all(low < high for low, high in itertools.pairwise(levels))
 
@@ -159,9 +159,51 @@ class _WrongGradient(Euclidean):
         return steps, -grad + torch.sin(50 * x), wrong
 
 
-def test_stalled():
+def test_a_false_gradient_is_found_out():
     path = geodesic(_WrongGradient(2), *END, nodes=8)
+    assert path.status is Status.NOT_DIFFERENTIABLE
+
+
+class _Rounded(Conformal):
+    """A half plane whose squared lengths are known to seven digits."""
+
+    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        steps, wrong = super().judged_steps(x)
+        return steps + ((1e7 * steps).round() / 1e7 - steps).detach(), wrong
+
+
+def test_stalled():
+    metric = _Rounded(lambda x: x[..., 1] ** -2, 2)
+    path = geodesic(metric, *END, nodes=8, solver=Relax(rtol=1e-15))
     assert path.status is Status.STALLED
+
+
+class _Broken(Conformal):
+    """A half plane that stops being finite, or refuses to go on, above a height."""
+
+    raises = False
+
+    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        steps, wrong = super().judged_steps(x)
+        high = (x[..., 1] > 1.2)[..., 1:]
+        if self.raises and bool(high.any()):
+            raise FloatingPointError("the network's output is not finite")
+        return torch.where(high, torch.nan, steps), wrong
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_metric_that_breaks_on_the_way_ends_in_a_status_with_a_path(raises: bool):
+    metric = _Broken(lambda x: x[..., 1] ** -2, 2)
+    metric.raises = raises
+    # the second pair stays low
+    a, b = END[:1].expand(2, 2), END[1:].expand(2, 2).clone()
+    b[1] = torch.tensor([-0.9, 0.5], dtype=torch.float64)
+    path = geodesic(metric, a, b, nodes=8)
+    assert path.statuses[0] is Status.NON_FINITE
+    assert path.statuses[1] is Status.CONVERGED
+    assert bool(torch.isfinite(path.nodes).all())
+    chord = geodesic(_half_plane(), a[0], b[0], nodes=8, solver=Relax(iterations=1)).energy
+    assert float(path.energy[0]) <= float(chord)
 
 
 def test_a_failed_pair_does_not_hide_in_a_batch():
@@ -220,9 +262,9 @@ def test_node_gradients_are_counted_exactly(solver: Relax | AdamSpline):
     with counting() as cost:
         solver.solve(metric, problem.a[None], problem.b[None], 24)
     assert cost.node_gradients == pytest.approx(metric.gradients + metric.nodes / 3, rel=1e-12)
-    # an exact mixture: one evaluation per node, one derivative per node with gradient
-    assert cost.evaluations == metric.gradients + metric.nodes
-    assert cost.derivatives == metric.gradients
+    # an exact mixture: one evaluation per node, another for the closed form of its gradient
+    assert cost.evaluations == 2 * metric.gradients + metric.nodes
+    assert cost.derivatives == 0
     if isinstance(solver, AdamSpline):
         assert metric.gradients == 8 * 5 + 16 * 2 + 25
 
@@ -231,8 +273,8 @@ def test_a_geodesic_counts_its_certificate_too():
     problem = toy()
     metric = _Counting(problem.space)
     path = geodesic(metric, problem.a, problem.b, nodes=10)
-    assert path.evaluations == metric.gradients + metric.nodes
-    assert path.derivatives == metric.gradients
+    assert path.evaluations == 2 * metric.gradients + metric.nodes
+    assert path.derivatives == 0
     certificate = 8 * 10 + 1 + 11
     assert path.node_gradients == pytest.approx(metric.gradients + (metric.nodes - certificate) / 3)
 

@@ -9,7 +9,7 @@ from diffodesic.geodesic import Certificate, Geodesic, distance, geodesic
 from diffodesic.hyperbolic import Hyperbolic
 from diffodesic.image import shipped_digits
 from diffodesic.interpolate import Interpolation, interpolate
-from diffodesic.metric import Conformal, Euclidean, Metric, Pullback, ScoreJacobian, ScoreMetric
+from diffodesic.metric import Conformal, Euclidean, Metric, Pullback
 from diffodesic.mismatch import mismatch_length, mismatch_steps
 from diffodesic.mixture import GaussianMixture
 from diffodesic.model import Model, load
@@ -23,6 +23,7 @@ from diffodesic.schedule import (
     Schedule,
     Tabulated,
 )
+from diffodesic.score import ScoreJacobian, ScoreMetric
 from diffodesic.shooting import exp, log, mean, transport
 from diffodesic.solver import AdamSpline, Relax
 from diffodesic.spacetime import Spacetime

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from diffodesic import calculus
+from diffodesic.curvature import bend
 from diffodesic.denoiser import Denoiser
 from diffodesic.hyperbolic import natural, natural_velocity, pack
 
@@ -45,10 +46,12 @@ class Estimator(ABC):
     Attributes:
         along_natural_lines: True where ``steps`` are the exact energies of segments that are
             straight in the natural parameters.
+        coarsest: number of segments below which steps say little about the path.
         largest_step: largest change of log SNR along one segment for steps to be believed.
     """
 
     along_natural_lines = False
+    coarsest = 6
     largest_step = math.inf
 
     def __init__(self, denoiser: Denoiser, *, gradient: Gradient = "reverse") -> None:
@@ -122,7 +125,7 @@ class TwoPoint(Estimator):
             eta, mu = natural(x), self.mu(x)
             d_eta, d_mu = eta.diff(dim=-2), mu.diff(dim=-2)
             steps = (d_eta * d_mu).sum(-1)
-            pulled = _bend(d_mu) + self._covariance(x, _bend(d_eta))
+            pulled = bend(d_mu) + self._covariance(x, bend(d_eta))
             # chain rule through eta: dh = k (dz + z dlam), d(-k/2) = -k/2 dlam
             z, k = x[..., :-1], x[..., -1:].exp()
             first, second = pulled[..., :-1], pulled[..., -1:]
@@ -172,6 +175,7 @@ class Closure(Estimator):
         gradient: ``reverse`` or ``forward``.
     """
 
+    coarsest = 16
     largest_step = 1.0  # a factor e in the metric
 
     def __init__(
@@ -210,7 +214,7 @@ class Closure(Estimator):
         at_side = at_side.reshape(sides.shape)
         # before = x_i - x_{i-1}, after = x_{i+1} - x_i
         pull = at_side[..., :-1, 1, :] + at_side[..., 1:, 0, :]
-        grad = at_node.reshape(x.shape) + _bend(pull)
+        grad = at_node.reshape(x.shape) + bend(pull)
         return _trapezoid(squares), grad / 2, _either(wrong)
 
     def _push(self, x: Tensor, sides: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -289,20 +293,6 @@ def _reverse(
         steps, wrong = judged_steps(leaf)
         (grad,) = torch.autograd.grad(steps.sum(), leaf)
     return steps.detach(), grad, wrong
-
-
-def _bend(delta: Tensor) -> Tensor:
-    """Gradient by the nodes of a sum whose gradient by the differences is ``delta``.
-
-    Args:
-        delta: (..., n, d).
-
-    Returns:
-        ``delta_{i-1} - delta_i`` with zero outside, (..., n+1, d).
-    """
-    return torch.nn.functional.pad(delta, (0, 0, 1, 0)) - torch.nn.functional.pad(
-        delta, (0, 0, 0, 1)
-    )
 
 
 def _sides(x: Tensor) -> Tensor:

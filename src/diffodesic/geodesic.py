@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffodesic import calculus
 from diffodesic.curve import Spline
-from diffodesic.descent import Status, energy
+from diffodesic.descent import Status, energy, guarded_steps
 from diffodesic.metric import Metric
 from diffodesic.solver import Progress, Relax, Solution, Solver
 
@@ -245,8 +245,8 @@ def _certify(metric: Metric, solution: Solution, refine: int) -> tuple[Certifica
     s = torch.linspace(0, 1, refine * n + 1, dtype=x.dtype, device=x.device)
     with torch.no_grad():
         # one pair at a time: the fine grid of a whole batch need not fit in memory
-        judged = [metric.judged_steps(metric.confine(Spline(path)(s))) for path in x]
-        coarse = metric.steps(x)
+        judged = [guarded_steps(metric, metric.confine(Spline(path)(s))) for path in x]
+        coarse = guarded_steps(metric, x)[0]
     fine, wrong = (torch.stack(parts) for parts in zip(*judged, strict=True))
     speed = coarse.clamp(min=0).sqrt()
     spread = speed.std(-1, correction=0) / speed.mean(-1)

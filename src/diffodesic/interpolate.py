@@ -23,9 +23,10 @@ from torch import Tensor
 from diffodesic.baseline import lerp, slerp
 from diffodesic.flow import clean_log_snr, drop, lift
 from diffodesic.geodesic import Geodesic, geodesic
-from diffodesic.metric import Euclidean, Metric, ScoreMetric
+from diffodesic.metric import Euclidean, Metric
 from diffodesic.mismatch import MARGIN, mismatch_length
 from diffodesic.model import Model
+from diffodesic.score import ScoreMetric
 from diffodesic.solver import Relax, Solver
 from diffodesic.spacetime import Spacetime
 

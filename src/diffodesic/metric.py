@@ -6,16 +6,13 @@ initial-value solvers only ``inner``.  For n segments
 
     energy  E = n/2 sum steps,    length  L = sum sqrt(steps),    L^2 <= 2E (equal: constant speed).
 
-Here: Euclidean; conformal ``c(x) I`` (Yu 2025, 2504.06675); the score metric ``I + w s s^T``
-(Azeglio & Di Bernardo, 2505.11128; the same tensor is the Monge metric of Hartmann, Girolami &
-Klami, 2202.10755); the score Jacobian ``J^T J + eps I`` (Saito & Matsubara, 2510.05509); and the
-pullback of a map f, whose steps are exact chords ``|f(x_{i+1}) - f(x_i)|^2``.
+Here: Euclidean; conformal ``c(x) I`` (Yu 2025, 2504.06675); and the pullback of a map f, whose
+steps are exact chords ``|f(x_{i+1}) - f(x_i)|^2``.
 No D x D matrix is ever formed, but by :meth:`Metric.matrix`, which exists for tests.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -23,9 +20,9 @@ import torch
 from torch import Tensor
 
 from diffodesic import calculus
-from diffodesic.denoiser import Denoiser
+from diffodesic.curvature import Curvature, Scalar
 
-__all__ = ["Conformal", "Euclidean", "Metric", "Pullback", "ScoreJacobian", "ScoreMetric"]
+__all__ = ["Conformal", "Euclidean", "Metric", "Pullback"]
 
 
 class Metric(ABC):
@@ -36,10 +33,21 @@ class Metric(ABC):
         blocks: sizes of the groups of coordinates that share a weight (see :meth:`weights`).
         bounds: lowest and highest value of every coordinate, each (d,), or None: the region in
             which solvers keep a path.
+        coarsest: number of segments below which :meth:`steps` say little about the path.
+        bent_segments: True where :meth:`segment` is not a straight line, and :meth:`steps` is the
+            exact energy of what it draws: an upper bound for any number of nodes.
+        newton: True where :meth:`newton_steps` costs no more than :meth:`steps_and_grad`; solvers
+            then use it by default.
+        slack: relative difference between the energy of ``steps`` and the one that the gradient of
+            :meth:`newton_steps` belongs to.
     """
 
     dim: int
     bounds: tuple[Tensor, Tensor] | None = None
+    coarsest: int = 6
+    bent_segments: bool = False
+    newton: bool = False
+    slack: float = 0.0
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -95,6 +103,40 @@ class Metric(ABC):
             (grad,) = torch.autograd.grad(steps.sum(), leaf)
         return steps.detach(), grad, wrong
 
+    def newton_steps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Curvature]:
+        """``steps_and_grad(x)`` and the Gauss-Newton curvature of the energy at ``x``.
+
+        The default is the metric's typical size, corrected by the steps just measured.
+
+        Args:
+            x: paths (B, n+1, d).
+
+        Returns:
+            squared lengths (B, n), gradient of their sum (B, n+1, d), a boolean (B, n), and the
+            curvature of ``n/2 sum steps``.
+        """
+        steps, grad, wrong = self.steps_and_grad(x)
+        return steps, grad, wrong, self.curvature(x, steps)
+
+    def curvature(self, x: Tensor, steps: Tensor) -> Curvature:
+        """Curvature of the energy from what is known without calling the network.
+
+        The typical sizes are corrected, within a factor 30, by the squared lengths measured on
+        the path itself: they see where the law is far from a Gaussian, and cost nothing more.
+
+        Args:
+            x: paths (B, n+1, d).
+            steps: their squared segment lengths (B, n).
+
+        Returns:
+            one number per block of coordinates and segment.
+        """
+        w = self.weights((x[:, 1:] + x[:, :-1]) / 2)  # (B, n, blocks)
+        parts = x.diff(dim=1).square().split(self.blocks, -1)
+        expected = (w * torch.stack([part.sum(-1) for part in parts], -1)).sum(-1)
+        ratio = (steps / expected.clamp(min=1e-300)).nan_to_num(1.0).clamp(1 / 30, 30)
+        return Scalar.of(w * ratio.unsqueeze(-1), self.blocks)
+
     def segment(self, x: Tensor, y: Tensor, s: Tensor) -> Tensor:
         """Points on the segments that :meth:`steps` measures; by default straight lines.
 
@@ -138,6 +180,10 @@ class Metric(ABC):
         """Candidate first paths from ``a`` to ``b`` (..., d), each (..., nodes+1, d), by name."""
         s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device).unsqueeze(-1)
         return {"chord": torch.lerp(a.unsqueeze(-2), b.unsqueeze(-2), s)}
+
+    def easier(self) -> tuple[Metric, ...]:
+        """Metrics on the same points to solve first, easiest first; solvers follow them."""
+        return ()
 
     def confine(self, x: Tensor) -> Tensor:
         """Move points into :attr:`bounds`; solvers report LEFT_DOMAIN where a path presses."""
@@ -237,83 +283,3 @@ class Pullback(Metric):
     def _push(self, x: Tensor, u: Tensor) -> Tensor:
         x, u = (t.contiguous() for t in torch.broadcast_tensors(x, u))
         return calculus.jvp(self.f, (x,), (u,))[1]
-
-
-class _AtNoise(Metric):
-    """A metric on noisy points at one fixed noise level of a denoiser."""
-
-    def __init__(self, denoiser: Denoiser, log_snr: float) -> None:
-        low, high = denoiser.log_snr_range
-        if not low <= log_snr <= high or not math.isfinite(log_snr):
-            raise ValueError(
-                f"log_snr = {log_snr} is outside the noise levels of the denoiser; "
-                f"choose a finite value between {low:g} and {high:g}"
-            )
-        self.denoiser, self.log_snr, self.dim = denoiser, float(log_snr), denoiser.dim
-        self.sigma = math.exp(-log_snr / 2)
-
-    def score(self, x: Tensor) -> Tensor:
-        """Score ``(m - x)/sigma^2`` at the fixed level, (..., d); one evaluation per point."""
-        return self.denoiser.score(x, x.new_tensor(self.sigma))
-
-
-class ScoreMetric(_AtNoise):
-    """``g(x) = I + weight s(x) s(x)^T``, s the score at one noise level (2505.11128, Eq. 4).
-
-    It charges the change of log-density along the path: if s = grad phi it is the metric of the
-    graph ``(x, sqrt(weight) phi(x))``.
-
-    Args:
-        denoiser: posterior mean of the diffusion model.
-        log_snr: noise level of the score, log SNR in data units.
-        weight: weight of the score term, >= 0, in the core's coordinates (a weight given for
-            ``x = alpha z`` is divided by ``alpha^2``).
-
-    Raises:
-        ValueError: for a negative weight or a level outside the denoiser's range.
-    """
-
-    def __init__(self, denoiser: Denoiser, *, log_snr: float, weight: float = 1.0) -> None:
-        super().__init__(denoiser, log_snr)
-        if not weight >= 0:
-            raise ValueError(f"weight must be >= 0, got {weight}")
-        self.weight = float(weight)
-
-    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """``u.v + weight (s.u)(s.v)``; one evaluation per point."""
-        s = self.score(x)
-        return (u * v).sum(-1) + self.weight * (s * u).sum(-1) * (s * v).sum(-1)
-
-    def sharp(self, x: Tensor, p: Tensor) -> Tensor:
-        """``p - weight s (s.p) / (1 + weight |s|^2)`` (Sherman-Morrison); one evaluation."""
-        s = self.score(x)
-        gain = self.weight * (s * p).sum(-1) / (1 + self.weight * s.square().sum(-1))
-        return p - gain.unsqueeze(-1) * s
-
-
-class ScoreJacobian(_AtNoise):
-    """``g = J^T J + eps I`` with J the Jacobian of the score at one noise level (2510.05509).
-
-    Args:
-        denoiser: posterior mean of the diffusion model.
-        log_snr: noise level of the score.
-        eps: weight of the identity, > 0; without it the metric is flat wherever J is regular.
-
-    Raises:
-        ValueError: for ``eps <= 0`` or a level outside the denoiser's range.
-    """
-
-    def __init__(self, denoiser: Denoiser, *, log_snr: float, eps: float = 1e-2) -> None:
-        super().__init__(denoiser, log_snr)
-        if not eps > 0:
-            raise ValueError(f"eps must be > 0, got {eps}")
-        self.eps = float(eps)
-
-    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """``(Ju).(Jv) + eps u.v``; one JVP per point (two if ``u`` is not ``v``)."""
-        ju = self._push(x, u)
-        return (ju * (ju if v is u else self._push(x, v))).sum(-1) + self.eps * (u * v).sum(-1)
-
-    def _push(self, x: Tensor, u: Tensor) -> Tensor:
-        sigma = x.new_tensor(self.sigma)
-        return (self.denoiser.jvp(x, sigma, u)[1] - u) / self.sigma**2

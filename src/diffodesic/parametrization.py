@@ -38,7 +38,14 @@ from torch import Tensor, nn
 from diffodesic.denoiser import Denoiser
 from diffodesic.schedule import Schedule, untransformed
 
-__all__ = ["JvpMode", "NetworkDenoiser", "NetworkError", "Prediction", "from_network"]
+__all__ = [
+    "JvpMode",
+    "NetworkDenoiser",
+    "NetworkError",
+    "NonFiniteError",
+    "Prediction",
+    "from_network",
+]
 
 Prediction = Literal["x0", "eps", "v", "score", "flow", "edm"]
 JvpMode = Literal["forward", "finite-difference"]
@@ -46,6 +53,10 @@ JvpMode = Literal["forward", "finite-difference"]
 
 class NetworkError(ValueError):
     """A foreign network gave something that is no prediction; the message says what to change."""
+
+
+class NonFiniteError(NetworkError, FloatingPointError):
+    """A network's output is not finite; solvers end the paths concerned with a status."""
 
 
 def from_network(
@@ -238,7 +249,7 @@ class NetworkDenoiser(Denoiser):
         finite = untransformed(torch.isfinite(out.detach()))
         if not bool(finite.all()):
             low, high = untransformed(sigma).aminmax()
-            raise NetworkError(
+            raise NonFiniteError(
                 f"fn returned {int((~finite).sum())} values that are not finite, at sigma in "
                 f"[{float(low):.4g}, {float(high):.4g}]; narrow log_snr_range"
             )

@@ -8,20 +8,22 @@ A solver is a value; anything with the same ``solve`` method is one (:class:`Sol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from diffodesic import calculus
-from diffodesic.curve import Spline, constant_speed, spline_basis
+from diffodesic.curve import Polyline, Spline, constant_speed, spline_basis
 from diffodesic.descent import (
     Descent,
     Status,
     energy,
     evaluate,
+    guarded_steps,
     path_laplacian_inverse,
     relative_norm,
 )
@@ -77,24 +79,29 @@ class Relax:
         rtol: stop when the predicted decrease of the energy is below this share of it.
         iterations: limit on energy gradients per level and pair.
         memory: correction pairs kept.
-        coarsest: number of segments of the first level.
+        coarsest: number of segments of the first level; default the metric's.
         refine: growth of the number of segments from level to level, at most.
         coarse_rtol: tolerance of all levels but the last.
+        starts: number of first paths per pair that are relaxed at the first level, the shortest
+            of ``metric.starts``; the best result goes on.
+        newton: use the Gauss-Newton curvature of every path (``metric.newton_steps``); default
+            where the metric says that it is cheap.
     """
 
     rtol: float = 1e-6
     iterations: int = 500
     memory: int = 12
-    coarsest: int = 10
-    refine: float = 2.6
+    coarsest: int | None = None
+    refine: float = 3.5
     coarse_rtol: float = 1e-3
+    starts: int = 1
+    newton: bool | None = None
 
-    def levels(self, nodes: int) -> list[int]:
-        """Numbers of segments, coarse to fine, ending at ``nodes``."""
-        found = [nodes]
-        while found[0] > self.coarsest:
-            found.insert(0, max(self.coarsest, round(found[0] / self.refine)))
-        return found
+    def levels(self, nodes: int, coarsest: int) -> list[int]:
+        """Numbers of segments from ``coarsest`` to ``nodes``, growing evenly."""
+        count = max(0, round(math.log(nodes / coarsest, self.refine)))
+        growth = (nodes / coarsest) ** (1 / count) if count else 1.0
+        return [round(nodes / growth**i) for i in range(count, -1, -1)]
 
     def solve(
         self,
@@ -121,94 +128,160 @@ class Relax:
 
         Cost: one energy gradient per round and active pair.
         """
-        levels = self.levels(nodes)
+        levels = self.levels(nodes, self.coarsest or metric.coarsest)
         if init is None:
-            x, names = _best_start(metric, a, b, levels[0])
+            x, names = self._best_starts(metric, a, b, levels[0])
         else:
             x, names = _respace(metric, init, levels[0]), ["given"] * len(a)
         total = torch.zeros(len(a), dtype=torch.long)
-        for level in levels:
+        first, *harder = (*metric.easier(), metric)
+        # coarse to fine in the easiest metric, then from metric to metric on the finest level
+        stages = [(first, level) for level in levels] + [(each, nodes) for each in harder]
+        for i, (space, level) in enumerate(stages):
             if x.shape[1] != level + 1:
-                x = _respace(metric, x, level)
-                if init is None:  # a coarse level can lose its way where few nodes see too little
-                    x = _better(metric, x, _named_start(metric, a, b, level, names))
-            rtol = self.rtol if level == nodes else max(self.rtol, self.coarse_rtol)
-            descent = Descent(metric, x, rtol=rtol, iterations=self.iterations, memory=self.memory)
-            while descent.active:
-                descent.round()
-                if progress:
-                    left = f"{descent.active} of {len(a)} paths active"
-                    progress(f"{level} nodes, round {descent.rounds}: {left}", descent.current())
+                x = _respace(space, x, level, self._rival(space, x, level, names))
+            rtol = self.rtol if i == len(stages) - 1 else max(self.rtol, self.coarse_rtol)
+            descent = self._descend(space, x, rtol, progress)
             x, total = descent.result, total + descent.iterations
         return Solution(x, descent.gradient_norm, descent.statuses, total, names)
 
+    @staticmethod
+    def _rival(metric: Metric, x: Tensor, nodes: int, names: list[str]) -> Tensor | None:
+        """The start again: a level that is no bound may lose its way where nodes see too little."""
+        if metric.bent_segments or names[0] == "given":
+            return None
+        starts = metric.starts(x[:, 0], x[:, -1], nodes)
+        return torch.stack([starts[name][i] for i, name in enumerate(names)])
 
-def _best_start(metric: Metric, a: Tensor, b: Tensor, nodes: int) -> tuple[Tensor, list[str]]:
-    """The candidate start of least energy for every pair, at constant speed."""
-    starts = metric.starts(a, b, nodes)
-    if len(starts) == 1:
-        ((name, path),) = starts.items()
-        return path, [name] * len(a)
-    paths = torch.stack([_respace(metric, path, nodes) for path in starts.values()])
-    calculus.record(node_gradients=paths.shape[0] * paths.shape[1] * paths.shape[2] / 3)
+    def _descend(
+        self, metric: Metric, x: Tensor, rtol: float, progress: Progress | None
+    ) -> Descent:
+        descent = Descent(
+            metric,
+            x,
+            rtol=rtol,
+            iterations=self.iterations,
+            memory=self.memory,
+            newton=metric.newton if self.newton is None else self.newton,
+        )
+        while descent.active:
+            descent.round()
+            if progress:
+                left = f"{descent.active} of {len(x)} paths active"
+                line = f"{x.shape[1] - 1} nodes, round {descent.rounds}: {left}"
+                progress(line, descent.current())
+        return descent
+
+    def _best_starts(
+        self, metric: Metric, a: Tensor, b: Tensor, nodes: int
+    ) -> tuple[Tensor, list[str]]:
+        """The shortest candidate start of every pair, at constant speed, and its name."""
+        named = metric.starts(a, b, nodes)
+        if len(named) == 1:
+            ((name, path),) = named.items()
+            return path, [name] * len(a)
+        paths = torch.stack(list(named.values()), 1)  # (B, starts, n+1, d)
+        count = min(self.starts, paths.shape[1])
+        found = _measure(metric, paths)
+        # a start that cannot be believed only if there is no other
+        among = found.sound | ~found.sound.any(1, keepdim=True)
+        chosen = torch.where(among, found.length, torch.inf).argsort(1)[:, :count]
+        row = torch.arange(len(a), device=a.device).unsqueeze(1)
+        x = _respace(metric, paths[row, chosen].flatten(0, 1), nodes)
+        if count > 1:
+            # the shortest path need not begin at the shortest start
+            x = self._descend(metric, x, self.coarse_rtol, None).result
+            x = x.unflatten(0, (len(a), count))
+            best = _pick(_measure(metric, x))
+            x, chosen = x[row[:, 0], best], chosen[row[:, 0], best].unsqueeze(1)
+        return x, [list(named)[i] for i in chosen[:, 0].tolist()]
+
+
+class _Measure(NamedTuple):
+    """What is known of candidate paths (B, C, n+1, d): each (B, C)."""
+
+    length: Tensor
+    energy: Tensor
+    sound: Tensor
+
+
+def _measure(metric: Metric, paths: Tensor) -> _Measure:
+    calculus.record(node_gradients=paths[..., 0].numel() / 3)
     with torch.no_grad():
-        steps, wrong = metric.judged_steps(paths)
-        sound = metric.resolves(paths) & ~wrong.any(-1)
-        # NaN sorts last; a start that cannot be believed only if there is no other
-        ranked = energy(steps).nan_to_num(nan=torch.inf)
-        best = torch.where(sound | ~sound.any(0), ranked, torch.inf).argmin(0)
-    chosen = paths[best, torch.arange(len(a), device=a.device)]
-    return chosen, [list(starts)[i] for i in best.tolist()]
+        steps, wrong = guarded_steps(metric, paths)
+    sound = metric.resolves(paths) & ~wrong.any(-1)
+    # NaN sorts last
+    length = steps.clamp(min=0).sqrt().sum(-1).nan_to_num(nan=torch.inf)
+    return _Measure(length, energy(steps).nan_to_num(nan=torch.inf), sound)
 
 
-def _named_start(metric: Metric, a: Tensor, b: Tensor, nodes: int, names: list[str]) -> Tensor:
-    """The start of the given name for every pair, at constant speed, (B, n+1, d)."""
-    starts = metric.starts(a, b, nodes)
-    picked = torch.stack([starts[name][i] for i, name in enumerate(names)])
-    return _respace(metric, picked, nodes)
+def _pick(found: _Measure) -> Tensor:
+    """Index of the candidate of least energy, of sound ones if there are any, (B,)."""
+    among = found.sound | ~found.sound.any(1, keepdim=True)
+    return torch.where(among, found.energy, torch.inf).argmin(1)
 
 
-def _better(metric: Metric, x: Tensor, other: Tensor) -> Tensor:
-    """For every pair the path of less energy; ``x`` unless ``other`` is sound."""
-    calculus.record(node_gradients=2 * x[..., 0].numel() / 3)
-    with torch.no_grad():
-        (steps, _), (rival, wrong) = metric.judged_steps(x), metric.judged_steps(other)
-    sound = metric.resolves(other) & ~wrong.any(-1)
-    take = sound & ~(energy(steps) <= energy(rival))
-    return torch.where(take[:, None, None], other, x)
+def _respace(metric: Metric, x: Tensor, nodes: int, other: Tensor | None = None) -> Tensor:
+    """Move to ``nodes`` segments of equal length along the path through ``x``.
 
-
-def _respace(metric: Metric, x: Tensor, nodes: int) -> Tensor:
-    """Move to ``nodes`` segments of equal length along the spline through ``x``.
-
-    Where that would leave the nodes too far apart for the metric (long and nearly free stretches
-    get few of them), they are spread halfway, or wholly, by their old parameter instead.
+    Between the old nodes the path is a spline or, where the metric has segments of its own, runs
+    along these, whichever has less energy: the spline is smoother, but where nodes are few it may
+    leave the region that the segments found.  Where equal lengths would leave the nodes too far
+    apart for the metric (long and nearly free stretches get few of them), they are spread halfway,
+    or wholly, by their old parameter instead.
 
     Args:
         metric: the geometry.
-        x: paths (..., k+1, d).
+        x: paths (B, k+1, d).
         nodes: number n of segments.
+        other: a rival (B, n+1, d), taken where it has still less energy, or None.
 
     Returns:
-        paths (..., n+1, d).
+        paths (B, n+1, d).
     """
     calculus.record(node_gradients=x[..., 0].numel() / 3)
     with torch.no_grad():
         # negative steps are counted and reported where they are judged, not here
-        lengths = metric.steps(x).abs().nan_to_num().sqrt()
+        lengths = guarded_steps(metric, x)[0].abs().nan_to_num().sqrt()
     even = lengths.mean(-1, keepdim=True).expand_as(lengths)
 
-    def spread(share: float) -> Tensor:
-        path = constant_speed(Spline(x), torch.lerp(lengths, even, share), nodes)
-        inside = metric.confine(path[..., 1:-1, :])
-        return torch.cat([path[..., :1, :], inside, path[..., -1:, :]], -2)
+    def held(path: Tensor) -> Tensor:
+        return torch.cat([x[:, :1], metric.confine(path[:, 1:-1]), x[:, -1:]], 1)
 
-    out = spread(0.0)
-    for share in (0.5, 1.0):
-        held = metric.resolves(out)[..., None, None]
-        if not bool(held.all()):
-            out = torch.where(held, out, spread(share))
-    return out
+    def spread(along: Callable[[Tensor], Tensor]) -> Tensor:
+        out = held(along(lengths))
+        for share in (0.5, 1.0):
+            good = metric.resolves(out)[..., None, None]
+            if not bool(good.all()):
+                out = torch.where(good, out, held(along(torch.lerp(lengths, even, share))))
+        return out
+
+    rivals = [spread(lambda arc: constant_speed(Spline(x), arc, nodes))]
+    if metric.bent_segments:
+        rivals.append(spread(lambda arc: _along_segments(metric, x, arc, nodes)))
+    if other is not None:
+        rivals.append(other)
+    if len(rivals) == 1:
+        return rivals[0]
+    paths = torch.stack(rivals, 1)
+    return paths[torch.arange(len(x), device=x.device), _pick(_measure(metric, paths))]
+
+
+def _along_segments(
+    metric: Metric, x: Tensor, lengths: Tensor, nodes: int, pieces: int = 8
+) -> Tensor:
+    """Points at equal arc length along the metric's own segments between nodes (B, k+1, d)."""
+    # within a segment the arc is shared out by ``metric.weights``, which costs nothing
+    s = torch.arange(pieces, dtype=x.dtype, device=x.device) / pieces
+    fine = metric.segment(x[:, :-1, None], x[:, 1:, None], s[:, None])  # (B, k, pieces, d)
+    fine = torch.cat([fine.flatten(1, 2), x[:, -1:]], 1)
+    size = metric.weights((fine[:, 1:] + fine[:, :-1]) / 2)
+    parts = fine.diff(dim=1).square().split(metric.blocks, -1)
+    arc = (size * torch.stack([part.sum(-1) for part in parts], -1)).sum(-1).sqrt()
+    arc = arc.unflatten(1, (-1, pieces))
+    total = arc.sum(-1, keepdim=True)
+    share = torch.where(total > 0, arc / torch.where(total > 0, total, 1.0), 1 / pieces)
+    return constant_speed(Polyline(fine), (share * lengths.unsqueeze(-1)).flatten(1), nodes)
 
 
 @dataclass(frozen=True)

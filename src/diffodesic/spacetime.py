@@ -73,6 +73,8 @@ class Spacetime(NoisyPoints):
                 raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
         self.gradient, self.probes = gradient, _probes(probes, self.data_dim, seed)
         self._estimate = self._build()
+        self.coarsest = self._estimate.coarsest
+        self.bent_segments = self._estimate.along_natural_lines
         self.log_snr_range = log_snr_range or _known_range(denoiser)
         low, high = self.log_snr_range
         if not low < high:
@@ -176,7 +178,7 @@ class Spacetime(NoisyPoints):
         Returns:
             points (..., D + 1).
         """
-        if not self._estimate.along_natural_lines:
+        if not self.bent_segments:
             return super().segment(x, y, s)
         return from_natural(torch.lerp(natural(x), natural(y), s))
 

@@ -1,0 +1,264 @@
+r"""Approximate second derivatives of the energy of a path, and how to solve with them.
+
+For ``E(x) = n/2 sum steps`` with both ends fixed and a metric g frozen along the path, the Hessian
+is ``n D^T g D`` with D the differences of neighbours.  It is held in the form that its metric
+allows, and solved at the price that this form allows:
+
+- :class:`Scalar`: one number per block of coordinates and segment.  An (n-1) x (n-1) inverse for
+  each block serves all its coordinates.
+- :class:`Tridiagonal`: a full d x d tensor per segment; block Cholesky, O(n d^3).
+- :class:`Graph`: ``I + w sum_k s_k s_k^T`` (score metrics, 2505.11128).  With r the change of
+  log-density along a segment, ``E = n/2 sum |u|^2 + w r^2`` has the Gauss-Newton Hessian
+  ``n (T x I + w J^T J)``, T the path Laplacian, row i of J being (-s_i, +s_{i+1}): Woodbury, with a
+  kernel of the size of the path, O(n^2 d).
+- :class:`Operator`: the metric known by its action only; preconditioned conjugate gradients.
+
+All are batched over paths and know their place in the batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+__all__ = ["Curvature", "Graph", "Operator", "Scalar", "Tridiagonal", "bend", "laplacian"]
+
+
+@dataclass(frozen=True)
+class Curvature(ABC):
+    """A positive approximation of the Hessian of B path energies, ends fixed."""
+
+    @abstractmethod
+    def solve(self, g: Tensor) -> Tensor:
+        """Inverse applied to ``g`` (B, n+1, d) on the inner nodes; zero at the ends."""
+
+    def __getitem__(self, keep: Tensor) -> Curvature:
+        """The paths ``keep`` of the batch."""
+        return replace(self, **{name: part[keep] for name, part in self._tensors().items()})
+
+    def where(self, mask: Tensor, other: Curvature) -> Curvature:
+        """``self`` for the paths of ``mask`` (B,), else ``other``, of the same kind."""
+        mixed = {
+            name: torch.where(mask.reshape(-1, *[1] * (part.ndim - 1)), part, getattr(other, name))
+            for name, part in self._tensors().items()
+        }
+        return replace(self, **mixed)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        found = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: part for name, part in found.items() if isinstance(part, Tensor)}
+
+
+def _inner(g: Tensor) -> Tensor:
+    return g[:, 1:-1]
+
+
+def _outer(inner: Tensor) -> Tensor:
+    return torch.nn.functional.pad(inner, (0, 0, 1, 1))
+
+
+def bend(delta: Tensor) -> Tensor:
+    """Gradient by the nodes of a sum whose gradient by the differences is ``delta``.
+
+    Args:
+        delta: (..., n, d).
+
+    Returns:
+        ``delta_{i-1} - delta_i`` with zero outside, (..., n+1, d).
+    """
+    pad = torch.nn.functional.pad
+    return pad(delta, (0, 0, 1, 0)) - pad(delta, (0, 0, 0, 1))
+
+
+def laplacian(weights: Tensor) -> Tensor:
+    """Tridiagonal matrix of ``sum_i w_i (v_{i+1} - v_i)^2 / 2`` with fixed ends.
+
+    Args:
+        weights: positive (..., n).
+
+    Returns:
+        (..., n-1, n-1).
+    """
+    matrix = torch.diag_embed(weights[..., :-1] + weights[..., 1:])
+    if weights.shape[-1] > 2:
+        off = torch.diag_embed(weights[..., 1:-1], offset=1)
+        matrix = matrix - off - off.mT
+    return matrix
+
+
+@dataclass(frozen=True)
+class Scalar(Curvature):
+    """One number per block of coordinates and segment.
+
+    Attributes:
+        inverse: (B, blocks, n-1, n-1).
+        blocks: sizes of the blocks.
+    """
+
+    inverse: Tensor
+    blocks: tuple[int, ...]
+
+    @classmethod
+    def of(cls, weights: Tensor, blocks: tuple[int, ...]) -> Scalar:
+        """From weights (B, n, blocks), non-negative; those that rounding would lose are raised."""
+        w = weights.double().movedim(-1, 1).nan_to_num(0.0, 0.0, 0.0)
+        n = w.shape[-1]
+        # weights that span more than rounding can hold would make the matrix singular
+        top = w.amax(-1, keepdim=True)
+        w = torch.where(top > 0, torch.maximum(w, 1e-10 * top), 1.0)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(n * laplacian(w)))
+        return cls(inverse.to(weights), blocks)
+
+    def solve(self, g: Tensor) -> Tensor:
+        """One product with an (n-1) x (n-1) matrix per block."""
+        parts = _inner(g).split(self.blocks, -1)
+        return _outer(torch.cat([self.inverse[:, i] @ part for i, part in enumerate(parts)], -1))
+
+
+@dataclass(frozen=True)
+class Tridiagonal(Curvature):
+    """A full tensor per segment.
+
+    Attributes:
+        pivots: lower Cholesky factors of the pivots, (B, n-1, d, d).
+        links: what a pivot takes from its neighbour, ``L_{i-1}^-1 A_{i-1,i}``, (B, n-2, d, d).
+    """
+
+    pivots: Tensor
+    links: Tensor
+
+    @classmethod
+    def of(cls, metric: Tensor) -> Tridiagonal:
+        """From metric tensors (B, n, d, d), symmetric and positive."""
+        n, dim = metric.shape[1], metric.shape[-1]
+        # a thousandth of a rounding unit's square root keeps nearly degenerate tensors positive
+        trace = metric.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        metric = metric + 1e-11 * trace * torch.eye(dim, dtype=metric.dtype, device=metric.device)
+        diagonal = n * (metric[:, :-1] + metric[:, 1:])
+        pivots = [torch.linalg.cholesky(diagonal[:, 0])]
+        links = []
+        for i in range(1, n - 1):
+            link = torch.linalg.solve_triangular(pivots[-1], -n * metric[:, i], upper=False)
+            links.append(link)
+            pivots.append(torch.linalg.cholesky(diagonal[:, i] - link.mT @ link))
+        none = metric.new_zeros(len(metric), 0, dim, dim)
+        return cls(torch.stack(pivots, 1), torch.stack(links, 1) if links else none)
+
+    def solve(self, g: Tensor) -> Tensor:
+        """Forward and backward substitution along the path."""
+        rows = _inner(g).unsqueeze(-1).unbind(1)
+        found: list[Tensor] = []
+        for i, row in enumerate(rows):
+            if i:
+                row = row - self.links[:, i - 1].mT @ found[-1]
+            found.append(torch.linalg.solve_triangular(self.pivots[:, i], row, upper=False))
+        for i in range(len(found) - 1, -1, -1):
+            rest = found[i] - self.links[:, i] @ found[i + 1] if i + 1 < len(found) else found[i]
+            found[i] = torch.linalg.solve_triangular(self.pivots[:, i].mT, rest, upper=True)
+        return _outer(torch.stack(found, 1).squeeze(-1))
+
+
+@dataclass(frozen=True)
+class Graph(Curvature):
+    """``I + w sum_k s_k s_k^T`` at every node.
+
+    Attributes:
+        scores: (B, n+1, K, d).
+        kernel: Cholesky factor of ``1/w + J T^-1 J^T``, (B, n K, n K).
+        inverse: ``T^-1``, (n-1, n-1), without the factor n.
+    """
+
+    scores: Tensor
+    kernel: Tensor
+    inverse: Tensor
+
+    @classmethod
+    def of(cls, scores: Tensor, weight: float) -> Graph:
+        """From scores (B, n+1, K, d) and the weight w > 0 of each."""
+        batch, n, rank = scores.shape[0], scores.shape[1] - 1, scores.shape[2]
+        matrix = laplacian(torch.ones(n, dtype=torch.float64, device=scores.device))
+        inverse = torch.linalg.inv(matrix).to(scores)
+        flat = scores[:, 1:-1].flatten(1, 2)
+        gram = (flat @ flat.mT).unflatten(2, (n - 1, rank)).unflatten(1, (n - 1, rank))
+        weighted = gram * inverse[:, None, :, None]
+        full = torch.nn.functional.pad(weighted, (0, 0, 1, 1, 0, 0, 1, 1))
+        kernel = full.diff(dim=1).diff(dim=3).reshape(batch, n * rank, n * rank)
+        one = torch.eye(n * rank, dtype=kernel.dtype, device=kernel.device)
+        factor = torch.linalg.cholesky(kernel + one / weight)
+        return cls(scores, factor, inverse.expand(batch, -1, -1))
+
+    def solve(self, g: Tensor) -> Tensor:
+        """Woodbury's identity."""
+        n = g.shape[1] - 1
+        plain = _outer(self.inverse @ _inner(g))
+        change = torch.einsum("bikd,bid->bik", self.scores, plain).diff(dim=1)
+        held = torch.cholesky_solve(change.flatten(1).unsqueeze(-1), self.kernel)
+        held = held.reshape(change.shape)
+        back = torch.einsum("bik,bikd->bid", bend(held), self.scores)
+        return (plain - _outer(self.inverse @ _inner(back))) / n
+
+
+@dataclass(frozen=True)
+class Operator(Curvature):
+    """A metric known by its action on vectors at the middle of each segment.
+
+    Attributes:
+        middle: where it is frozen, (B, n, d).
+        flat: ``(points, vectors) -> g(points) vectors``.
+        scale: preconditioner.
+        iterations: limit of the conjugate gradients.
+        rtol: they stop when the residual is below this share of the right-hand side.
+    """
+
+    middle: Tensor
+    flat: Callable[[Tensor, Tensor], Tensor]
+    scale: Scalar
+    iterations: int = 12
+    rtol: float = 0.1
+
+    def __getitem__(self, keep: Tensor) -> Operator:
+        """The paths ``keep`` of the batch."""
+        scale = replace(self.scale, inverse=self.scale.inverse[keep])
+        return replace(self, middle=self.middle[keep], scale=scale)
+
+    def where(self, mask: Tensor, other: Curvature) -> Operator:
+        """``self`` for the paths of ``mask``, else ``other``."""
+        assert isinstance(other, Operator)
+        wide = mask[:, None, None]
+        inverse = torch.where(wide[..., None], self.scale.inverse, other.scale.inverse)
+        return replace(
+            self,
+            middle=torch.where(wide, self.middle, other.middle),
+            scale=replace(self.scale, inverse=inverse),
+        )
+
+    def solve(self, g: Tensor) -> Tensor:
+        """Truncated conjugate gradients: any number of iterations gives a direction of descent."""
+        n, b = g.shape[1] - 1, _outer(_inner(g))
+        x, r = torch.zeros_like(b), b
+        y = self.scale.solve(r)
+        p, ry = y, _dot(r, y)
+        target = self.rtol**2 * ry
+        for _ in range(self.iterations):
+            active = ry > target
+            if not bool(active.any()):
+                break
+            pushed = self.flat(self.middle, p.diff(dim=1))
+            ap = _outer(_inner(n * bend(pushed)))
+            pap = _dot(p, ap)
+            good = active & (pap > 0)
+            step = torch.where(good, ry / torch.where(good, pap, 1.0), 0.0)[:, None, None]
+            x, r = x + step * p, r - step * ap
+            y = self.scale.solve(r)
+            before, ry = ry, _dot(r, y)
+            turn = torch.where(good, ry / torch.where(before > 0, before, 1.0), 0.0)
+            p = y + turn[:, None, None] * p
+        return x
+
+
+def _dot(u: Tensor, v: Tensor) -> Tensor:
+    return (u * v).flatten(1).sum(-1)

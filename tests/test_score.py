@@ -1,0 +1,126 @@
+"""The score metric: graph of log-density, score-only Gauss-Newton, continuation, score Jacobian."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import Draw
+from diffodesic import (
+    GaussianMixture,
+    Metric,
+    Pullback,
+    Relax,
+    ScoreJacobian,
+    ScoreMetric,
+    Spline,
+    Status,
+    counting,
+    geodesic,
+)
+
+
+def _bow(dim: int = 2) -> GaussianMixture:
+    """Data along three quarters of a circle."""
+    angle = torch.linspace(0.25 * math.pi, 1.75 * math.pi, 30, dtype=torch.float64)
+    means = torch.zeros(30, dim, dtype=torch.float64)
+    means[:, 0], means[:, 1] = angle.cos(), angle.sin()
+    return GaussianMixture(means, std=0.3)
+
+
+class _Exact(Metric):
+    """The graph of sqrt(weight) log p, whose changes are exact: what the steps tend to."""
+
+    def __init__(self, metric: ScoreMetric) -> None:
+        self.law, self.sigma, self.dim = metric.denoiser, metric.sigma, metric.dim
+        self.graph = Pullback(self.lift, self.dim)
+        self.weight = metric.weight
+
+    def lift(self, x: Tensor) -> Tensor:
+        height = self.law.log_density(x, x.new_tensor(self.sigma))  # type: ignore[attr-defined]
+        return torch.cat([x, math.sqrt(self.weight) * height.unsqueeze(-1)], -1)
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return self.graph.inner(x, u, v)
+
+    def steps(self, x: Tensor) -> Tensor:
+        return self.graph.steps(x)
+
+
+def _ends(law: GaussianMixture) -> Tensor:
+    return torch.stack([law.means[1], law.means[-3]])
+
+
+@pytest.mark.parametrize(("weight", "nodes"), [(1.0, 64), (1000.0, 64)])
+def test_score_only_gauss_newton_finds_the_geodesic_of_the_graph(weight: float, nodes: int):
+    law = _bow()
+    metric = ScoreMetric(law, log_snr=3.0, weight=weight)
+    with counting() as cost:
+        path = geodesic(metric, *_ends(law), nodes=nodes)
+    assert path.status is Status.CONVERGED
+    assert cost.derivatives == 0  # scores alone
+    exact = geodesic(_Exact(metric), *_ends(law), nodes=nodes, init=path.nodes)
+    # both are second order in the number of nodes
+    assert float(path.length) == pytest.approx(float(exact.length), rel=2e-3)
+    # an energy of the exact graph: no path through the same ends has less, but for the solver's
+    s = torch.linspace(0, 1, 1025, dtype=torch.float64)
+    assert float(_Exact(metric).steps(Spline(path.nodes)(s)).sqrt().sum()) < 1.002 * float(
+        exact.length
+    )
+
+
+def test_the_score_only_gradient_is_that_of_the_change_of_log_density(draw: Draw):
+    law = _bow()
+    metric = ScoreMetric(law, log_snr=3.0, weight=2.0)
+    errors = []
+    for n in (40, 80):
+        s = torch.linspace(0, 1, n + 1, dtype=torch.float64).unsqueeze(-1)
+        x = (torch.cat([(3 * s).cos(), (3 * s).sin()], -1) * (1 + 0.1 * s))[None]
+        found, exact = metric.newton_steps(x), _Exact(metric).steps_and_grad(x)
+        assert abs(float(found[0].sum() / exact[0].sum()) - 1) < 20 / n**2
+        gap = (found[1] - exact[1])[:, 1:-1].norm()
+        errors.append(float(gap / exact[1][:, 1:-1].norm()))
+    assert math.log2(errors[0] / errors[1]) > 1.5  # order two
+    assert errors[1] < 0.02
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_sharp_undoes_flat_at_every_rank(rank: int, draw: Draw):
+    law = GaussianMixture(draw(4, 5), std=0.5)
+    metric, x, p = ScoreMetric(law, log_snr=1.0, weight=3.0, rank=rank), draw(6, 5), draw(6, 5)
+    torch.testing.assert_close(metric.flat(x, metric.sharp(x, p)), p, rtol=1e-9, atol=1e-9)
+
+
+def test_rank_counts_the_directions_that_are_charged(draw: Draw):
+    law = GaussianMixture(draw(4, 5), std=0.5)
+    for rank in (1, 2, 4):
+        metric = ScoreMetric(law, log_snr=1.0, weight=3.0, rank=rank)
+        tensor = metric.matrix(draw(5)) - torch.eye(5).double()
+        assert int(torch.linalg.matrix_rank(tensor, hermitian=True)) == rank
+
+
+def test_a_rank_k_geodesic_is_solved_by_the_same_machinery():
+    law = _bow(6)
+    metric = ScoreMetric(law, log_snr=3.0, weight=5.0, rank=3)
+    path = geodesic(metric, *_ends(law), nodes=48)
+    slow = geodesic(metric, *_ends(law), nodes=48, solver=Relax(newton=False), init=path.nodes)
+    assert path.status is Status.CONVERGED
+    assert float(path.length) == pytest.approx(float(slow.length), rel=2e-3)
+
+
+@pytest.mark.parametrize("bad", [0, 3])
+def test_a_rank_that_cannot_be(bad: int):
+    with pytest.raises(ValueError, match="rank must be between 1 and 2"):
+        ScoreMetric(_bow(), log_snr=3.0, rank=bad)
+
+
+def test_the_score_jacobian_by_truncated_conjugate_gradients():
+    law = _bow()
+    metric = ScoreJacobian(law, log_snr=2.0, eps=0.5)
+    slow = geodesic(metric, *_ends(law), nodes=32)
+    quick = geodesic(metric, *_ends(law), nodes=32, solver=Relax(newton=True))
+    assert quick.status is Status.CONVERGED
+    assert float(quick.length) == pytest.approx(float(slow.length), rel=1e-4)
