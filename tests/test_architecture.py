@@ -50,7 +50,7 @@ ONLY = {
     "mixture": {"calculus", "schedule", "curve", "curvature", "denoiser"},
     "hyperbolic": {"metric"},
     "estimator": {"calculus", "curvature", "denoiser", "hyperbolic"},
-    "spacetime": {"denoiser", "estimator", "hyperbolic"},
+    "spacetime": {"curvature", "denoiser", "estimator", "hyperbolic"},
     "parametrization": {"calculus", "denoiser", "schedule"},
     "descent": {"calculus", "curvature", "metric"},
     "solver": {"calculus", "curve", "metric", "descent"},

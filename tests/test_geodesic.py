@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
 import torch
+from benchmarks.problems import toy
 from torch import Tensor
 
 from conftest import Draw
@@ -252,3 +254,35 @@ def test_a_path_that_the_metric_cannot_resolve_is_called_too_coarse():
     path = geodesic(space, a, b, nodes=6)
     assert not bool(space.resolves(path.nodes))
     assert path.status is Status.TOO_COARSE
+
+
+def test_nodes_are_doubled_until_the_length_settles():
+    problem = toy()
+    loose, tight = (
+        geodesic(problem.space, problem.a, problem.b, nodes=None, length_rtol=rtol)
+        for rtol in (1e-2, 1e-4)
+    )
+    assert loose.nodes.shape[0] < tight.nodes.shape[0]
+    assert {loose.status, tight.status} == {Status.CONVERGED}
+    # the refined length falls at least as n^-2: what is left is less than what was just gained
+    assert float(loose.length) == pytest.approx(6.408, rel=1e-2)
+    assert float(tight.length) == pytest.approx(6.408, rel=1e-4)
+    assert tight.cost.node_gradients > loose.cost.node_gradients > 0
+
+
+def test_a_path_that_never_settles_is_too_coarse(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.import_module("diffodesic.geodesic"), "MOST_NODES", 32)
+    problem = toy()
+    path = geodesic(problem.space, problem.a, problem.b, nodes=None, length_rtol=1e-9)
+    assert path.status is Status.TOO_COARSE
+    assert path.nodes.shape[0] == 33
+
+
+def test_a_warm_start_is_not_thrown_away_on_coarse_levels():
+    problem = toy()
+    first = geodesic(problem.space, problem.a, problem.b, nodes=48)
+    near = problem.b + torch.tensor([0.02, 0.01], dtype=torch.float64)
+    cold = geodesic(problem.space, problem.a, near, nodes=48)
+    warm = geodesic(problem.space, problem.a, near, nodes=48, init=first.nodes)
+    assert float(warm.length) == pytest.approx(float(cold.length), rel=1e-5)
+    assert warm.node_gradients < cold.node_gradients

@@ -22,6 +22,7 @@ from diffodesic import (
     geodesic,
     log,
 )
+from diffodesic.estimator import TwoPoint
 
 
 def _gaussian_pairs(
@@ -101,6 +102,26 @@ def test_the_published_value_between_two_narrow_posteriors():
     assert float(path.length) == pytest.approx(7.506990, rel=1e-4)
     spread = space.gaussian.posterior(path(torch.linspace(0, 1, 401, dtype=torch.float64)))[1]
     assert float(spread.max()) == pytest.approx(0.714, abs=1e-3)
+
+
+@pytest.mark.parametrize("dim", [1, 5])
+def test_gauss_newton_with_exact_covariances_takes_fewer_steps(dim: int, draw: Draw):
+    mix = GaussianMixture(2 * draw(4, dim), std=0.5)
+    space = Spacetime(mix)
+    a, b = space.point(mix.means[:2], 1.0), space.point(mix.means[2:], 1.0)
+    plain, newton = (
+        geodesic(space, a, b, nodes=24, solver=Relax(rtol=1e-9, newton=newton))
+        for newton in (False, True)
+    )
+    assert set(newton.statuses) == {Status.CONVERGED}
+    torch.testing.assert_close(newton.energy, plain.energy, rtol=1e-7, atol=0)
+    assert int(newton.iterations.sum()) < int(plain.iterations.sum())
+
+
+def test_the_tensor_of_the_two_point_form_is_the_inner_product(draw: Draw):
+    mix, x = GaussianMixture(draw(4, 3), std=0.5), draw(2, 5, 4)
+    space = Spacetime(mix)
+    torch.testing.assert_close(TwoPoint(mix).matrix(x), space.matrix(x), rtol=1e-10, atol=1e-12)
 
 
 def test_vertical_distance(draw: Draw):

@@ -112,6 +112,14 @@ class TwoPoint(Estimator):
         # an estimated mu need not have a symmetric derivative; its symmetric part is the metric
         return ((eta_u * self._d_mu(x, v)) + (eta_v * self._d_mu(x, u))).sum(-1) / 2
 
+    def matrix(self, x: Tensor) -> Tensor:
+        """The metric tensor (..., D+1, D+1) of an exact denoiser, D + 1 evaluations per point."""
+        basis = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        point = x.unsqueeze(-2).expand(*x.shape, x.shape[-1])
+        columns = self._covariance(point, basis.expand_as(point))
+        turn = natural_velocity(point, basis)
+        return turn @ columns @ turn.mT
+
     def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``d_eta . d_mu``, and where it is negative; one ``mu`` per node."""
         steps = (natural(x).diff(dim=-2) * self.mu(x).diff(dim=-2)).sum(-1)

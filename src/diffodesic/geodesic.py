@@ -8,7 +8,7 @@ its nodes is found out there.
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ from diffodesic.metric import Metric
 from diffodesic.solver import Progress, Relax, Solution, Solver
 
 __all__ = ["Certificate", "Geodesic", "distance", "geodesic"]
+
+MOST_NODES = 1024  # of a path that is refined until its length settles
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,11 @@ def geodesic(
     a: Tensor,
     b: Tensor,
     *,
-    nodes: int = 64,
+    nodes: int | None = 64,
     solver: Solver | None = None,
     init: Tensor | None = None,
     refine: int = 8,
+    length_rtol: float = 1e-3,
     progress: Progress | None = None,
 ) -> Geodesic:
     """Path of least energy between two points.
@@ -131,10 +134,12 @@ def geodesic(
         metric: the geometry.
         a: starts (..., d).
         b: ends (..., d), broadcast against ``a``.
-        nodes: number n >= 2 of segments; the path has n + 1 points, ends included.
+        nodes: number n >= 2 of segments; the path has n + 1 points, ends included. None: doubled
+            from 16 until the refined length moves by less than ``length_rtol``.
         solver: default ``Relax()``; anything with its ``solve`` method.
         init: a first path (..., k+1, d); default the best of ``metric.starts``.
         refine: the certificate is taken on a grid this many times finer.
+        length_rtol: relative change of the refined length at which ``nodes=None`` stops.
         progress: called after every round with a short line and the paths (B, k+1, d).
 
     Returns:
@@ -145,6 +150,9 @@ def geodesic(
 
     Cost: one energy gradient per solver round, and ``refine * nodes`` steps for the certificate.
     """
+    if nodes is None:
+        options = {"solver": solver, "refine": refine, "progress": progress}
+        return _refined(metric, a, b, init, length_rtol, options)
     if nodes < 2:
         raise ValueError(f"nodes must be at least 2, got {nodes}")
     a, b = torch.broadcast_tensors(checked(metric, a, "a"), checked(metric, b, "b"))
@@ -178,6 +186,29 @@ def geodesic(
         solution.iterations.reshape(batch),
         tuple(solution.start),
     )
+
+
+def _refined(
+    metric: Metric,
+    a: Tensor,
+    b: Tensor,
+    init: Tensor | None,
+    rtol: float,
+    options: dict[str, Any],
+) -> Geodesic:
+    """Double the number of nodes until the refined lengths settle, or up to MOST_NODES."""
+    with calculus.counting() as cost:
+        path = geodesic(metric, a, b, nodes=16, init=init, **options)
+        settled = torch.zeros_like(path.length, dtype=torch.bool)
+        while not bool(settled.all()) and path.nodes.shape[-2] - 1 < MOST_NODES:
+            before, nodes = path.length, 2 * (path.nodes.shape[-2] - 1)
+            path = geodesic(metric, a, b, nodes=nodes, init=path.nodes, **options)
+            settled = (path.length - before).abs() <= rtol * path.length
+    statuses = tuple(
+        status if done or status is not Status.CONVERGED else Status.TOO_COARSE
+        for status, done in zip(path.statuses, settled.flatten().tolist(), strict=True)
+    )
+    return replace(path, cost=cost, statuses=statuses)
 
 
 def checked(metric: Metric, x: Tensor, name: str) -> Tensor:

@@ -131,7 +131,8 @@ class Relax:
         levels = self.levels(nodes, self.coarsest or metric.coarsest)
         if init is None:
             x, names = self._best_starts(metric, a, b, levels[0])
-        else:
+        else:  # what it knows is not thrown away on coarser levels
+            levels = [level for level in levels if level >= init.shape[1] - 1] or [nodes]
             x, names = _respace(metric, init, levels[0]), ["given"] * len(a)
         total = torch.zeros(len(a), dtype=torch.long)
         first, *harder = (*metric.easier(), metric)

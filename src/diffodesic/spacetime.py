@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from diffodesic.curvature import Curvature, Tridiagonal
 from diffodesic.denoiser import Denoiser
 from diffodesic.estimator import Closure, Estimator, Gradient, TwoPoint
 from diffodesic.hyperbolic import Hyperbolic, NoisyPoints, from_natural, natural
@@ -166,6 +167,25 @@ class Spacetime(NoisyPoints):
         and 5 + 6 P for ``hutchinson``.
         """
         return self._estimate.steps_and_grad(x)
+
+    def newton_steps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Curvature]:
+        """For exact denoisers, steps and gradient with the full metric tensor of every segment.
+
+        Args:
+            x: paths (B, n+1, D + 1).
+
+        Returns:
+            see :meth:`Metric.newton_steps`.
+
+        Cost per node: that of ``steps_and_grad`` and D + 1 evaluations, O(D^3) to solve: for
+        D up to about 100.
+        """
+        if self.estimator != "exact" or not self.denoiser.closed_form:
+            return super().newton_steps(x)
+        steps, grad, wrong = self.steps_and_grad(x)
+        with torch.no_grad():
+            tensor = TwoPoint(self.denoiser).matrix(x)
+        return steps, grad, wrong, Tridiagonal.of((tensor[:, 1:] + tensor[:, :-1]) / 2)
 
     def segment(self, x: Tensor, y: Tensor, s: Tensor) -> Tensor:
         """Points on the segments that :meth:`steps` measures; straight in eta for two points.
