@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from benchmarks.problems import toy
+from benchmarks.problems import from_native, toy
 from torch import Tensor
 
 from conftest import Draw
@@ -286,3 +286,18 @@ def test_a_warm_start_is_not_thrown_away_on_coarse_levels():
     warm = geodesic(problem.space, problem.a, near, nodes=48, init=first.nodes)
     assert float(warm.length) == pytest.approx(float(cold.length), rel=1e-5)
     assert warm.node_gradients < cold.node_gradients
+
+
+def test_the_certificate_holds_the_distance_between_bounds():
+    # one-dimensional mixture of 2505.17517, two close points
+    problem = toy()
+    a = torch.tensor([-2.3, 0.35], dtype=torch.float64)
+    b = torch.tensor([-1.9, 0.35], dtype=torch.float64)
+    path = geodesic(problem.space, from_native(a), from_native(b), nodes=64)
+    found = path.certificate
+    assert float(found.lower) == pytest.approx(1.6551, abs=1e-4)
+    assert float(path.length) == pytest.approx(1.6693, abs=1e-4)
+    assert float(found.upper) == pytest.approx(1.7682, abs=1e-4)
+    assert {"lower", "upper"} < set(found.as_dict())
+    flat = geodesic(Euclidean(2), a, b, nodes=4).certificate
+    assert not {"lower", "upper"} & set(flat.as_dict())

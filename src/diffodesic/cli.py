@@ -14,7 +14,7 @@ import diffodesic
 
 __all__ = ["main"]
 
-VERBS = ("interpolate", "models", "train")  # modules of diffodesic.commands
+VERBS = ("interpolate", "models", "reproduce", "train")  # modules of diffodesic.commands
 EXAMPLES = """\
 examples:
   diffodesic interpolate                                  two shipped digits, results in out/

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from diffodesic import calculus
 
-__all__ = ["Denoiser"]
+__all__ = ["Denoiser", "KnowsPsi"]
 
 
 class Denoiser(ABC):
@@ -233,3 +234,12 @@ class Denoiser(ABC):
         batch = torch.broadcast_shapes(z.shape[:-1], sigma.shape)
         flat = z.expand(*batch, self.dim).reshape(-1, self.dim)
         return flat, sigma.expand(batch).reshape(-1), batch
+
+
+@runtime_checkable
+class KnowsPsi(Protocol):
+    """A denoiser with its log-partition in closed form: mixtures, laws on a grid."""
+
+    def log_partition(self, h: Tensor, k: Tensor) -> Tensor:
+        """``psi`` (...) for natural parameters h (..., D) and k (...)."""
+        ...

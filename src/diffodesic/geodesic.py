@@ -7,6 +7,7 @@ its nodes is found out there.
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -39,6 +40,9 @@ class Certificate:
             cannot be for a true posterior mean. Where the squared length itself is negative it
             counts as zero in the length, and the status is NEGATIVE_STEPS.
         gradient_norm: preconditioned gradient of the discrete energy, relative to the length.
+        lower: what the distance is at least (``Metric.lower_bound``); 0 where nothing is known.
+        upper: length of the one segment between the ends, where it is a bound (two-point steps of
+            an exact denoiser); else infinite.
     """
 
     length: Tensor
@@ -48,10 +52,16 @@ class Certificate:
     speed_spread: Tensor
     negative_fraction: Tensor
     gradient_norm: Tensor
+    lower: Tensor
+    upper: Tensor
 
     def as_dict(self) -> dict[str, object]:
-        """Plain numbers and lists, for JSON."""
-        return {name: value.tolist() for name, value in asdict(self).items()}
+        """Plain numbers and lists, for JSON; bounds that are not known are left out."""
+        found = asdict(self)
+        for name, unknown in (("lower", 0.0), ("upper", math.inf)):
+            if bool((found[name] == unknown).all()):
+                del found[name]
+        return {name: value.tolist() for name, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -170,6 +180,8 @@ def geodesic(
         solution = _solve(solver or Relax(), metric, flat_a, flat_b, nodes, init, progress)
         certificate, negative = _certify(metric, solution, refine)
     unresolved = ~metric.resolves(solution.nodes)
+    if metric.bent_segments:  # the segments are a path too: a spline that is longer overshoots
+        unresolved |= certificate.length > 1.001 * certificate.discrete_length
     statuses = tuple(
         _judge(*found)
         for found in zip(solution.statuses, negative.tolist(), unresolved.tolist(), strict=True)
@@ -278,6 +290,12 @@ def _certify(metric: Metric, solution: Solution, refine: int) -> tuple[Certifica
         # one pair at a time: the fine grid of a whole batch need not fit in memory
         judged = [guarded_steps(metric, metric.confine(Spline(path)(s))) for path in x]
         coarse = guarded_steps(metric, x)[0]
+        lower, upper = (
+            metric.lower_bound(x[:, 0], x[:, -1]),
+            torch.full_like(coarse[:, 0], torch.inf),
+        )
+        if metric.bent_segments:
+            upper = guarded_steps(metric, x[:, [0, -1]])[0][:, 0].clamp(min=0).sqrt()
     fine, wrong = (torch.stack(parts) for parts in zip(*judged, strict=True))
     speed = coarse.clamp(min=0).sqrt()
     spread = speed.std(-1, correction=0) / speed.mean(-1)
@@ -289,6 +307,8 @@ def _certify(metric: Metric, solution: Solution, refine: int) -> tuple[Certifica
         speed_spread=spread.nan_to_num(),
         gradient_norm=solution.gradient_norm,
         negative_fraction=wrong.to(x.dtype).mean(-1),
+        lower=lower,
+        upper=upper,
     )
     return certificate, (fine < 0).any(-1)
 

@@ -137,6 +137,10 @@ class Metric(ABC):
         ratio = (steps / expected.clamp(min=1e-300)).nan_to_num(1.0).clamp(1 / 30, 30)
         return Scalar.of(w * ratio.unsqueeze(-1), self.blocks)
 
+    def lower_bound(self, a: Tensor, b: Tensor) -> Tensor:
+        """What the distance of points (..., d) is at least, known without a path; (...)."""
+        return torch.zeros_like(a[..., 0])
+
     def segment(self, x: Tensor, y: Tensor, s: Tensor) -> Tensor:
         """Points on the segments that :meth:`steps` measures; by default straight lines.
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.curvature import Curvature, Tridiagonal
-from diffodesic.denoiser import Denoiser
+from diffodesic.denoiser import Denoiser, KnowsPsi
 from diffodesic.estimator import Closure, Estimator, Gradient, TwoPoint
 from diffodesic.hyperbolic import Hyperbolic, NoisyPoints, from_natural, natural
 
@@ -186,6 +186,28 @@ class Spacetime(NoisyPoints):
         with torch.no_grad():
             tensor = TwoPoint(self.denoiser).matrix(x)
         return steps, grad, wrong, Tridiagonal.of((tensor[:, 1:] + tensor[:, :-1]) / 2)
+
+    def lower_bound(self, a: Tensor, b: Tensor) -> Tensor:
+        """``2 arccos BC``, BC the Bhattacharyya coefficient of the two posteriors.
+
+        Posteriors are unit vectors sqrt(p), and spacetime is part of that sphere. Never above pi:
+        it says something of close pairs only.
+
+        Args:
+            a: packed points (..., D + 1).
+            b: packed points (..., D + 1).
+
+        Returns:
+            (...), zero where the log-partition has no closed form.
+        """
+        if self.estimator != "exact" or not isinstance(self.denoiser, KnowsPsi):
+            return super().lower_bound(a, b)
+        first, last = natural(a), natural(b)
+        ends, middle = torch.stack([first, last]), (first + last) / 2
+        psi = self.denoiser.log_partition
+        gap = psi(ends[..., :-1], -2 * ends[..., -1]).mean(0)
+        gap = (gap - psi(middle[..., :-1], -2 * middle[..., -1])).clamp(min=0)  # -log BC
+        return 2 * torch.atan2((-torch.expm1(-2 * gap)).sqrt(), (-gap).exp())
 
     def segment(self, x: Tensor, y: Tensor, s: Tensor) -> Tensor:
         """Points on the segments that :meth:`steps` measures; straight in eta for two points.

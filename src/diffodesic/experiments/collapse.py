@@ -1,0 +1,119 @@
+r"""``spacetime/collapse``: Fisher-Rao geometry of the noise at the last time is empty (2505.17517).
+
+On the toy the metric of x at one time t is  G_xx(t) = k^2 Var[x0 | x]/alpha^2.  At the last time
+the posterior is nearly the data law wherever x is, and every distance is nearly zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffodesic.counterexample import FisherRao
+from diffodesic.experiments import Outcome, Row
+from diffodesic.experiments.toy import from_native, posterior_density, toy_mixture
+from diffodesic.mixture import GaussianMixture
+from diffodesic.plot_canvas import canvas
+
+__all__ = ["Settings", "at_time", "run"]
+
+BEFORE = {0.1: 2981.0, 0.3: 54.9, 0.5: 1.51, 0.7: 0.065, 0.9: 0.0013, 1.0: 1.8e-4}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the experiment.
+
+    Attributes:
+        x: where the metric is printed.
+        times: when.
+        apart: the two latents whose posteriors are compared at t = 1.
+        grid: points of x between the two, for the distance.
+    """
+
+    x: float = 1.0
+    times: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+    apart: tuple[float, float] = (-3.0, 3.0)
+    grid: int = 400
+
+
+def at_time(law: GaussianMixture, t: float) -> FisherRao:
+    """The Fisher-Rao metric on x at time t of the toy's diffusion."""
+    log_snr = 10 - 20 * t
+    return FisherRao(law, log_snr=log_snr, alpha=math.sqrt(1 / (1 + math.exp(-log_snr))))
+
+
+def run(
+    *, quick: bool, outdir: Path, seed: int, progress: Callable[[str], None] | None = None
+) -> Outcome:
+    """Measure the metric and the distance between two latents, time by time.
+
+    Args:
+        quick: not used: it takes a second.
+        outdir: not used: nothing but the standard files is written.
+        seed: not used: nothing is random.
+        progress: not used.
+
+    Returns:
+        the numbers and the figure.
+
+    Cost: some thousand evaluations of a mixture.
+    """
+    del quick, outdir, seed, progress
+    settings, law = Settings(), toy_mixture()
+    x, one = (torch.tensor([value], dtype=torch.float64) for value in (settings.x, 1.0))
+    rows = [
+        Row(
+            f"G_xx at x = {settings.x:g}, t = {t:g}",
+            float(at_time(law, t).inner(x, one, one)),
+            expected=BEFORE.get(t),
+        )
+        for t in settings.times
+    ]
+    ends = torch.tensor([[end] for end in settings.apart], dtype=torch.float64)
+    both = float(at_time(law, 1.0).steps(ends))
+    line = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, settings.grid + 1)[:, None].double())
+    lengths = {t: float(at_time(law, t).steps(line).sqrt().sum()) for t in settings.times}
+    rows.append(Row("Jeffreys between the posteriors of x = -3, 3 at t = 1", both, expected=0.0066))
+    rows += [Row(f"distance from x = -3 to 3 at t = {t:g}", d) for t, d in lengths.items()]
+    notes = (
+        "Expected values are this project's own, printed to two to four digits.",
+        "On a line there is one way to go, so the distance is the length of the straight path. At "
+        "t = 1 the two latents, six standard deviations of noise apart, denoise to nearly the "
+        "same posterior.",
+    )
+    return Outcome(settings, tuple(rows), notes, {}, lambda path: _draw(path, law, settings))
+
+
+def _draw(path: Path, law: GaussianMixture, settings: Settings) -> None:
+    """The metric over time, and the posteriors of two latents at three times."""
+    with canvas(path, columns=2, width=5) as (left, right):
+        times = torch.linspace(0.05, 1, 39).tolist()
+        points = torch.tensor([[-2.0], [0.0], [settings.x], [3.0]], dtype=torch.float64)
+        one = torch.ones_like(points)
+        values = torch.stack([at_time(law, t).inner(points, one, one) for t in times], 1)
+        for x, line in zip(points[:, 0].tolist(), values.tolist(), strict=True):
+            left.semilogy(times, line, label=f"x = {x:g}")
+        known = [t for t in settings.times if t in BEFORE]
+        left.plot(known, [BEFORE[t] for t in known], "k.", label="expected, x = 1")
+        left.set(xlabel="t", ylabel="G_xx", title="the metric of x at one time falls to nothing")
+        left.legend(loc="lower left")
+        grid = torch.linspace(-6, 6, 601, dtype=torch.float64)
+        for row, t in enumerate((1.0, 0.6, 0.4)):
+            for end, color in zip(settings.apart, ("C0", "C3"), strict=True):
+                density = _density(law, end, t, grid)
+                right.fill_between(grid, 1.2 * row, 1.2 * row + density, color=color, alpha=0.45)
+            right.text(-6, 1.2 * row + 0.5, f"t = {t:g}")
+        low, high = settings.apart
+        right.set(
+            xlabel="x0", yticks=[], title=f"p(x0 | x) of x = {low:g} (blue) and x = {high:g} (red)"
+        )
+
+
+def _density(law: GaussianMixture, x: float, t: float, grid: Tensor) -> Tensor:
+    return posterior_density(law, from_native(torch.tensor([x, t], dtype=torch.float64)), grid)
