@@ -6,10 +6,10 @@ demo:
 	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt ".[app]" && .venv/bin/diffodesic interpolate
 
 test:
-	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt ".[app,evaluate,test]" && .venv/bin/python -m pytest -n auto
+	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt ".[app,evaluate,molecules,test]" && .venv/bin/python -m pytest -n auto
 
 lint:
-	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,evaluate,test,dev]"
+	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,evaluate,molecules,test,dev]"
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -19,5 +19,6 @@ format:
 	.venv/bin/ruff format .
 
 bench:
-	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,test]"
-	.venv/bin/python -m benchmarks.solvers
+	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,bench,test]"
+	.venv/bin/python -m benchmarks run
+	.venv/bin/python -m benchmarks table

@@ -25,13 +25,29 @@ LAYERS = (
     {"score", "counterexample"},
     {"hyperbolic"},
     {"estimator", "gaussian"},
+    {"observation"},
+    {"mismatch"},
+    {"estimator_path"},
     {"spacetime", "descent", "quality"},
-    {"solver", "dual", "divergence"},
-    {"geodesic"},
-    {"shooting", "mismatch", "dimension"},
-    {"model", "image", "constraint", "baseline", "potential", "report"},
+    {"solver", "dual", "divergence", "consistency"},
+    {"geodesic", "reference", "lagrangian"},
+    {"shooting", "dimension", "constraint"},
+    # potentials and transition paths
+    {"potential"},
+    {"surface", "langevin", "molecule", "quadrature"},
+    {"density", "allatom", "pathsampling", "transition"},
+    {"channel"},
+    {"landscape"},
+    {"pathways"},
+    # images
+    {"model", "image", "baseline", "report"},
     {"plot", "plot_canvas"},
-    {"interpolate", "extrapolate", "edit", "transition", "evaluate", "diagnose", "output"},
+    {"interpolate", "output", "extrapolate", "evaluate", "diagnose"},
+    {"edit"},
+    {"pairwise", "plot_edit"},
+    {"neighbours"},
+    {"plot_paths", "paths_report"},
+    {"paths_output"},
     {"adapters"},
     {"experiments"},
     {"commands"},
@@ -50,11 +66,16 @@ ONLY = {
     "mixture": {"calculus", "schedule", "curve", "curvature", "integral", "arc", "denoiser"},
     "hyperbolic": {"metric"},
     "estimator": {"calculus", "curvature", "denoiser", "hyperbolic"},
-    "spacetime": {"curvature", "denoiser", "estimator", "hyperbolic"},
+    "spacetime": {"curvature", "denoiser", "estimator", "estimator_path", "hyperbolic"},
     "parametrization": {"calculus", "denoiser", "schedule"},
     "descent": {"calculus", "curvature", "metric"},
     "solver": {"calculus", "curve", "metric", "descent"},
+    "observation": {"denoiser", "flow"},
+    "mismatch": {"denoiser", "observation"},
+    "estimator_path": {"denoiser", "estimator", "hyperbolic", "mismatch", "observation"},
+    "consistency": {"denoiser", "hyperbolic", "spacetime"},
     "geodesic": {"calculus", "curve", "metric", "descent", "solver"},
+    "reference": {"calculus", "curve", "metric", "descent", "solver"},
     "shooting": {"calculus", "curve", "metric", "solver", "geodesic"},
     "flow": {"calculus", "denoiser", "schedule"},
     "baseline": set(),
@@ -174,7 +195,7 @@ def test_only_plot_imports_matplotlib():
         for source in SOURCES
         if any(name[0] == "matplotlib" for name in imports(source, lazy=True))
     }
-    assert users <= {"plot"}
+    assert users <= {"plot", "plot_canvas"}
 
 
 @pytest.mark.parametrize("path", SOURCES.values(), ids=lambda path: path.name)

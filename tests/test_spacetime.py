@@ -205,7 +205,7 @@ def test_an_escaping_pair_ends_with_a_status_where_noise_is_unbounded(
 def test_a_cut_noise_range_is_reported(lowest: float):
     # the toy's apex, t = .617, is at log SNR -2.3
     problem = toy()
-    space = Spacetime(problem.space.denoiser, log_snr_range=(lowest, 20.0))
+    space = Spacetime(toy_mixture(), log_snr_range=(lowest, 20.0))
     path = geodesic(space, problem.a, problem.b, nodes=24)
     assert path.status is Status.LEFT_DOMAIN
     assert float(path.nodes[:, -1].min()) == lowest

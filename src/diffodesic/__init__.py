@@ -1,6 +1,8 @@
 """Geodesics, distances and paths in the geometry that a diffusion model has learned."""
 
 from diffodesic.calculus import Cost, counting
+from diffodesic.consistency import PathDiagnostics, path_diagnostics
+from diffodesic.constraint import AvoidRegion, MinLogSNR, Verdict, constrained_geodesic, verify
 from diffodesic.counterexample import FisherRao, decoder_pullback
 from diffodesic.curve import Polyline, Spline
 from diffodesic.denoiser import Denoiser
@@ -17,17 +19,34 @@ from diffodesic.divergence import (
     sandwich,
 )
 from diffodesic.dual import e_geodesic, m_geodesic
+from diffodesic.edit import Edit, edit, edit_distance
 from diffodesic.flow import drop, lift, sample_posterior
 from diffodesic.gaussian import AnisotropicGaussian, TwoPointData
 from diffodesic.geodesic import Certificate, Geodesic, distance, geodesic
 from diffodesic.hyperbolic import Hyperbolic
 from diffodesic.image import shipped_digits
 from diffodesic.interpolate import Interpolation, interpolate
+from diffodesic.landscape import lowest_pass, string
 from diffodesic.metric import Conformal, Euclidean, Metric, Pullback
-from diffodesic.mismatch import mismatch_length, mismatch_steps
+from diffodesic.mismatch import mismatch_length, mismatch_steps, relative_entropy
 from diffodesic.mixture import GaussianMixture
 from diffodesic.model import Model, load
+from diffodesic.neighbours import Neighbours, nearest
+from diffodesic.pairwise import PairwiseDistances, pairwise
 from diffodesic.parametrization import NetworkDenoiser, from_network
+from diffodesic.pathsampling import plain_dynamics, two_way_shooting
+from diffodesic.pathways import pathways
+from diffodesic.potential import (
+    DoubleWell,
+    DualChannel,
+    MuellerBrown,
+    Potential,
+    Ring,
+    counting_energies,
+    from_callable,
+    relax,
+)
+from diffodesic.quadrature import GridDenoiser
 from diffodesic.schedule import (
     EDM,
     VP,
@@ -41,6 +60,8 @@ from diffodesic.score import ScoreJacobian, ScoreMetric
 from diffodesic.shooting import exp, log, mean, transport
 from diffodesic.solver import AdamSpline, Relax
 from diffodesic.spacetime import Spacetime
+from diffodesic.surface import PeriodicSurface, alanine, read_grid
+from diffodesic.transition import TransitionPaths, constant_noise, straight_line, transition_paths
 
 __version__ = "0.1.0"
 
@@ -49,26 +70,39 @@ __all__ = [
     "VP",
     "AdamSpline",
     "AnisotropicGaussian",
+    "AvoidRegion",
     "Certificate",
     "Conformal",
     "Cosine",
     "Cost",
     "Denoiser",
     "Divergences",
+    "DoubleWell",
+    "DualChannel",
+    "Edit",
     "Euclidean",
     "FisherRao",
     "FlowMatching",
     "GaussianMixture",
     "Geodesic",
+    "GridDenoiser",
     "Hyperbolic",
     "Interpolation",
     "LinearLogSNR",
     "Metric",
+    "MinLogSNR",
     "Model",
+    "MuellerBrown",
+    "Neighbours",
     "NetworkDenoiser",
+    "PairwiseDistances",
+    "PathDiagnostics",
+    "PeriodicSurface",
     "Polyline",
+    "Potential",
     "Pullback",
     "Relax",
+    "Ring",
     "Schedule",
     "ScoreJacobian",
     "ScoreMetric",
@@ -76,16 +110,25 @@ __all__ = [
     "Spline",
     "Status",
     "Tabulated",
+    "TransitionPaths",
     "TwoPointData",
+    "Verdict",
+    "alanine",
+    "constant_noise",
+    "constrained_geodesic",
     "counting",
+    "counting_energies",
     "decoder_pullback",
     "dimension_from_slope",
     "distance",
     "divergences",
     "drop",
     "e_geodesic",
+    "edit",
+    "edit_distance",
     "exp",
     "flipd",
+    "from_callable",
     "from_network",
     "geodesic",
     "interpolate",
@@ -97,12 +140,26 @@ __all__ = [
     "log",
     "log_density",
     "log_partition",
+    "lowest_pass",
     "m_geodesic",
     "mean",
     "mismatch_length",
     "mismatch_steps",
+    "nearest",
+    "pairwise",
+    "path_diagnostics",
+    "pathways",
+    "plain_dynamics",
+    "read_grid",
+    "relative_entropy",
+    "relax",
     "sample_posterior",
     "sandwich",
     "shipped_digits",
+    "straight_line",
+    "string",
+    "transition_paths",
     "transport",
+    "two_way_shooting",
+    "verify",
 ]

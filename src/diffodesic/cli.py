@@ -14,12 +14,22 @@ import diffodesic
 
 __all__ = ["main"]
 
-VERBS = ("interpolate", "models", "reproduce", "train")  # modules of diffodesic.commands
+VERBS = (
+    "interpolate",
+    "distance",
+    "paths",
+    "reproduce",
+    "models",
+    "train",
+)  # modules of diffodesic.commands
 EXAMPLES = """\
 examples:
   diffodesic interpolate                                  two shipped digits, results in out/
   diffodesic interpolate A.png B.png --outdir ab          your own images
   diffodesic interpolate --metric score --frames 24
+  diffodesic distance A.png B.png                         Diffusion Edit Distance, and the edit
+  diffodesic paths --potential mueller-brown --from -0.56,1.44 --to 0.62,0.03
+  diffodesic reproduce --list                             the published experiments
   diffodesic train DATA --outdir my-model --minutes 60    a small model of your own images
   diffodesic interpolate A.png B.png --model my-model
 """
@@ -54,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) and "diffodesic[" not in str(error):
         return f"{error}: install the command line's extra, pip install 'diffodesic[app]'"
     return " ".join(str(error).split())
 

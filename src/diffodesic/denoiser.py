@@ -200,8 +200,8 @@ class Denoiser(ABC):
         Returns:
             lengths (...).
         """
-        noise = self._rounding(dtype) * math.sqrt(self.dim * self.variance)
-        noise = (1 + sigma**2 / self.variance) * noise
+        unit = self._rounding(dtype) * math.sqrt(self.dim * self.variance)
+        noise = unit * (1 + sigma**2 / self.variance)
         return (3 * noise * sigma**2) ** (1 / 3) if order == 1 else (noise * sigma**3) ** (1 / 4)
 
     def _rounding(self, dtype: torch.dtype) -> float:

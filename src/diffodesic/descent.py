@@ -153,6 +153,7 @@ class _State:
     t: Tensor  # (B,) step length
     taken: Tensor  # (B,) accepted steps
     gained: Tensor  # (B,) decrease of the energy by the last accepted step
+    plain: Tensor  # (B,) whether the direction is that of H0 alone, tried after a hold
 
     def select(self, keep: Tensor) -> None:
         for item in fields(self):
@@ -251,6 +252,7 @@ class Descent:
             t=one,
             taken=torch.zeros_like(one, dtype=torch.long),
             gained=torch.zeros_like(one),
+            plain=torch.zeros_like(one, dtype=torch.bool),
         )
         bad = ~torch.isfinite(self.now.energy + grad.flatten(1).sum(-1))
         self._aim(~bad)
@@ -291,17 +293,22 @@ class Descent:
         shrink = (-slope / (2 * (value - now.energy - slope))).nan_to_num(0.1).clamp(0.1, 0.5)
         held = lower & ~accept
         now.t = torch.where(accept, 1.0, now.t * torch.where(held, 0.5, shrink))
-        now.accept(accept, gained=now.energy - value)
+        now.accept(accept, gained=now.energy - value, plain=torch.zeros_like(now.plain))
         now.accept(accept, x=trial, energy=value, grad=grad, taken=now.taken + 1)
         now.accept(accept, negative=(steps < 0).any(-1), wrong=wrong)
         if curvature is not None:
             now.h0 = curvature.where(accept, now.h0)
         self.rounds += 1
-        self._aim(accept)
+        stuck = held & (now.t < 0.01)
+        # what the history learned may point where the metric cannot follow: once without it
+        again = stuck & ~now.plain
+        self.history.forget(again)
+        now.accept(again, t=torch.ones_like(now.t), plain=again)
+        self._aim(accept | again)
         ends = {
             Status.CONVERGED: accept & self._converged(),
-            Status.TOO_COARSE: held & ~resolved & (now.t < 0.01),
-            Status.HELD_BACK: held & resolved & (now.t < 0.01),
+            Status.TOO_COARSE: stuck & ~again & ~resolved,
+            Status.HELD_BACK: stuck & ~again & resolved,
             **self._stalled(now.t < 1e-8),
         }
         if self.rounds >= self.limit:

@@ -44,12 +44,14 @@ class Estimator(ABC):
     """Squared lengths of polylines in spacetime, nodes packed (..., n+1, D+1).
 
     Attributes:
+        name: what results call it.
         along_natural_lines: True where ``steps`` are the exact energies of segments that are
             straight in the natural parameters.
         coarsest: number of segments below which steps say little about the path.
         largest_step: largest change of log SNR along one segment for steps to be believed.
     """
 
+    name = "estimator"
     along_natural_lines = False
     coarsest = 6
     largest_step = math.inf
@@ -88,7 +90,7 @@ class TwoPoint(Estimator):
         self, denoiser: Denoiser, probes: Tensor | None = None, *, gradient: Gradient = "reverse"
     ) -> None:
         super().__init__(denoiser, gradient=gradient)
-        self.probes = probes
+        self.probes, self.name = probes, "exact" if probes is None else "hutchinson"
 
     def mu(self, x: Tensor) -> Tensor:
         """Mean parameters ``(m, E|x0|^2)``, (..., D+1)."""
@@ -183,6 +185,7 @@ class Closure(Estimator):
         gradient: ``reverse`` or ``forward``.
     """
 
+    name = "closure"
     coarsest = 16
     largest_step = 1.0  # a factor e in the metric
 

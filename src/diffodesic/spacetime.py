@@ -21,11 +21,12 @@ from torch import Tensor
 from diffodesic.curvature import Curvature, Tridiagonal
 from diffodesic.denoiser import Denoiser, KnowsPsi
 from diffodesic.estimator import Closure, Estimator, Gradient, TwoPoint
+from diffodesic.estimator_path import Mismatch
 from diffodesic.hyperbolic import Hyperbolic, NoisyPoints, from_natural, natural
 
 __all__ = ["EstimatorName", "Spacetime"]
 
-EstimatorName = Literal["exact", "hutchinson", "closure"]
+EstimatorName = Literal["exact", "hutchinson", "closure", "path"]
 
 
 class Spacetime(NoisyPoints):
@@ -34,13 +35,14 @@ class Spacetime(NoisyPoints):
     Args:
         denoiser: posterior mean of the model.
         estimator: ``exact`` (two-point form, E|x0|^2 in closed form or by the full divergence),
-            ``hutchinson`` (two-point form, the divergence by random probes: the paper's way), or
-            ``closure`` (the posterior closed at second order). Default ``exact`` for denoisers in
-            closed form and ``closure`` for networks.
+            ``hutchinson`` (two-point form, the divergence by random probes: the paper's way),
+            ``closure`` (the posterior closed at second order), ``path`` (relative entropy along
+            reverse trajectories), or an estimator of one's own settings. Default ``exact`` for
+            denoisers in closed form and ``closure`` for networks.
         probes: number P of random directions for ``hutchinson`` and ``closure``, or the probes
             themselves, (P, D) with unit second moment; fixed for the life of the object, so that
             the energy is a deterministic function.
-        seed: seed of the probes.
+        seed: seed of the probes, and of the trajectories of ``path``.
         log_snr_range: noise levels that a path may use; default the denoiser's own range, and not
             below an SNR of e^-14 per coordinate.
         gradient: ``reverse`` mode, or ``forward``: gradients from evaluations alone, for networks
@@ -56,7 +58,7 @@ class Spacetime(NoisyPoints):
         self,
         denoiser: Denoiser,
         *,
-        estimator: EstimatorName | None = None,
+        estimator: EstimatorName | Estimator | None = None,
         probes: int | Tensor = 2,
         seed: int = 0,
         log_snr_range: tuple[float, float] | None = None,
@@ -65,15 +67,12 @@ class Spacetime(NoisyPoints):
         if not denoiser.variance > 0:
             raise ValueError("the data law is a single point: its spacetime has no lengths")
         self.denoiser, self.data_dim = denoiser, denoiser.dim
-        self.estimator = estimator or ("exact" if denoiser.closed_form else "closure")
-        for name, value, known in (
-            ("estimator", self.estimator, get_args(EstimatorName)),
-            ("gradient", gradient, get_args(Gradient)),
-        ):
-            if value not in known:
-                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
         self.gradient, self.probes = gradient, _probes(probes, self.data_dim, seed)
-        self._estimate = self._build()
+        if isinstance(estimator, Estimator):
+            self.estimator, self._estimate = estimator.name, estimator
+        else:
+            self.estimator = estimator or ("exact" if denoiser.closed_form else "closure")
+            self._estimate = self._build(seed)
         self.coarsest = self._estimate.coarsest
         self.bent_segments = self._estimate.along_natural_lines
         self.log_snr_range = log_snr_range or _known_range(denoiser)
@@ -87,7 +86,15 @@ class Spacetime(NoisyPoints):
         )
         self.gaussian = Hyperbolic(self.data_dim, denoiser.variance, denoiser.mean)
 
-    def _build(self) -> Estimator:
+    def _build(self, seed: int) -> Estimator:
+        for name, value, known in (
+            ("estimator", self.estimator, get_args(EstimatorName)),
+            ("gradient", self.gradient, get_args(Gradient)),
+        ):
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
+        if self.estimator == "path":
+            return Mismatch(self.denoiser, seed=seed)
         if self.estimator == "closure":
             return Closure(self.denoiser, self.probes, gradient=self.gradient)
         probes = self.probes if self.estimator == "hutchinson" else None
@@ -107,7 +114,7 @@ class Spacetime(NoisyPoints):
             (..., D + 1).
 
         Cost per point: one evaluation in closed form; D + 1 evaluations and D derivatives for
-        ``exact`` on a network; P + 1 and P for ``hutchinson`` and ``closure``.
+        ``exact`` on a network; P + 1 and P by probes, for all other estimators.
         """
         probes = None if self.estimator == "exact" else self.probes
         return TwoPoint(self.denoiser, probes, gradient=self.gradient).mu(x)

@@ -110,7 +110,23 @@ EXPERIMENTS = (
         "Transition paths of alanine dipeptide on U(phi, psi)",
         ("data",),
     ),
-    Experiment("landscapes", "landscapes:run", "Landscapes where the shape of a path matters"),
+    Experiment(
+        "spacetime/alanine-low-variance",
+        "alanine_constrained:low_variance",
+        "The same with log SNR kept above a floor",
+        ("data",),
+    ),
+    Experiment(
+        "spacetime/alanine-avoid",
+        "alanine_constrained:avoid",
+        "The same kept away from a region",
+        ("data",),
+    ),
+    Experiment(
+        "spacetime/landscapes",
+        "landscapes:run",
+        "Landscapes where the shape of a path matters",
+    ),
 )
 
 

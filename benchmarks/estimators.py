@@ -1,0 +1,230 @@
+"""The estimators of spacetime beside exact values, and beside each other on the shipped network.
+
+    python -m benchmarks.estimators [entropies] [lengths] [refined] [network] [--quick]
+
+prints tables in Markdown, all of them by default, and keeps them in
+``benchmarks/results/estimators.json``:
+
+- ``entropies``: relative entropies both ways on mixtures, by the path estimator at three numbers of
+  levels; errors in per cent of the exact value, with standard errors;
+- ``lengths``: geodesics of mixtures measured by every estimator;
+- ``refined``: geodesics of the closure refined by the path estimator, measured exactly;
+- ``network``: the default path between two digits of the shipped model by every estimator, and
+  lengths under fresh noise of that path, of the starts that were tried, and of the path refined by
+  the path estimator (20 minutes on one core).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.problems import digits, mixture, toy
+from benchmarks.problems import network as network_problem
+from torch import Tensor
+
+import diffodesic as dd
+from diffodesic.consistency import path_diagnostics
+from diffodesic.estimator_path import Mismatch
+from diffodesic.mismatch import mismatch_length, relative_entropy
+from diffodesic.solver import Relax
+
+__all__ = ["exact_entropy", "main", "two_points"]
+
+RESULTS = Path(__file__).parent / "results" / "estimators.json"
+LEVELS = (16, 32, 64)
+# name: D, components, spread of the means, std of each, log SNR of the points
+CASES = {
+    "1 mode": (4, 1, 0.0, 1.0, 0.0),
+    "overlapping": (1, 3, 1.5, 0.75, -0.5),
+    "apart, D = 1": (1, 2, 4.0, 0.3, -2.0),
+    "apart, D = 2": (2, 3, 3.0, 0.4, -0.5),
+    "apart, D = 16": (16, 4, 2.0, 0.5, -2.5),
+    "apart, D = 64": (64, 4, 0.8, 0.2, -2.3),
+}
+
+
+def two_points(name: str) -> tuple[dd.GaussianMixture, Tensor]:
+    """A mixture, and two points (2, D + 1) between its modes at different noise."""
+    dim, count, spread, std, level = CASES[name]
+    generator = torch.Generator().manual_seed(7)
+    means = spread * torch.randn(count, dim, generator=generator, dtype=torch.float64)
+    centres = torch.stack([means[:2].mean(0), means[:3].mean(0) + 0.2])
+    levels = torch.tensor([[level], [level - 0.2]], dtype=torch.float64)
+    return dd.GaussianMixture(means, std=std), torch.cat([centres, levels], -1)
+
+
+def exact_entropy(law: dd.GaussianMixture, a: Tensor, b: Tensor) -> Tensor:
+    """KL of the posteriors by the log-partition, ``(eta_a - eta_b).mu_a - psi_a + psi_b``."""
+    space = dd.Spacetime(law)
+    first, second = space.eta(a), space.eta(b)
+    psi = [law.log_partition(eta[..., :-1], -2 * eta[..., -1]) for eta in (first, second)]
+    return ((first - second) * space.mu(a)).sum(-1) - psi[0] + psi[1]
+
+
+def entropies(samples: int) -> list[dict[str, Any]]:
+    """Errors of the path estimator, in per cent, with standard errors."""
+    table = []
+    for name in CASES:
+        law, ends = two_points(name)
+        exact = exact_entropy(law, ends, ends.flip(0))
+        row: dict[str, Any] = {"law": name, "KL": exact.tolist(), "samples": samples}
+        for levels in LEVELS:
+            found = relative_entropy(law, ends, ends.flip(0), samples=samples, levels=levels)
+            off = 100 * (found.mean(0) / exact - 1)
+            error = 100 * found.std(0) / samples**0.5 / exact
+            row[f"{levels} levels, %"] = [
+                f"{a:+.2f} +- {b:.2f}" for a, b in zip(off.tolist(), error.tolist(), strict=True)
+            ]
+        table.append(row)
+    return table
+
+
+def lengths(samples: int) -> list[dict[str, Any]]:
+    """Geodesics of exact denoisers by every estimator."""
+    table = []
+    for problem in (toy(), mixture(2), mixture(16), digits()):
+        space = problem.space
+        assert isinstance(space, dd.Spacetime)
+        path = dd.geodesic(space, problem.a, problem.b, nodes=24)
+        law, x = space.denoiser, path.nodes
+        closure = dd.Spacetime(law, estimator="closure", probes=16)
+        row: dict[str, Any] = {
+            "problem": problem.name,
+            "exact": float(space.steps(x).sqrt().sum()),
+            "closure": float(closure.steps(x).sqrt().sum()),
+        }
+        for hubs in ("all", "alternate"):
+            with dd.counting() as cost:
+                length, error = mismatch_length(law, x, samples=samples, levels=32, hubs=hubs)
+            row[f"path, {hubs}"] = f"{length:.4f} +- {error:.4f}"
+            row[f"evaluations, {hubs}"] = cost.evaluations
+        row["samples"] = samples
+        table.append(row)
+    return table
+
+
+def refined(pairs: tuple[int, ...], rounds: int = 40) -> list[dict[str, Any]]:
+    """Geodesics of the closure, refined by the path estimator; their exact lengths."""
+    table = []
+    for problem in (toy(), mixture(2), mixture(16)):
+        space = problem.space
+        assert isinstance(space, dd.Spacetime)
+        law, a, b = space.denoiser, problem.a, problem.b
+        best = dd.geodesic(space, a, b, nodes=16).nodes
+        closure = dd.Spacetime(law, estimator="closure", probes=8)
+        start = dd.geodesic(closure, a, b, nodes=16).nodes
+        row: dict[str, Any] = {
+            "problem": problem.name,
+            "shortest": float(space.steps(best).sqrt().sum()),
+            "closure's": float(space.steps(start).sqrt().sum()),
+        }
+        for samples in pairs:
+            frozen = _by_paths(space, Mismatch(law, samples=samples, levels=16))
+            solver = Relax(rtol=1e-3, iterations=rounds)
+            path = dd.geodesic(frozen, a, b, nodes=16, init=start, solver=solver, refine=1).nodes
+            row[f"refined, {samples} pairs"] = float(space.steps(path).sqrt().sum())
+            row[f"frozen, {samples} pairs"] = float(frozen.steps(path).sqrt().sum())
+        table.append(row)
+    return table
+
+
+def network(samples: int, rounds: int = 8) -> list[dict[str, Any]]:
+    """The default path between two digits of the shipped network, and its rivals."""
+    problem = network_problem()
+    space = problem.space
+    assert isinstance(space, dd.Spacetime)
+    found = dd.geodesic(
+        space, problem.a, problem.b, nodes=problem.nodes, solver=problem.solver, refine=4
+    )
+    x = found.nodes
+    checked = path_diagnostics(space, x, probes=4)
+    coarse = _even(space, x, 16)
+    frozen = _by_paths(space, Mismatch(space.denoiser, samples=2, levels=8, hubs="alternate"))
+    solver = Relax(rtol=2e-3, iterations=rounds, coarsest=16)
+    refined = dd.geodesic(frozen, x[0], x[-1], nodes=16, init=coarse, solver=solver, refine=1)
+    paths = {
+        "default, 32 segments": x,
+        "default, 16 segments": coarse,
+        "refined by the path estimator": refined.nodes,
+        **{f"start: {n}": _even(space, p, 16) for n, p in space.starts(x[0], x[-1], 16).items()},
+    }
+    table: list[dict[str, Any]] = []
+    for name, path in paths.items():
+        with torch.no_grad():
+            closure = float(space.steps(path).sqrt().sum())
+        table.append(
+            {"name": name, "closure": closure, "path": _measured(space.denoiser, path, samples)}
+        )
+    table[0] |= {
+        "two-point": float(checked.raw_steps.clamp(min=0).sqrt().sum()),
+        "negative steps": checked.negative_fraction,
+        "asymmetry": [float(checked.asymmetry.min()), float(checked.asymmetry.max())],
+        "maxwell": [float(checked.maxwell.min()), float(checked.maxwell.max())],
+    }
+    return table
+
+
+def _by_paths(space: dd.Spacetime, estimator: Mismatch) -> dd.Spacetime:
+    """The same spacetime measured by the path estimator."""
+    found = dd.Spacetime(space.denoiser, log_snr_range=space.log_snr_range)
+    found._estimate = estimator
+    return found
+
+
+def _even(space: dd.Spacetime, x: Tensor, nodes: int) -> Tensor:
+    """The path at constant speed on other nodes, (n+1, D+1)."""
+    speeds = space.steps(x).clamp(min=0).sqrt()
+    return space.confine(dd.curve.constant_speed(dd.Spline(x), speeds, nodes))
+
+
+def _measured(denoiser: dd.Denoiser, x: Tensor, samples: int) -> str:
+    # noise that no path has been fitted to
+    found = mismatch_length(
+        denoiser, x, samples=samples, levels=12, seed=13, hubs="alternate", chunk=8
+    )
+    return f"{found[0]:.2f} +- {found[1]:.2f}"
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [names, ["---"] * len(names)]
+    lines += [[_text(row.get(name, "")) for name in names] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(description="estimators of spacetime beside exact values")
+    parser.add_argument("tables", nargs="*", help="which (default: all)")
+    parser.add_argument("--quick", action="store_true", help="few samples")
+    options = parser.parse_args()
+    known: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "entropies": lambda: entropies(200 if options.quick else 6_000),
+        "lengths": lambda: lengths(4 if options.quick else 64),
+        "refined": lambda: refined((4,) if options.quick else (4, 16), 5 if options.quick else 40),
+        "network": lambda: network(2 if options.quick else 4, 2 if options.quick else 8),
+    }
+    kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    for name in options.tables or known:
+        began = time.monotonic()
+        rows = known[name]()
+        print(f"\n### {name}\n\n{_markdown(rows)}", flush=True)
+        kept[name] = {"rows": rows, "seconds": round(time.monotonic() - began)}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Adam's best settings on the C-shaped laws: what first comes within 1 % of the best length.
+
+    python -m benchmarks.tune
+
+prints evaluations of the denoiser for every setting; the winners are the recipes of ``c-D``.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+
+import torch
+from benchmarks.measure import common_energy
+from benchmarks.problems import Problem, c_shape
+from torch import Tensor
+
+from diffodesic import AdamSpline, Relax, counting, geodesic
+from diffodesic.reference import AdamNodes
+from diffodesic.solver import Solver
+
+RATES = (1e-2, 3e-2, 1e-1, 3e-1, 3e-3, 1e-3)
+STEPS = 1500
+
+
+class _Reached(Exception):
+    """Ends a solve that has come close enough."""
+
+
+class _Missed(Exception):
+    """Ends a solve that is no better than others before it."""
+
+
+def candidates() -> dict[str, Solver]:
+    """Adam on nodes and on splines of 7 and 15 pieces, at every learning rate."""
+    found: dict[str, Solver] = {}
+    for rate in RATES:
+        found[f"nodes {rate:g}"] = AdamNodes(rate, STEPS)
+        for edges in (7, 15):
+            schedule = ((65, STEPS),)
+            found[f"spline {edges} {rate:g}"] = AdamSpline(
+                edges, schedule, learning_rate=rate, weight_decay=0.0
+            )
+    return found
+
+
+def evaluations(problem: Problem, solver: Solver, target: float, limit: float) -> int | None:
+    """Evaluations until the refined length is ``target``; None if there are more than ``limit``."""
+    rounds = 0
+
+    def look(_: str, x: Tensor) -> None:
+        nonlocal rounds
+        rounds += 1
+        if cost.evaluations > limit:
+            raise _Missed
+        if rounds % 5 == 0:
+            energy = contextvars.Context().run(common_energy, problem.space, x, problem.grid)
+            if float(energy) ** 0.5 <= target:
+                raise _Reached
+
+    with counting() as cost:
+        try:
+            geodesic(problem.space, problem.a, problem.b, solver=solver, progress=look)
+        except _Reached:
+            return cost.evaluations
+        except _Missed:
+            return None
+    return None
+
+
+def main() -> None:
+    """Print the table."""
+    torch.set_num_threads(1)
+    for dim in (2, 64):
+        problem = c_shape(dim)
+        best = geodesic(problem.space, problem.a, problem.b, nodes=256, solver=Relax(rtol=1e-9))
+        length = float(best.length)
+        print(f"c-{dim}: best length {length:.4f}")
+        least = math.inf
+        for name, solver in candidates().items():
+            spent = evaluations(problem, solver, 1.01 * length, least)
+            least = min(least, spent or math.inf)
+            print(f"  {name}: {spent or 'no sooner'}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""How alike two pictures are, and how two measures agree: SSIM, correlations with intervals."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["correlation", "ssim"]
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity of grey pictures (B, 1, H, W) in [0, 1], (B,).
+
+    Args:
+        a: pictures.
+        b: pictures.
+
+    Returns:
+        the mean over windows inside the picture, Gaussian of 11 x 11 pixels and deviation 1.5
+        (Wang, Bovik, Sheikh & Simoncelli 2004).
+    """
+    line = torch.exp(-((torch.arange(11, dtype=a.dtype) - 5) ** 2) / (2 * 1.5**2))
+    window = torch.outer(line, line)[None, None] / line.sum() ** 2
+
+    def blur(x: Tensor) -> Tensor:
+        return F.conv2d(x, window)
+
+    ma, mb = blur(a), blur(b)
+    va, vb, both = blur(a * a) - ma**2, blur(b * b) - mb**2, blur(a * b) - ma * mb
+    c1, c2 = 0.01**2, 0.03**2
+    likeness = (2 * ma * mb + c1) * (2 * both + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
+    return likeness.flatten(1).mean(-1)
+
+
+def correlation(
+    x: list[float], y: list[float], kind: str, resamples: int, seed: int
+) -> tuple[float, float, float, float]:
+    """A correlation, its bootstrap standard error, and a 95 % bootstrap interval.
+
+    Args:
+        x: N values.
+        y: N values.
+        kind: ``Pearson`` or ``Spearman``.
+        resamples: of the pairs, with replacement.
+        seed: of the resamples.
+
+    Returns:
+        value, standard error, lower and upper end of the interval.
+    """
+    values = torch.tensor([x, y], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.randint(0, len(x), (resamples, len(x)), generator=generator)
+    drawn = torch.cat([values[:, None], values[:, index]], 1)  # (2, 1 + resamples, N)
+    if kind == "Spearman":
+        drawn = _ranks(drawn)
+    centred = drawn - drawn.mean(-1, keepdim=True)
+    found = (centred[0] * centred[1]).sum(-1) / centred.square().sum(-1).prod(0).sqrt()
+    spread = found[1:][found[1:].isfinite()]
+    low, high = torch.quantile(spread, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return float(found[0]), float(spread.std()), low, high
+
+
+def _ranks(x: Tensor) -> Tensor:
+    """Ranks along the last axis, ties at their mean."""
+    ordered = x.sort(-1).values.contiguous()
+    first = torch.searchsorted(ordered, x.contiguous())
+    last = torch.searchsorted(ordered, x.contiguous(), right=True)
+    return (first + last).to(x.dtype) / 2

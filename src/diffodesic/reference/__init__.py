@@ -1,0 +1,14 @@
+"""Reference solvers: what others use to find geodesics, by name, for honest comparison.
+
+All minimise ``E(x) = n/2 sum steps`` over the inner nodes of paths that begin at the chord, or at
+the path that is given.  None is preconditioned by the path Laplacian, none begins on fewer nodes.
+
+A path has converged when the decrease of the energy that H0, the inverse path Laplacian, predicts
+(``gradient_norm**2``) is at most ``rtol`` of it; for :class:`Georce`, its own prediction.
+"""
+
+from diffodesic.reference.first_order import LBFGS, AdamNodes
+from diffodesic.reference.georce import Georce
+from diffodesic.reference.neb import Neb
+
+__all__ = ["LBFGS", "AdamNodes", "Georce", "Neb"]
