@@ -26,7 +26,7 @@ import torch
 from benchmarks.problems import Problem
 from torch import Tensor
 
-from diffodesic import Polyline, Relax, Spline, calculus, counting, geodesic
+from diffodesic import Polyline, Relax, calculus, counting, geodesic
 from diffodesic.curve import constant_speed
 from diffodesic.metric import Metric
 from diffodesic.reference import LBFGS, Georce, Neb
@@ -137,7 +137,7 @@ def common_energy(space: Metric, x: Tensor, grid: int = 64, fine: int = 4) -> Te
     Returns:
         Twice the discrete energy, (...).
     """
-    curve = Spline(x)
+    curve = space.curve(x)
     s = torch.linspace(0, 1, fine * grid + 1, dtype=x.dtype, device=x.device)
     with torch.no_grad():
         lengths = space.steps(space.confine(curve(s))).clamp(min=0).sqrt()

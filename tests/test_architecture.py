@@ -58,7 +58,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # Stricter than the layers: the whole list of what these may import.
 ONLY = {
     "calculus": set(),
-    "curve": {"calculus"},
+    "curve": set(),
     "schedule": {"calculus"},
     "denoiser": {"calculus", "schedule", "curve"},
     "metric": {"calculus", "schedule", "curve", "curvature", "integral", "arc", "denoiser"},
@@ -66,7 +66,7 @@ ONLY = {
     "mixture": {"calculus", "schedule", "curve", "curvature", "integral", "arc", "denoiser"},
     "hyperbolic": {"metric"},
     "estimator": {"calculus", "curvature", "denoiser", "hyperbolic"},
-    "spacetime": {"curvature", "denoiser", "estimator", "estimator_path", "hyperbolic"},
+    "spacetime": {"curvature", "curve", "denoiser", "estimator", "estimator_path", "hyperbolic"},
     "parametrization": {"calculus", "denoiser", "schedule"},
     "descent": {"calculus", "curvature", "metric"},
     "solver": {"calculus", "curve", "metric", "descent"},

@@ -9,10 +9,14 @@ null space of the matching conditions: ends need no penalty (as in stochman, Det
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["Polyline", "Spline", "constant_speed", "spline_basis"]
+__all__ = ["Charted", "Polyline", "Spline", "constant_speed", "spline_basis"]
+
+Map = Callable[[Tensor], Tensor]
 
 
 class Polyline:
@@ -39,6 +43,10 @@ class Polyline:
                 f"knots have shape {tuple(knots.shape)}; the nodes need {tuple(nodes.shape[:-1])}"
             )
         self.nodes, self.knots = nodes, knots
+
+    def with_knots(self, knots: Tensor) -> Polyline:
+        """The same nodes at other parameters."""
+        return type(self)(self.nodes, knots)
 
     def __call__(self, s: Tensor | float) -> Tensor:
         """Points of the curve.
@@ -115,6 +123,49 @@ class Spline(Polyline):
         return chord + (1 - u) * (1 - 3 * u) * (a - chord) - u * (2 - 3 * u) * (b - chord)
 
 
+class Charted(Polyline):
+    """A curve through nodes that is a spline, or straight between them, in other coordinates.
+
+    Args:
+        nodes: (..., n+1, d).
+        chart: map to those coordinates, (..., d) -> (..., d).
+        back: its inverse, differentiable.
+        kind: ``Spline`` or ``Polyline``.
+        knots: as for Polyline.
+    """
+
+    def __init__(
+        self,
+        nodes: Tensor,
+        chart: Map,
+        back: Map,
+        kind: type[Polyline] = Spline,
+        knots: Tensor | None = None,
+    ) -> None:
+        super().__init__(nodes, knots)
+        self.chart, self.back, self.kind = chart, back, kind
+        self.inside = kind(chart(nodes), self.knots)
+
+    def with_knots(self, knots: Tensor) -> Charted:
+        """The same nodes at other parameters."""
+        return Charted(self.nodes, self.chart, self.back, self.kind, knots)
+
+    def __call__(self, s: Tensor | float) -> Tensor:
+        """Points of the curve, its ends exact; see Polyline."""
+        s = torch.as_tensor(s, dtype=self.nodes.dtype, device=self.nodes.device)
+        points = self.back(self.inside(s))
+        for end, place in ((0.0, 0), (1.0, -1)):
+            node = self.nodes[..., place, :]
+            node = node if s.ndim == 0 else node.unsqueeze(-2)
+            points = torch.where((s == end).unsqueeze(-1), node, points)
+        return points
+
+    def velocity(self, s: Tensor | float) -> Tensor:
+        """Derivative by ``s``; shapes as for a call."""
+        at, speed = self.inside(s), self.inside.velocity(s)
+        return torch.func.jvp(self.back, (at.contiguous(),), (speed.contiguous(),))[1]
+
+
 def _spline_slopes(nodes: Tensor, knots: Tensor) -> Tensor:
     """First derivatives at the nodes that make the piecewise cubic C2 (de Boor, IV)."""
     h = knots.diff(dim=-1)
@@ -161,7 +212,7 @@ def constant_speed(curve: Polyline, lengths: Tensor, nodes: int) -> Tensor:
     arc = torch.cat([torch.zeros_like(share[..., :1]), share.cumsum(-1)], -1)
     knots = arc / arc[..., -1:]
     knots[..., -1] = 1
-    spaced = type(curve)(curve.nodes, knots)
+    spaced = curve.with_knots(knots)
     s = torch.linspace(0, 1, nodes + 1, dtype=lengths.dtype, device=lengths.device)
     inside = spaced(s)[..., 1:-1, :]
     return torch.cat([curve.nodes[..., :1, :], inside, curve.nodes[..., -1:, :]], -2)

@@ -1,7 +1,7 @@
 """Paths between two points: ``geodesic`` and ``distance``, and what is known of the result.
 
 A solver (:mod:`diffodesic.solver`) sees only ``metric.steps``.  The discrete path it returns is
-judged on a finer grid, along the C2 spline through its nodes: a path that hides length between
+judged on a finer grid, along the smooth curve through its nodes: a path that hides length between
 its nodes is found out there.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffodesic import calculus
-from diffodesic.curve import Spline
+from diffodesic.curve import Polyline
 from diffodesic.descent import Status, energy, guarded_steps
 from diffodesic.metric import Metric
 from diffodesic.solver import Progress, Relax, Solution, Solver
@@ -76,6 +77,8 @@ class Geodesic:
         cost: work spent, certificate included.
         iterations: accepted solver steps, (...).
         start: name of the first path, per pair.
+        smooth: whether the path is the smooth curve through its nodes, (...); else, where few
+            nodes make that one longer than the metric's own segments, it is these.
     """
 
     metric: Metric
@@ -85,15 +88,23 @@ class Geodesic:
     cost: calculus.Cost
     iterations: Tensor
     start: tuple[str, ...]
+    smooth: Tensor
 
     def __call__(self, s: Tensor | float) -> Tensor:
         """Points of the path: ``s`` a number gives (..., d), (S,) gives (..., S, d)."""
         # between nodes on the boundary of the metric's domain a spline may overshoot it
-        return self.metric.confine(Spline(self.nodes)(s))
+        return self.metric.confine(self._either(lambda curve: curve(s)))
 
     def velocity(self, s: Tensor | float) -> Tensor:
         """Derivative of the path by ``s``; shapes as for a call."""
-        return Spline(self.nodes).velocity(s)
+        return self._either(lambda curve: curve.velocity(s))
+
+    def _either(self, ask: Callable[[Polyline], Tensor]) -> Tensor:
+        smooth = ask(self.metric.curve(self.nodes))
+        if bool(self.smooth.all()):
+            return smooth
+        mask = self.smooth.reshape(*self.smooth.shape, *[1] * (smooth.ndim - self.smooth.ndim))
+        return torch.where(mask, smooth, ask(self.metric.segments(self.nodes)))
 
     @property
     def length(self) -> Tensor:
@@ -178,10 +189,8 @@ def geodesic(
         init = torch.cat([flat_a[:, None], init[:, 1:-1], flat_b[:, None]], 1)
     with calculus.counting() as cost:
         solution = _solve(solver or Relax(), metric, flat_a, flat_b, nodes, init, progress)
-        certificate, negative = _certify(metric, solution, refine)
+        certificate, negative, smooth = _certify(metric, solution, refine)
     unresolved = ~metric.resolves(solution.nodes)
-    if metric.bent_segments:  # the segments are a path too: a spline that is longer overshoots
-        unresolved |= certificate.length > 1.001 * certificate.discrete_length
     statuses = tuple(
         _judge(*found)
         for found in zip(solution.statuses, negative.tolist(), unresolved.tolist(), strict=True)
@@ -197,6 +206,7 @@ def geodesic(
         cost,
         solution.iterations.reshape(batch),
         tuple(solution.start),
+        smooth.reshape(batch),
     )
 
 
@@ -281,21 +291,25 @@ def _solve(
     return Solution(x, norm, statuses, iterations, start)
 
 
-def _certify(metric: Metric, solution: Solution, refine: int) -> tuple[Certificate, Tensor]:
-    """The certificate, and which paths (B,) have negative squared lengths on the fine grid."""
+def _certify(metric: Metric, solution: Solution, refine: int) -> tuple[Certificate, Tensor, Tensor]:
+    """The certificate; which paths (B,) have negative squared lengths; which are smooth."""
     x = solution.nodes
     n = x.shape[1] - 1
     s = torch.linspace(0, 1, refine * n + 1, dtype=x.dtype, device=x.device)
     with torch.no_grad():
         # one pair at a time: the fine grid of a whole batch need not fit in memory
-        judged = [guarded_steps(metric, metric.confine(Spline(path)(s))) for path in x]
+        judged = [guarded_steps(metric, metric.confine(metric.curve(path)(s))) for path in x]
         coarse = guarded_steps(metric, x)[0]
-        lower, upper = (
-            metric.lower_bound(x[:, 0], x[:, -1]),
-            torch.full_like(coarse[:, 0], torch.inf),
-        )
+        lower = metric.lower_bound(x[:, 0], x[:, -1])
+        upper = torch.full_like(lower, torch.inf)
+        smooth = torch.ones_like(lower, dtype=torch.bool)
         if metric.bent_segments:
             upper = guarded_steps(metric, x[:, [0, -1]])[0][:, 0].clamp(min=0).sqrt()
+            bound = coarse.clamp(min=0).sqrt().sum(-1)
+            length = torch.stack([fine.clamp(min=0).sqrt().sum() for fine, _ in judged])
+            smooth = ~(length > bound)  # the segments are a path too
+            for i in torch.nonzero(~smooth).flatten().tolist():
+                judged[i] = guarded_steps(metric, metric.segments(x[i])(s))
     fine, wrong = (torch.stack(parts) for parts in zip(*judged, strict=True))
     speed = coarse.clamp(min=0).sqrt()
     spread = speed.std(-1, correction=0) / speed.mean(-1)
@@ -310,7 +324,7 @@ def _certify(metric: Metric, solution: Solution, refine: int) -> tuple[Certifica
         lower=lower,
         upper=upper,
     )
-    return certificate, (fine < 0).any(-1)
+    return certificate, (fine < 0).any(-1), smooth
 
 
 def distance(metric: Metric, a: Tensor, b: Tensor, **options: Any) -> Tensor:

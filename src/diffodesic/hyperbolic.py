@@ -113,6 +113,18 @@ class Hyperbolic(NoisyPoints):
         s2 = 1 / (1 / self.variance + k)
         return s2[..., None] * (k[..., None] * z + self.mean / self.variance), s2.sqrt()
 
+    def chart(self, x: Tensor) -> Tensor:
+        """Posterior mean and logarithm of the posterior precision, (..., D + 1)."""
+        mean, deviation = self.posterior(x)
+        return pack(mean, -2 * deviation.log())
+
+    def unchart(self, y: Tensor) -> Tensor:
+        """Packed points of :meth:`chart`; a precision below the data's is raised to theirs."""
+        mean, precision = y[..., :-1], y[..., -1:].exp()
+        own = 1 / self.variance
+        k = (precision - own).clamp(min=1e-9 * own)
+        return torch.cat([(mean * (own + k) - self.mean * own) / k, k.log()], -1)
+
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """``k^2 c w_u.w_v + D/2 k^2 c^2 u_lam v_lam`` with c the posterior variance."""
         z, lam = self.split(x)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.baseline import lerp, slerp
-from diffodesic.curve import Spline, constant_speed
+from diffodesic.curve import constant_speed
 from diffodesic.descent import Status
 from diffodesic.flow import clean_log_snr, drop, lift
 from diffodesic.geodesic import Geodesic, geodesic
@@ -350,7 +350,7 @@ def _no_worse_than_start(path: Geodesic, seed: int) -> tuple[Geodesic, list[str]
     a, b, nodes = path.nodes[:1], path.nodes[-1:], len(path.nodes) - 1
     start = space.starts(a, b, nodes)[path.start[0]]
     with torch.no_grad():
-        start = constant_speed(Spline(start), space.steps(start).clamp(min=0).sqrt(), nodes)
+        start = constant_speed(space.curve(start), space.steps(start).clamp(min=0).sqrt(), nodes)
         checks = [_check(space, each, seed) for each in (path.nodes, start[0])]
     if not checks[0] or not checks[1] or checks[0][0] <= checks[1][0] + 2 * checks[1][1]:
         return path, []

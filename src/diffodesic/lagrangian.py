@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffodesic.curve import Spline
+from diffodesic.curve import Polyline
 from diffodesic.descent import Status
 from diffodesic.metric import Metric
 from diffodesic.solver import Progress, Relax, Solution
@@ -76,10 +76,10 @@ class AugmentedLagrangian:
         if init is None:
             found = self.solver.solve(metric, a, b, nodes, progress=progress)
         else:
-            found = _given(init, nodes)
+            found = _given(metric, init, nodes)
         with torch.no_grad():
-            values = self._values(found.nodes)
-            ends = self._values(found.nodes[:, [0, -1]], fine=False)
+            values = self._values(metric, found.nodes)
+            ends = self._values(metric, found.nodes[:, [0, -1]], fine=False)
         # a given path is not solved yet, whether it keeps the constraints or not
         scale = (-values.amin(-1)).clamp(min=0) if init is None else values.abs().amax(-1)
         # ends on the limit leave no room for a strict margin
@@ -124,7 +124,7 @@ class AugmentedLagrangian:
         for i, row in enumerate(rows.tolist()):
             found.statuses[row] = new.statuses[i]
         with torch.no_grad():
-            values = self._values(new.nodes) - state.margin[rows, None]
+            values = self._values(metric, new.nodes) - state.margin[rows, None]
         # zero where both the constraint and its multiplier's sign are as they should be
         gap = torch.minimum(values, multipliers / penalty).abs().amax(-1)
         state.multipliers[rows] = (multipliers - penalty * values).clamp(min=0)
@@ -132,19 +132,20 @@ class AugmentedLagrangian:
         state.penalty[rows] *= torch.where(slow, self.growth, 1.0)
         state.gap[rows] = gap
 
-    def _values(self, x: Tensor, *, fine: bool = True) -> Tensor:
+    def _values(self, metric: Metric, x: Tensor, *, fine: bool = True) -> Tensor:
         """All constraints along paths (B, n+1, d), on the finer grid, (B, p)."""
-        points = _refined(x.shape[1] - 1, self.refine, x) @ x if fine else x
+        s = torch.linspace(0, 1, self.refine * (x.shape[1] - 1) + 1, dtype=x.dtype, device=x.device)
+        points = metric.curve(x)(s) if fine else x
         return torch.cat([constraint(points) for constraint in self.constraints], -1)
 
 
-def _given(init: Tensor, nodes: int) -> Solution:
+def _given(metric: Metric, init: Tensor, nodes: int) -> Solution:
     """A first path as if it were solved."""
     s = torch.linspace(0, 1, nodes + 1, dtype=init.dtype, device=init.device)
     unknown = init.new_full((len(init),), torch.nan)
     none = torch.zeros(len(init), dtype=torch.long)
     statuses = [Status.ITERATION_LIMIT] * len(init)
-    return Solution(Spline(init)(s), unknown, statuses, none, ["given"] * len(init))
+    return Solution(metric.curve(init)(s), unknown, statuses, none, ["given"] * len(init))
 
 
 @dataclass
@@ -163,13 +164,6 @@ def _apart(a: Tensor, b: Tensor, rows: Tensor) -> list[Tensor]:
     _, same = ends.unique(dim=0, return_inverse=True)
     earlier = (same[:, None] == same[None, :]).tril(-1).sum(1)
     return [rows[earlier == turn] for turn in earlier.unique().tolist()]
-
-
-def _refined(n: int, refine: int, like: Tensor) -> Tensor:
-    """The spline through n + 1 nodes on the finer grid, as a matrix (refine n + 1, n + 1)."""
-    identity = torch.eye(n + 1, dtype=like.dtype, device=like.device)
-    s = torch.linspace(0, 1, refine * n + 1, dtype=like.dtype, device=like.device)
-    return Spline(identity)(s)
 
 
 class _Penalised(Metric):
@@ -223,13 +217,16 @@ class _Penalised(Metric):
         ends = torch.cat([flat[:, 0], flat[:, -1]], -1).detach()
         row = (ends[:, None] == self.ends).all(-1).long().argmax(1)
         penalty = self.penalty[row, None]
-        values = self.method._values(flat) - self.margin[row, None]
+        values = self.method._values(self.metric, flat) - self.margin[row, None]
         pull = (self.multipliers[row] - penalty * values).clamp(min=0)
         total = pull.square().mean(-1, keepdim=True) / (2 * penalty)
         return (2 / n**2 * total).reshape(*x.shape[:-2], 1)
 
-    def segment(self, x: Tensor, y: Tensor, s: Tensor) -> Tensor:
-        return self.metric.segment(x, y, s)
+    def curve(self, nodes: Tensor) -> Polyline:
+        return self.metric.curve(nodes)
+
+    def segments(self, nodes: Tensor) -> Polyline:
+        return self.metric.segments(nodes)
 
     def resolves(self, x: Tensor) -> Tensor:
         return self.metric.resolves(x)

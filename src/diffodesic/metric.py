@@ -21,6 +21,7 @@ from torch import Tensor
 
 from diffodesic import calculus
 from diffodesic.curvature import Curvature, Scalar
+from diffodesic.curve import Polyline, Spline
 
 __all__ = ["Conformal", "Euclidean", "Metric", "Pullback"]
 
@@ -34,8 +35,8 @@ class Metric(ABC):
         bounds: lowest and highest value of every coordinate, each (d,), or None: the region in
             which solvers keep a path.
         coarsest: number of segments below which :meth:`steps` say little about the path.
-        bent_segments: True where :meth:`segment` is not a straight line, and :meth:`steps` is the
-            exact energy of what it draws: an upper bound for any number of nodes.
+        bent_segments: True where :meth:`segments` are not straight lines, and :meth:`steps` are
+            their exact energies: an upper bound for any number of nodes.
         newton: True where :meth:`newton_steps` costs no more than :meth:`steps_and_grad`; solvers
             then use it by default.
         slack: relative difference between the energy of ``steps`` and the one that the gradient of
@@ -141,18 +142,13 @@ class Metric(ABC):
         """What the distance of points (..., d) is at least, known without a path; (...)."""
         return torch.zeros_like(a[..., 0])
 
-    def segment(self, x: Tensor, y: Tensor, s: Tensor) -> Tensor:
-        """Points on the segments that :meth:`steps` measures; by default straight lines.
+    def curve(self, nodes: Tensor) -> Polyline:
+        """The smooth path that nodes (..., n+1, d) stand for: the C2 spline through them."""
+        return Spline(nodes)
 
-        Args:
-            x: first ends (..., d).
-            y: second ends (..., d).
-            s: parameters in [0, 1], broadcast against the points: (..., 1).
-
-        Returns:
-            points (..., d).
-        """
-        return torch.lerp(x, y, s)
+    def segments(self, nodes: Tensor) -> Polyline:
+        """The segments between nodes (..., n+1, d) that :meth:`steps` measures."""
+        return Polyline(nodes)
 
     def resolves(self, x: Tensor) -> Tensor:
         """Tell whether the nodes are close enough for :meth:`steps` to be believed.

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from diffodesic import calculus
-from diffodesic.curve import Spline
 from diffodesic.geodesic import Geodesic, checked, geodesic
 from diffodesic.metric import Metric
 from diffodesic.solver import Relax, Solver
@@ -176,7 +175,7 @@ def transport(path: Geodesic, v: Tensor, *, rtol: float = 1e-8) -> Tensor:
     Returns:
         vectors (..., d) at its end; their lengths and angles are those of ``v``.
     """
-    curve = Spline(path.nodes)
+    curve = path.metric.curve(path.nodes)
 
     def field(s: float, w: Tensor) -> Tensor:
         s = min(max(s, 0.0), 1.0)

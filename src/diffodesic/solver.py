@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffodesic import calculus
-from diffodesic.curve import Polyline, Spline, constant_speed, spline_basis
+from diffodesic.curve import Polyline, constant_speed, spline_basis
 from diffodesic.descent import (
     Descent,
     Status,
@@ -89,7 +89,7 @@ class Relax:
     """
 
     rtol: float = 1e-6
-    iterations: int = 500
+    iterations: int = 2000
     memory: int = 12
     coarsest: int | None = None
     refine: float = 3.5
@@ -257,7 +257,7 @@ def _respace(metric: Metric, x: Tensor, nodes: int, other: Tensor | None = None)
                 out = torch.where(good, out, held(along(torch.lerp(lengths, even, share))))
         return out
 
-    rivals = [spread(lambda arc: constant_speed(Spline(x), arc, nodes))]
+    rivals = [spread(lambda arc: constant_speed(metric.curve(x), arc, nodes))]
     if metric.bent_segments:
         rivals.append(spread(lambda arc: _along_segments(metric, x, arc, nodes)))
     if other is not None:
@@ -273,9 +273,9 @@ def _along_segments(
 ) -> Tensor:
     """Points at equal arc length along the metric's own segments between nodes (B, k+1, d)."""
     # within a segment the arc is shared out by ``metric.weights``, which costs nothing
-    s = torch.arange(pieces, dtype=x.dtype, device=x.device) / pieces
-    fine = metric.segment(x[:, :-1, None], x[:, 1:, None], s[:, None])  # (B, k, pieces, d)
-    fine = torch.cat([fine.flatten(1, 2), x[:, -1:]], 1)
+    count = pieces * (x.shape[1] - 1)
+    s = torch.linspace(0, 1, count + 1, dtype=x.dtype, device=x.device)
+    fine = metric.segments(x)(s)
     size = metric.weights((fine[:, 1:] + fine[:, :-1]) / 2)
     parts = fine.diff(dim=1).square().split(metric.blocks, -1)
     arc = (size * torch.stack([part.sum(-1) for part in parts], -1)).sum(-1).sqrt()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.curvature import Curvature, Tridiagonal
+from diffodesic.curve import Charted, Polyline
 from diffodesic.denoiser import Denoiser, KnowsPsi
 from diffodesic.estimator import Closure, Estimator, Gradient, TwoPoint
 from diffodesic.estimator_path import Mismatch
@@ -194,6 +195,20 @@ class Spacetime(NoisyPoints):
             tensor = TwoPoint(self.denoiser).matrix(x)
         return steps, grad, wrong, Tridiagonal.of((tensor[:, 1:] + tensor[:, :-1]) / 2)
 
+    def curve(self, nodes: Tensor) -> Polyline:
+        """The C2 spline through nodes in the posterior of Gaussian data with this variance.
+
+        Its coordinates are the mean, and the logarithm of the precision, 1/v + k: they stay of
+        order one where the noise grows without limit, and are (z, log SNR) where there is little.
+
+        Args:
+            nodes: packed points (..., n+1, D + 1).
+
+        Returns:
+            the curve.
+        """
+        return Charted(nodes, self.gaussian.chart, self.gaussian.unchart)
+
     def lower_bound(self, a: Tensor, b: Tensor) -> Tensor:
         """``2 arccos BC``, BC the Bhattacharyya coefficient of the two posteriors.
 
@@ -216,20 +231,11 @@ class Spacetime(NoisyPoints):
         gap = (gap - psi(middle[..., :-1], -2 * middle[..., -1])).clamp(min=0)  # -log BC
         return 2 * torch.atan2((-torch.expm1(-2 * gap)).sqrt(), (-gap).exp())
 
-    def segment(self, x: Tensor, y: Tensor, s: Tensor) -> Tensor:
-        """Points on the segments that :meth:`steps` measures; straight in eta for two points.
-
-        Args:
-            x: first ends (..., D + 1).
-            y: second ends (..., D + 1).
-            s: parameters in [0, 1], broadcast against the points: (..., 1).
-
-        Returns:
-            points (..., D + 1).
-        """
+    def segments(self, nodes: Tensor) -> Polyline:
+        """The segments that :meth:`steps` measures: straight in eta for two-point estimators."""
         if not self.bent_segments:
-            return super().segment(x, y, s)
-        return from_natural(torch.lerp(natural(x), natural(y), s))
+            return super().segments(nodes)
+        return Charted(nodes, natural, from_natural, Polyline)
 
     def resolves(self, x: Tensor) -> Tensor:
         """For ``closure``: no segment changes log SNR by more than 1, a factor e in its metric."""
