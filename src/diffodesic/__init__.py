@@ -47,6 +47,7 @@ from diffodesic.potential import (
     relax,
 )
 from diffodesic.quadrature import GridDenoiser
+from diffodesic.reference import AdamSpline
 from diffodesic.schedule import (
     EDM,
     VP,
@@ -58,7 +59,7 @@ from diffodesic.schedule import (
 )
 from diffodesic.score import ScoreJacobian, ScoreMetric
 from diffodesic.shooting import exp, log, mean, transport
-from diffodesic.solver import AdamSpline, Relax
+from diffodesic.solver import Relax
 from diffodesic.spacetime import Spacetime
 from diffodesic.surface import PeriodicSurface, alanine, read_grid
 from diffodesic.transition import TransitionPaths, constant_noise, straight_line, transition_paths

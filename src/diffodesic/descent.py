@@ -115,15 +115,7 @@ def guarded_steps(metric: Metric, x: Tensor) -> tuple[Tensor, Tensor]:
         return steps.unflatten(0, x.shape[:-2]), wrong.unflatten(0, x.shape[:-2])
 
 
-def path_laplacian_inverse(metric: Metric, x: Tensor, steps: Tensor) -> Curvature:
-    return metric.curvature(x, steps)
-
-
-def precondition(h0: Curvature, blocks: tuple[int, ...], g: Tensor) -> Tensor:
-    return h0.solve(g)
-
-
-def relative_norm(h0: Curvature, metric: Metric, grad: Tensor, value: Tensor) -> Tensor:
+def relative_norm(h0: Curvature, grad: Tensor, value: Tensor) -> Tensor:
     """Preconditioned gradient norm relative to the length, ``sqrt(g.H0 g / 2E)``, (B,)."""
     return (_dot(grad, h0.solve(grad)) / (2 * value.abs())).sqrt()
 
@@ -384,7 +376,7 @@ class Descent:
         if not bool(done.any()):
             return
         now = self.now
-        norm = relative_norm(now.h0, self.metric, now.grad, now.energy)
+        norm = relative_norm(now.h0, now.grad, now.energy)
         pressed = (self._free()[:, 1:-1] == 0).flatten(1).any(-1)
         for i in torch.nonzero(done).flatten().tolist():
             status = next(status for status, mask in ends.items() if bool(mask[i]))

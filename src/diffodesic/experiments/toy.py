@@ -21,7 +21,8 @@ from diffodesic.experiments import Outcome, Row
 from diffodesic.geodesic import Geodesic, geodesic
 from diffodesic.mixture import GaussianMixture
 from diffodesic.plot_canvas import canvas
-from diffodesic.solver import AdamSpline, Relax
+from diffodesic.reference import AdamSpline
+from diffodesic.solver import Relax
 from diffodesic.spacetime import Spacetime
 
 __all__ = [

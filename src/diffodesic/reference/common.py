@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.curve import Spline
-from diffodesic.descent import Status, energy, path_laplacian_inverse, relative_norm
+from diffodesic.descent import Status, energy, relative_norm
 from diffodesic.metric import Metric
 from diffodesic.solver import Solution
 
@@ -37,8 +37,8 @@ def solution(
     names: list[str],
 ) -> Solution:
     """The result; a path with negative or non-finite steps ends in their name."""
-    h0 = path_laplacian_inverse(metric, x, steps)
-    norm = relative_norm(h0, metric, grad, energy(steps))
+    h0 = metric.curvature(x, steps)
+    norm = relative_norm(h0, grad, energy(steps))
     statuses = list(ends)
     for i, row in enumerate(steps):
         if not bool(torch.isfinite(row).all()):

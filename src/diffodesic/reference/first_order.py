@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.descent import Status, energy, evaluate, path_laplacian_inverse, relative_norm
+from diffodesic.descent import Status, energy, evaluate, relative_norm
 from diffodesic.metric import Metric
 from diffodesic.reference.common import first_path, solution
 from diffodesic.solver import Progress, Solution
@@ -142,8 +142,8 @@ class _Closure:
         value = energy(steps)
         if not bool(torch.isfinite(value + grad.sum())):
             return Status.NON_FINITE
-        h0 = path_laplacian_inverse(self.metric, x, steps)
-        if float(relative_norm(h0, self.metric, grad, value)) ** 2 <= rtol:
+        h0 = self.metric.curvature(x, steps)
+        if float(relative_norm(h0, grad, value)) ** 2 <= rtol:
             return Status.CONVERGED
         stalled = bool(self.settled - value <= 1e-14 * value.abs()) and x is not self.ends
         self.settled = value

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from diffodesic import calculus
-from diffodesic.descent import Status, energy, evaluate, path_laplacian_inverse, precondition
+from diffodesic.descent import Status, energy, evaluate
 from diffodesic.metric import Metric
 from diffodesic.reference.common import dot, first_path, solution
 from diffodesic.solver import Progress, Solution
@@ -115,9 +115,9 @@ class Georce:
         self, metric: Metric, x: Tensor, steps: Tensor, grad: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The same by conjugate gradients; paths along which they fail are not positive."""
-        n, h0 = x.shape[1] - 1, path_laplacian_inverse(metric, x, steps)
+        n, h0 = x.shape[1] - 1, metric.curvature(x, steps)
         d, r = torch.zeros_like(x), grad.clone()
-        z = precondition(h0, metric.blocks, r)
+        z = h0.solve(r)
         p, rz = z, dot(r, z)
         goal, positive = self.cg_rtol**2 * rz, torch.ones_like(rz, dtype=torch.bool)
         for _ in range(200):
@@ -128,7 +128,7 @@ class Georce:
             positive = positive & ((pap > 0) | (rz <= goal))
             alpha = torch.where((rz > goal) & positive, rz / pap, 0.0)[:, None, None]
             d, r = d + alpha * p, r - alpha * ap
-            z = precondition(h0, metric.blocks, r)
+            z = h0.solve(r)
             rz, before = dot(r, z), rz
             if not bool(((rz > goal) & positive).any()):
                 break

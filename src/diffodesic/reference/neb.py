@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.descent import Status, energy, evaluate, path_laplacian_inverse, relative_norm
+from diffodesic.descent import Status, energy, evaluate, relative_norm
 from diffodesic.metric import Metric
 from diffodesic.reference.common import dot, first_path, solution
 from diffodesic.solver import Progress, Solution
@@ -87,8 +87,8 @@ class _Band:
         steps, grad, _ = evaluate(self.metric, self.x)
         force = self._force(steps, grad)
         value = energy(steps)
-        h0 = path_laplacian_inverse(self.metric, self.x, steps)
-        norm = relative_norm(h0, self.metric, force * self.scale, value)
+        h0 = self.metric.curvature(self.x, steps)
+        norm = relative_norm(h0, force * self.scale, value)
         finite = torch.isfinite(value + grad.flatten(1).sum(-1))
         lost = ~finite if self.rounds else torch.zeros_like(finite)
         self._return(lost, force)
