@@ -138,6 +138,24 @@ class Denoiser(ABC):
         packed = calculus.jvp(self._packed_moments, (z.contiguous(), sigma.contiguous()), velocity)
         return packed[1][..., :-1], packed[1][..., -1]
 
+    def moments_and_covariance(
+        self, z: Tensor, sigma: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """:meth:`moments` and :meth:`statistic_covariance`, for denoisers that share their work.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations (...).
+            a: first part of the vector, (..., D).
+            b: second part, (...).
+
+        Returns:
+            what the two return, in this order.
+
+        Cost: that of both.
+        """
+        return (*self.moments(z, sigma), *self.statistic_covariance(z, sigma, a, b))
+
     def _packed_moments(self, z: Tensor, sigma: Tensor) -> Tensor:
         m, second = self.moments(z, sigma)
         return torch.cat([m, second.unsqueeze(-1)], -1)

@@ -128,19 +128,26 @@ class TwoPoint(Estimator):
         return steps, steps < 0
 
     def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """By the formula above; one ``mu`` and one product with the covariance per node."""
+        """By the formula above; one ``mu`` with a product with the covariance per node."""
         if self.gradient == "reverse" and not (self.probes is None and self.denoiser.closed_form):
             return _reverse(self.judged_steps, x)
         with torch.no_grad():
-            eta, mu = natural(x), self.mu(x)
-            d_eta, d_mu = eta.diff(dim=-2), mu.diff(dim=-2)
-            steps = (d_eta * d_mu).sum(-1)
-            pulled = bend(d_mu) + self._covariance(x, bend(d_eta))
+            d_eta = natural(x).diff(dim=-2)
+            mu, pulled = self._mu_and_covariance(x, bend(d_eta))
+            d_mu = mu.diff(dim=-2)
+            steps, pulled = (d_eta * d_mu).sum(-1), pulled + bend(d_mu)
             # chain rule through eta: dh = k (dz + z dlam), d(-k/2) = -k/2 dlam
             z, k = x[..., :-1], x[..., -1:].exp()
             first, second = pulled[..., :-1], pulled[..., -1:]
             slope = k * (z * first).sum(-1, keepdim=True) - k / 2 * second
             return steps, torch.cat([k * first, slope], -1), steps < 0
+
+    def _mu_and_covariance(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        if self.probes is not None:
+            return self.mu(x), self._covariance(x, v)
+        z, sigma = x[..., :-1], (-x[..., -1] / 2).exp()
+        found = self.denoiser.moments_and_covariance(z, sigma, v[..., :-1], v[..., -1])
+        return pack(*found[:2]), pack(*found[2:])
 
     def _covariance(self, x: Tensor, v: Tensor) -> Tensor:
         """Posterior covariance of the statistic applied to ``v``, both (..., D+1)."""

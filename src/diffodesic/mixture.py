@@ -122,13 +122,21 @@ class GaussianMixture(Denoiser):
 
         Cost: one evaluation.
         """
+        return self.moments_and_covariance(z, sigma, a, b)[2:]
+
+    def moments_and_covariance(
+        self, z: Tensor, sigma: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Both at the price of one evaluation; see :meth:`Denoiser.moments_and_covariance`."""
         flat, level, batch = self._flatten(z, sigma)
         calculus.record(evaluations=flat.shape[0])
         a, b = a.expand(*batch, self.dim).reshape(-1, self.dim), b.expand(batch).reshape(-1, 1)
         k = level.unsqueeze(-1) ** -2
-        first, second = self._covariance(k * flat, k, a, b)
-        packed = calculus.track_vjp(torch.cat([first, second.unsqueeze(-1)], -1), flat.shape[0])
-        return packed[:, :-1].reshape(*batch, self.dim), packed[:, -1].reshape(batch)
+        found = self._both(k * flat, k, a, b)
+        packed = torch.cat([part.reshape(len(flat), -1) for part in found], -1)
+        packed = calculus.track_vjp(packed, flat.shape[0]).reshape(*batch, -1)
+        m, second, first, change = packed.split([self.dim, 1, self.dim, 1], -1)
+        return m, second[..., 0], first, change[..., 0]
 
     def log_partition(self, h: Tensor, k: Tensor) -> Tensor:
         """Log-partition ``psi = log E_q exp(h.x0 - k|x0|^2/2)``; grad in (h, -k/2) is ``mu``.
@@ -194,21 +202,20 @@ class GaussianMixture(Denoiser):
         m = torch.einsum("nk,nkd->nd", r, centres)
         return m, (r * (centres**2 + gain * v).sum(-1)).sum(-1)
 
-    def _covariance(self, h: Tensor, k: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Cov[T] (a, b) for h, a (N, D) and k, b (N, 1): within components, plus between them."""
+    def _both(self, h: Tensor, k: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        """Moments, and Cov[T] (a, b) within components plus between them; k, b (N, 1)."""
         means, v = self.means, self.variances
         r = self._log_joint(h, k).softmax(-1)
         gain = 1 / (1 + k.unsqueeze(-1) * v)
+        c = gain * v
         if v.shape[-1] == 1:
-            gain, v = gain[..., 0], v[:, 0]
-            c = gain * v
+            gain, c, v = gain[..., 0], c[..., 0], v[:, 0]
             along = gain * (a @ means.T) + c * (a * h).sum(-1, keepdim=True)  # a.m_j
             square = gain**2 * (means.square().sum(-1) + 2 * v * (h @ means.T))
             square = square + c**2 * h.square().sum(-1, keepdim=True)  # |m_j|^2
             total, spread = square + self.dim * c, self.dim * c**2
             within = 2 * c * along + b * (4 * c * square + 2 * spread)
         else:
-            c = gain * v
             centres = gain * (means + v * h.unsqueeze(1))
             along = (centres * a.unsqueeze(1)).sum(-1)
             total, spread = (centres**2 + c).sum(-1), (c**2).sum(-1)
@@ -216,11 +223,13 @@ class GaussianMixture(Denoiser):
             within = within + b * (4 * (c * centres**2).sum(-1) + 2 * spread)
         value = along + b * total  # E_j[a.x0 + b|x0|^2]
         between = value - (r * value).sum(-1, keepdim=True)
-        second = (r * (within + between * total)).sum(-1)
+        second, change = (r * total).sum(-1), (r * (within + between * total)).sum(-1)
         if v.ndim == 1:
+            own = (r * c).sum(-1, keepdim=True)
+            m = (r * gain) @ means + own * h
             q = r * (2 * b * c + between)
             first = (q * gain) @ means + (q * c).sum(-1, keepdim=True) * h
-            return first + (r * c).sum(-1, keepdim=True) * a, second
+            return m, second, first + own * a, change
         pulled = 2 * b.unsqueeze(-1) * c * centres + c * a.unsqueeze(1)
-        first = pulled + between.unsqueeze(-1) * centres
-        return torch.einsum("nk,nkd->nd", r, first), second
+        first = torch.einsum("nk,nkd->nd", r, pulled + between.unsqueeze(-1) * centres)
+        return torch.einsum("nk,nkd->nd", r, centres), second, first, change

@@ -170,7 +170,7 @@ class Spacetime(NoisyPoints):
         Returns:
             squared lengths (..., n), gradient (..., n+1, D + 1), and a boolean (..., n).
 
-        Cost per node: in closed form two evaluations; in reverse mode the forward pass of the
+        Cost per node: in closed form one evaluation; in reverse mode the forward pass of the
         steps and a backward pass through it; forward, 24 + 10 P more evaluations for ``closure``
         and 5 + 6 P for ``hutchinson``.
         """
