@@ -17,6 +17,7 @@ from diffodesic.constraint import (
     verify,
 )
 from diffodesic.denoiser import Denoiser
+from diffodesic.descent import Status
 from diffodesic.geodesic import geodesic
 from diffodesic.lagrangian import Constraint
 from diffodesic.metric import Euclidean
@@ -168,6 +169,15 @@ def test_too_few_rounds_are_found_out(space):
     path = constrained_geodesic(space, a, b, [MinLogSNR(3.0)], nodes=12, rounds=1)
     assert path.verdict is Verdict.BROKEN
     assert float(path.margins) < 0
+    # the inner solve converged, the constrained one did not
+    assert path.geodesic.status is Status.ITERATION_LIMIT
+
+
+def test_a_constraint_that_is_no_number_is_not_kept(space):
+    a, b = ends(space, 4.0)
+    path = geodesic(space, a, b, nodes=12)
+    found = verify(path, [lambda x: (x[..., 0] - 1e3).sqrt()])
+    assert found.verdict is Verdict.END_BREAKS
 
 
 def test_bad_constraints_are_refused(space):

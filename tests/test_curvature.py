@@ -101,3 +101,21 @@ def test_any_truncation_descends(draw: Draw):
         along = (curvature.solve(g) * g).flatten(1).sum(-1)
         assert bool((along > before).all())  # conjugate gradients come closer with every step
         before = along
+
+
+@pytest.mark.parametrize("kind", ["tridiagonal", "graph"])
+def test_a_path_that_is_not_finite_harms_no_other(kind: str, draw: Draw):
+    g = draw(B, N + 1, D)
+    if kind == "graph":
+        scores = draw(B, N + 1, 1, D)
+        spoiled = scores.clone()
+        spoiled[1, 2] = torch.nan
+        whole: Curvature = Graph.of(scores, 2.0)
+        partly: Curvature = Graph.of(spoiled, 2.0)
+    else:
+        metric = _spd(draw, B, N)
+        spoiled = metric.clone()
+        spoiled[1, 2] = torch.nan
+        whole, partly = Tridiagonal.of(metric), Tridiagonal.of(spoiled)
+    keep = torch.tensor([0, 2])
+    torch.testing.assert_close(partly.solve(g)[keep], whole.solve(g)[keep])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conftest import same
-from diffodesic import GaussianMixture, Hyperbolic, Spacetime
+from diffodesic import GaussianMixture, Hyperbolic, Relax, Spacetime, geodesic
 from diffodesic.potential import DoubleWell, MuellerBrown, Potential, Ring, from_callable
 from diffodesic.quadrature import GridDenoiser
 from diffodesic.surface import alanine
@@ -173,3 +173,12 @@ def test_errors_say_what_to_change():
     )
     with pytest.raises(ValueError, match="must be finite"):
         GridDenoiser(wall)
+
+
+def test_points_of_single_precision():
+    space = Spacetime(GridDenoiser(harmonic(2)))
+    a, b = space.point(torch.tensor([[0.3, 0.1], [-0.4, 0.2]]), 2.0)
+    path = geodesic(space, a, b, nodes=12, solver=Relax(rtol=1e-3))
+    assert path.nodes.dtype == torch.float32
+    exact = geodesic(space, a.double(), b.double(), nodes=12)
+    assert float(path.length) == pytest.approx(float(exact.length), rel=1e-3)

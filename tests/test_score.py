@@ -124,3 +124,32 @@ def test_the_score_jacobian_by_truncated_conjugate_gradients():
     quick = geodesic(metric, *_ends(law), nodes=32, solver=Relax(newton=True))
     assert quick.status is Status.CONVERGED
     assert float(quick.length) == pytest.approx(float(slow.length), rel=1e-4)
+
+
+class _Refusing(ScoreMetric):
+    """A score metric whose denoiser refuses one path of a batch."""
+
+    def scores(self, x: Tensor) -> Tensor:
+        if bool((x[..., 1] > 5).any()):
+            raise FloatingPointError("the network's output is not finite")
+        return super().scores(x)
+
+
+def test_a_refused_pair_costs_its_neighbour_nothing():
+    law = _bow()
+    metric = _Refusing(law, log_snr=3.0, weight=1.0)
+    a, b = _ends(law)
+    high = torch.tensor([0.0, 9.0], dtype=torch.float64)
+    both = geodesic(metric, torch.stack([a, high]), torch.stack([b, high + 1]), nodes=32)
+    alone = geodesic(metric, a, b, nodes=32)
+    assert both.statuses[1] is Status.NON_FINITE
+    assert both.statuses[0] is alone.status
+    torch.testing.assert_close(both.nodes[0], alone.nodes, rtol=1e-9, atol=1e-9)
+
+
+def test_a_heavy_weight_in_single_precision_ends_in_a_status(draw: Draw):
+    law = GaussianMixture(draw(4, 8).float(), std=0.5)
+    metric = ScoreMetric(law, log_snr=2.0, weight=1e4)
+    path = geodesic(metric, law.means[0], law.means[1], nodes=32, solver=Relax(iterations=20))
+    assert bool(torch.isfinite(path.nodes).all())
+    assert path.nodes.dtype == torch.float32

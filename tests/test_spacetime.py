@@ -381,3 +381,32 @@ def test_points_are_packed_and_unpacked(draw: Draw):
     assert x.shape == (2, 5, 4)
     torch.testing.assert_close(space.split(x)[0], z)
     torch.testing.assert_close(space.split(x)[1], lam.expand(2, 5))
+
+
+def test_the_lower_bound_is_one_at_any_scale(draw: Draw):
+    mix = GaussianMixture(draw(5, 8), std=0.5)
+    space = Spacetime(mix)
+    a = space.point(draw(20, 8), 3.0)
+    for scale in (1e-9, 1e-6, 1e-3, 1e-1):
+        b = a + scale * torch.nn.functional.pad(draw(20, 8), (0, 1))
+        chord = space.steps(torch.stack([a, b], 1))[:, 0].clamp(min=0).sqrt()
+        assert bool((space.lower_bound(a, b) <= chord + 1e-12).all())
+    # and says something where it can
+    near = a + 1e-2 * torch.nn.functional.pad(draw(20, 8), (0, 1))
+    assert bool((space.lower_bound(a, near) > 0).all())
+
+
+def test_distances_of_close_points_keep_their_digits():
+    closed = Hyperbolic(3)
+    a = torch.tensor([0.2, 0.1, -0.3, 0.5], dtype=torch.float64)
+    u = torch.tensor([1.0, -2.0, 0.5, 0.7], dtype=torch.float64)
+    for scale in (1e-3, 1e-6, 1e-9):
+        expected = scale * float(closed.norm(a, u))
+        found = float(closed.distance(a - scale / 2 * u, a + scale / 2 * u))
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_path_estimator_has_no_forward_gradient():
+    mix = GaussianMixture(torch.zeros(2, 1, dtype=torch.float64) + torch.tensor([[0.0], [1.0]]))
+    with pytest.raises(ValueError, match="reverse-mode gradients only"):
+        Spacetime(mix, estimator="path", gradient="forward")

@@ -104,6 +104,32 @@ def test_stored_blocks_resume_and_refuse_other_settings(tmp_path):
         well_paths(block=10, store=tmp_path, seed=4)
 
 
+def test_a_store_serves_any_number_of_paths(tmp_path):
+    for paths in (40, 55, 12):
+        found = well_paths(paths=paths, block=10, store=tmp_path)
+        assert len(found) == paths
+        assert torch.equal(found.frames, well_paths(paths=paths, block=10).frames)
+        assert found.evaluations == well_paths(paths=paths, block=10).evaluations
+
+
+def test_a_store_knows_a_potential_by_what_it_is(tmp_path):
+    shallow, deep = DoubleWell(barrier=5.0), DoubleWell(barrier=8.0)
+    for potential in (shallow, deep, shallow):
+        folder = tmp_path / str(potential.barrier)
+        transition_paths(potential, LINE, paths=4, langevin_steps=2, step=1e-3, store=folder)
+    with pytest.raises(ValueError, match="other settings"):
+        transition_paths(deep, LINE, paths=4, langevin_steps=2, step=1e-3, store=folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"frames": 1}, "at least 2"), ({"frames": 0}, "at least 2"), ({"step": 0.0}, "positive")],
+)
+def test_frames_and_steps_that_say_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        well_paths(**options)
+
+
 def test_an_interrupted_run_keeps_its_finished_blocks(tmp_path):
     def stop(text: str) -> None:
         if text.startswith("paths 21"):

@@ -241,12 +241,13 @@ def verify(
     margins = torch.stack([value.amin(-1) for value in values], -1)
     spans = torch.stack([value.amax(-1) - value.amin(-1) for value in values], -1)
     rounding = 1e-9 * (spans + margins.abs())
-    at_end = torch.stack([value.amin(-1) for value in ends], -1) < -rounding
+    # NaN keeps nothing
+    at_end = ~(torch.stack([value.amin(-1) for value in ends], -1) >= -rounding)
     verdicts = tuple(
         _judge(*found)
         for found in zip(
             at_end.any(-1).tolist(),
-            (margins < -rounding).any(-1).tolist(),
+            (~(margins >= -rounding)).any(-1).tolist(),
             (margins < 0.05 * spans).any(-1).tolist(),
             strict=True,
         )

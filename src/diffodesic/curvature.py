@@ -19,7 +19,7 @@ All are batched over paths and know their place in the batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -48,6 +48,12 @@ class Curvature(ABC):
         }
         return replace(self, **mixed)
 
+    def cat(self, parts: Sequence[Curvature]) -> Curvature:
+        """Curvatures of the same kind as one batch."""
+        names = self._tensors()
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return replace(self, **joined)
+
     def _tensors(self) -> dict[str, Tensor]:
         found = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: part for name, part in found.items() if isinstance(part, Tensor)}
@@ -72,6 +78,13 @@ def bend(delta: Tensor) -> Tensor:
     """
     pad = torch.nn.functional.pad
     return pad(delta, (0, 0, 1, 0)) - pad(delta, (0, 0, 0, 1))
+
+
+def _finite(metric: Tensor) -> Tensor:
+    """The identity in place of the tensors (B, n, d, d) of a path that is not finite."""
+    good = torch.isfinite(metric).flatten(1).all(-1)[:, None, None, None]
+    one = torch.eye(metric.shape[-1], dtype=metric.dtype, device=metric.device)
+    return torch.where(good, metric, one)
 
 
 def laplacian(weights: Tensor) -> Tensor:
@@ -135,7 +148,9 @@ class Tridiagonal(Curvature):
     def of(cls, metric: Tensor) -> Tridiagonal:
         """From metric tensors (B, n, d, d), symmetric and positive."""
         n, dim = metric.shape[1], metric.shape[-1]
-        # a thousandth of a rounding unit's square root keeps nearly degenerate tensors positive
+        kind = metric.dtype
+        metric = _finite(metric.double())
+        # keeps nearly degenerate tensors positive through the rounding of float64
         trace = metric.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
         metric = metric + 1e-11 * trace * torch.eye(dim, dtype=metric.dtype, device=metric.device)
         diagonal = n * (metric[:, :-1] + metric[:, 1:])
@@ -146,7 +161,8 @@ class Tridiagonal(Curvature):
             links.append(link)
             pivots.append(torch.linalg.cholesky(diagonal[:, i] - link.mT @ link))
         none = metric.new_zeros(len(metric), 0, dim, dim)
-        return cls(torch.stack(pivots, 1), torch.stack(links, 1) if links else none)
+        joined = torch.stack(links, 1) if links else none
+        return cls(torch.stack(pivots, 1).to(kind), joined.to(kind))
 
     def solve(self, g: Tensor) -> Tensor:
         """Forward and backward substitution along the path."""
@@ -180,26 +196,31 @@ class Graph(Curvature):
     def of(cls, scores: Tensor, weight: float) -> Graph:
         """From scores (B, n+1, K, d) and the weight w > 0 of each."""
         batch, n, rank = scores.shape[0], scores.shape[1] - 1, scores.shape[2]
+        kind, scores = scores, scores.double()  # the kernel's condition is that of w |s|^2
+        finite = torch.isfinite(scores).flatten(1).all(-1)
+        scores = torch.where(finite[:, None, None, None], scores, 0.0)
         matrix = laplacian(torch.ones(n, dtype=torch.float64, device=scores.device))
-        inverse = torch.linalg.inv(matrix).to(scores)
+        inverse = torch.linalg.inv(matrix)
         flat = scores[:, 1:-1].flatten(1, 2)
         gram = (flat @ flat.mT).unflatten(2, (n - 1, rank)).unflatten(1, (n - 1, rank))
         weighted = gram * inverse[:, None, :, None]
         full = torch.nn.functional.pad(weighted, (0, 0, 1, 1, 0, 0, 1, 1))
         kernel = full.diff(dim=1).diff(dim=3).reshape(batch, n * rank, n * rank)
         one = torch.eye(n * rank, dtype=kernel.dtype, device=kernel.device)
-        factor = torch.linalg.cholesky(kernel + one / weight)
-        return cls(scores, factor, inverse.expand(batch, -1, -1))
+        floor = 1e-13 * kernel.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
+        factor = torch.linalg.cholesky(kernel + one * (1 / weight + floor))
+        return cls(kind, factor, inverse.expand(batch, -1, -1))
 
     def solve(self, g: Tensor) -> Tensor:
         """Woodbury's identity."""
-        n = g.shape[1] - 1
+        n, kind = g.shape[1] - 1, g
+        g, scores = g.double(), self.scores.double()
         plain = _outer(self.inverse @ _inner(g))
-        change = torch.einsum("bikd,bid->bik", self.scores, plain).diff(dim=1)
+        change = torch.einsum("bikd,bid->bik", scores, plain).diff(dim=1)
         held = torch.cholesky_solve(change.flatten(1).unsqueeze(-1), self.kernel)
         held = held.reshape(change.shape)
-        back = torch.einsum("bik,bikd->bid", bend(held), self.scores)
-        return (plain - _outer(self.inverse @ _inner(back))) / n
+        back = torch.einsum("bik,bikd->bid", bend(held), scores)
+        return ((plain - _outer(self.inverse @ _inner(back))) / n).to(kind)
 
 
 @dataclass(frozen=True)
@@ -224,6 +245,13 @@ class Operator(Curvature):
         """The paths ``keep`` of the batch."""
         scale = replace(self.scale, inverse=self.scale.inverse[keep])
         return replace(self, middle=self.middle[keep], scale=scale)
+
+    def cat(self, parts: Sequence[Curvature]) -> Operator:
+        """Curvatures of this kind as one batch."""
+        own = [part for part in parts if isinstance(part, Operator)]
+        scale = self.scale.cat([part.scale for part in own])
+        assert isinstance(scale, Scalar)
+        return replace(self, middle=torch.cat([part.middle for part in own]), scale=scale)
 
     def where(self, mask: Tensor, other: Curvature) -> Operator:
         """``self`` for the paths of ``mask``, else ``other``."""

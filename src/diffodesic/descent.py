@@ -80,8 +80,8 @@ def _evaluate(
     metric: Metric, x: Tensor, *, newton: bool
 ) -> tuple[Tensor, Tensor, Tensor, Curvature | None]:
     """The same, and the curvature at ``x`` if ``newton``."""
-    # A denoiser that refuses to go on (FloatingPointError) costs only the paths that it refuses:
-    # their steps are NaN, and the batch has no new curvature.
+    # a denoiser that refuses to go on (FloatingPointError) costs only the paths that it refuses:
+    # their steps are NaN, and a neighbour lends them a curvature that they never use
     curvature = None
     try:
         if newton:
@@ -90,9 +90,12 @@ def _evaluate(
             steps, grad, wrong = metric.steps_and_grad(x)
     except FloatingPointError:
         if len(x) > 1:
-            single = [_evaluate(metric, path[None], newton=False) for path in x]
+            single = [_evaluate(metric, path[None], newton=newton) for path in x]
             steps, grad, wrong = (torch.cat(part) for part in list(zip(*single, strict=True))[:3])
-            return steps, grad, wrong, None
+            healthy = next((one[3] for one in single if one[3] is not None), None)
+            if healthy is not None:
+                curvature = healthy.cat([one[3] or healthy for one in single])
+            return steps, grad, wrong, curvature
         steps = x.new_full((1, x.shape[1] - 1), torch.nan)
         grad, wrong = torch.zeros_like(x), torch.zeros_like(steps, dtype=torch.bool)
     calculus.record(node_gradients=x.shape[0] * x.shape[1])

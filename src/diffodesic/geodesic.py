@@ -171,12 +171,16 @@ def geodesic(
 
     Cost: one energy gradient per solver round, and ``refine * nodes`` steps for the certificate.
     """
+    if refine < 1:
+        raise ValueError(f"refine must be at least 1, got {refine}")
     if nodes is None:
         options = {"solver": solver, "refine": refine, "progress": progress}
         return _refined(metric, a, b, init, length_rtol, options)
     if nodes < 2:
         raise ValueError(f"nodes must be at least 2, got {nodes}")
-    a, b = torch.broadcast_tensors(checked(metric, a, "a"), checked(metric, b, "b"))
+    a, b = checked(metric, a, "a"), checked(metric, b, "b")
+    kind = torch.promote_types(a.dtype, b.dtype)
+    a, b = torch.broadcast_tensors(a.to(kind), b.to(kind))
     batch = a.shape[:-1]
     flat_a, flat_b = a.reshape(-1, metric.dim), b.reshape(-1, metric.dim)
     if init is not None:
@@ -222,15 +226,18 @@ def _refined(
     with calculus.counting() as cost:
         path = geodesic(metric, a, b, nodes=16, init=init, **options)
         settled = torch.zeros_like(path.length, dtype=torch.bool)
+        start, iterations = path.start, path.iterations
         while not bool(settled.all()) and path.nodes.shape[-2] - 1 < MOST_NODES:
             before, nodes = path.length, 2 * (path.nodes.shape[-2] - 1)
             path = geodesic(metric, a, b, nodes=nodes, init=path.nodes, **options)
-            settled = (path.length - before).abs() <= rtol * path.length
+            iterations = iterations + path.iterations
+            # a length that is no number never settles, and holds nobody up
+            settled = ~((path.length - before).abs() > rtol * path.length)
     statuses = tuple(
         status if done or status is not Status.CONVERGED else Status.TOO_COARSE
         for status, done in zip(path.statuses, settled.flatten().tolist(), strict=True)
     )
-    return replace(path, cost=cost, statuses=statuses)
+    return replace(path, cost=cost, statuses=statuses, start=start, iterations=iterations)
 
 
 def checked(metric: Metric, x: Tensor, name: str) -> Tensor:

@@ -111,7 +111,11 @@ class Hyperbolic(NoisyPoints):
         z, lam = self.split(x)
         k = lam.exp()
         s2 = 1 / (1 / self.variance + k)
-        return s2[..., None] * (k[..., None] * z + self.mean / self.variance), s2.sqrt()
+        return s2[..., None] * (k[..., None] * z + self._centre(x) / self.variance), s2.sqrt()
+
+    def _centre(self, x: Tensor) -> Tensor:
+        """Mean of the data as points ``x`` are held: their dtype and device."""
+        return torch.as_tensor(self.mean, dtype=x.dtype, device=x.device)
 
     def chart(self, x: Tensor) -> Tensor:
         """Posterior mean and logarithm of the posterior precision, (..., D + 1)."""
@@ -123,7 +127,7 @@ class Hyperbolic(NoisyPoints):
         mean, precision = y[..., :-1], y[..., -1:].exp()
         own = 1 / self.variance
         k = (precision - own).clamp(min=1e-9 * own)
-        return torch.cat([(mean * (own + k) - self.mean * own) / k, k.log()], -1)
+        return torch.cat([(mean * (own + k) - self._centre(y) * own) / k, k.log()], -1)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """``k^2 c w_u.w_v + D/2 k^2 c^2 u_lam v_lam`` with c the posterior variance."""
@@ -157,7 +161,8 @@ class Hyperbolic(NoisyPoints):
         """
         y, s1, s2 = self._half_space(a, b)
         apart, top1, top2 = y.square().sum(-1), *(self._top(s) for s in (s1, s2))
-        inside = torch.acosh(1 + (apart + (s1 - s2) ** 2) / (2 * s1 * s2))
+        # arccosh(1 + 2 q^2) without its cancellation between close points
+        inside = 2 * torch.asinh(((apart + (s1 - s2) ** 2) / (s1 * s2)).sqrt() / 2)
         c = math.sqrt(self.variance)
         outside = (
             torch.acosh((c / s1).clamp(min=1))
@@ -195,7 +200,7 @@ class Hyperbolic(NoisyPoints):
         m = torch.lerp(ma[..., None, :], mb[..., None, :], along)
         precision = (tau.cosh() / radius[..., None]) ** 2 - 1 / self.variance
         k = precision.clamp(min=math.exp(lowest) if lowest > -math.inf else 1e-300)
-        z = m + (m - self.mean) / (self.variance * k[..., None])
+        z = m + (m - self._centre(a)) / (self.variance * k[..., None])
         inside = pack(z, k.log())[..., 1:-1, :]
         return torch.cat([a[..., None, :], inside, b[..., None, :]], -2)
 

@@ -100,7 +100,10 @@ class AugmentedLagrangian:
                 break
             for rows in _apart(a, b, left):
                 self._round(metric, a, b, rows, state, found, progress)
-            left = left[state.gap[left] > self.tolerance * scale[left] / 2]
+            left = left[~(state.gap[left] <= self.tolerance * scale[left] / 2)]
+        for row in left.tolist():  # the inner solves may have converged; their multipliers have not
+            if found.statuses[row] is Status.CONVERGED:
+                found.statuses[row] = Status.ITERATION_LIMIT
         return found
 
     def _round(

@@ -327,6 +327,11 @@ class _Shooter:
         high = energies >= self.above
         if self.length is None:
             high[0] = high[-1] = False  # inside the states
+        if not bool(high.any()):
+            raise ValueError(
+                f"no frame of a path has an energy of at least above = {self.above:g}; lower it "
+                "to the energy of a point that paths through via must cross"
+            )
         return high.nonzero()[:, 0]
 
     def _random(self, count: int, steps: int) -> Tensor:

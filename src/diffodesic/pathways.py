@@ -166,7 +166,7 @@ def pathways(
         denoiser(z, torch.exp(-lam / 2)),
         drawn.hits(),
         channels(drawn),
-        notices=notices,
+        notices=(*notices, *_far_above(drawn, lowest)),
     )
     began.append(time.perf_counter())
     names = ("pass", "geodesic", "paths", "statistics")
@@ -174,6 +174,18 @@ def pathways(
         {name: q - p for name, p, q in zip(names, began[:-1], began[1:], strict=True)}
     )
     return found
+
+
+def _far_above(drawn: TransitionPaths, lowest: Pass) -> tuple[str, ...]:
+    """A notice where the paths do not use the pass."""
+    gap = (drawn.mean_max_energy - lowest.energy) / drawn.potential.kT
+    if not gap > 2:
+        return ()
+    return (
+        f"the paths cross {gap:.1f} kT above the lowest pass on average: they are annealed along "
+        "the geodesic, which need not lead over it; saddles below a peak are where it descends "
+        "to, not where it crossed",
+    )
 
 
 def structures(
@@ -249,6 +261,10 @@ def checked_states(
         )
         if descend and u - v > 1e-3 * potential.kT:
             notices.append(f"the {name} state was {change}, which is used instead")
+        elif not descend and 0.1 * potential.kT < u - v <= potential.kT:
+            notices.append(
+                f"the {name} state is not quite a minimum: {change}; --relax starts there"
+            )
         elif not descend and u - v > potential.kT:
             raise ValueError(
                 f"the {name} state is no minimum: {change}; give that one, or relax the states "

@@ -94,6 +94,15 @@ class Relax:
     starts: int = 1
     newton: bool | None = None
 
+    def __post_init__(self) -> None:
+        if not (self.rtol > 0 and self.coarse_rtol > 0 and self.refine > 1):
+            raise ValueError(
+                f"rtol and coarse_rtol must be positive and refine above 1, got {self.rtol:g}, "
+                f"{self.coarse_rtol:g} and {self.refine:g}"
+            )
+        if min(self.starts, self.iterations, self.memory + 1, self.coarsest or 2) < 1:
+            raise ValueError("starts, iterations and coarsest must be at least 1, memory 0 or more")
+
     def levels(self, nodes: int, coarsest: int) -> list[int]:
         """Numbers of segments from ``coarsest`` to ``nodes``, growing evenly."""
         count = max(0, round(math.log(nodes / coarsest, self.refine)))

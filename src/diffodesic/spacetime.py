@@ -71,6 +71,7 @@ class Spacetime(NoisyPoints):
         self.gradient, self.probes = gradient, _probes(probes, self.data_dim, seed)
         if isinstance(estimator, Estimator):
             self.estimator, self._estimate = estimator.name, estimator
+            self.gradient = estimator.gradient
         else:
             self.estimator = estimator or ("exact" if denoiser.closed_form else "closure")
             self._estimate = self._build(seed)
@@ -94,6 +95,8 @@ class Spacetime(NoisyPoints):
         ):
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
+        if self.estimator == "path" and self.gradient == "forward":
+            raise ValueError('the path estimator has reverse-mode gradients only; use "closure"')
         if self.estimator == "path":
             return Mismatch(self.denoiser, seed=seed)
         if self.estimator == "closure":
@@ -207,6 +210,8 @@ class Spacetime(NoisyPoints):
         Returns:
             the curve.
         """
+        if not self.bent_segments:
+            return super().curve(nodes)
         return Charted(nodes, self.gaussian.chart, self.gaussian.unchart)
 
     def lower_bound(self, a: Tensor, b: Tensor) -> Tensor:
@@ -227,8 +232,11 @@ class Spacetime(NoisyPoints):
         first, last = natural(a), natural(b)
         ends, middle = torch.stack([first, last]), (first + last) / 2
         psi = self.denoiser.log_partition
-        gap = psi(ends[..., :-1], -2 * ends[..., -1]).mean(0)
-        gap = (gap - psi(middle[..., :-1], -2 * middle[..., -1])).clamp(min=0)  # -log BC
+        outer = psi(ends[..., :-1], -2 * ends[..., -1])
+        inner = psi(middle[..., :-1], -2 * middle[..., -1])
+        # -log BC, less what the difference of large numbers loses
+        lost = 64 * torch.finfo(a.dtype).eps * (outer.abs().sum(0) + inner.abs())
+        gap = (outer.mean(0) - inner - lost).clamp(min=0)
         return 2 * torch.atan2((-torch.expm1(-2 * gap)).sqrt(), (-gap).exp())
 
     def segments(self, nodes: Tensor) -> Polyline:

@@ -202,8 +202,12 @@ def transition_paths(
         )
     states = nodes[[0, -1], :-1]
     _warn_of_slopes(potential, states)
-    step = step or suggested_step(potential, states, float(nodes[:, -1].max()))
-    kept = torch.linspace(0, len(nodes) - 1, frames or len(nodes)).round().long().unique()
+    if step is None:
+        step = suggested_step(potential, states, float(nodes[:, -1].max()))
+    frames = len(nodes) if frames is None else frames
+    if frames < 2:
+        raise ValueError(f"frames must be at least 2, the two ends; got {frames}")
+    kept = torch.linspace(0, len(nodes) - 1, frames).round().long().unique()
     settings: dict[str, object] = {
         "potential": potential.name,
         "kT": potential.kT,
@@ -214,14 +218,16 @@ def transition_paths(
         "seed": seed,
         "correct": correct,
         "nodes": len(nodes),
+        "geodesic": path.status.name if isinstance(path, Geodesic) else "given nodes",
         "block": block,
     }
-    shelf = _Shelf(store, settings, nodes, kept)
+    shelf = _Shelf(store, {**settings, "law": _fingerprint(potential, nodes)}, nodes, kept)
     drawn = []
     for first in range(0, paths, block):
+        count = min(block, paths - first)
         found = shelf.load(first // block)
-        if found is None:
-            count = min(block, paths - first)
+        # a block of another size, the last of a run for fewer or more paths, is drawn again
+        if found is None or len(found["max_energy"]) != count:
             generator = torch.Generator().manual_seed(_mixed(seed, first // block))
             title = f"paths {first + 1} to {first + count} of {paths}"
 
@@ -341,6 +347,17 @@ def _mixed(seed: int, block: int) -> int:
     """A seed for a block: far from those of its neighbours, and of neighbouring seeds."""
     digest = hashlib.sha256(f"{seed}/{block}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
+
+
+def _fingerprint(potential: Potential, nodes: Tensor) -> str:
+    """What a potential is, whatever its name: its energies at points of its box and on the path."""
+    generator = torch.Generator().manual_seed(0)
+    low, high = torch.tensor(potential.box, dtype=torch.float64).T
+    spread = torch.rand(16, potential.dim, generator=generator, dtype=torch.float64)
+    energies = potential(
+        torch.cat([low + (high - low) * spread, nodes[:: max(1, len(nodes) // 8), :-1]])
+    )
+    return hashlib.sha256(json.dumps([f"{u:.9g}" for u in energies.tolist()]).encode()).hexdigest()
 
 
 class _Shelf:

@@ -58,4 +58,5 @@ def run(options: argparse.Namespace) -> None:
                 progress=show,
                 **inputs,
             )
-        print(f"{name}\n{table(outcome)}\nwrote {folder}")
+        mode = " (quick settings: not the numbers)" if options.quick else ""
+        print(f"{name}{mode}\n{table(outcome)}\nwrote {folder}")

@@ -196,7 +196,8 @@ def reproduce(
     }
     content = json.dumps(record, indent=1, allow_nan=False) + "\n"
     write_atomically(outdir / "result.json", content.encode())
-    page = f"# {name}\n\n{experiment.about}.\n\n{table(outcome)}"
+    mode = " (quick settings: not the numbers)" if quick else ""
+    page = f"# {name}{mode}\n\n{experiment.about}.\n\n{table(outcome)}"
     write_atomically(outdir / "table.md", page.encode())
     if outcome.figure is not None:
         outcome.figure(outdir / "figure.png")
