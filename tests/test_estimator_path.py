@@ -49,11 +49,11 @@ def test_memory_of_a_gradient_does_not_grow_with_the_levels():
     law, x = _problem()
 
     def saved(levels: int) -> int:
-        kept: set[int] = set()
+        kept: dict[int, Tensor] = {}  # holds them, or their addresses would be used again
 
         def keep(t: Tensor) -> Tensor:
             if t.ndim > 1 and t.shape[-1] == len(law.means):  # responsibilities: inside the law
-                kept.add(t.data_ptr())
+                kept[t.data_ptr()] = t
             return t
 
         path = Mismatch(law, samples=2, levels=levels)

@@ -84,7 +84,7 @@ def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         "error": 0.25,
     }
     page = (folder / "table.md").read_text()
-    assert page.startswith("# given\n")
+    assert page.startswith("# given (quick settings: not the numbers)\n")
     assert table(outcome) in page
     assert "| length | 1.4       |          | 1.5 +- 0.25 |" in page
     assert page.endswith("A note.\n")

@@ -301,3 +301,9 @@ def test_the_certificate_holds_the_distance_between_bounds():
     assert {"lower", "upper"} < set(found.as_dict())
     flat = geodesic(Euclidean(2), a, b, nodes=4).certificate
     assert not {"lower", "upper"} & set(flat.as_dict())
+
+
+def test_a_geodesic_prints_as_one_line():
+    problem = toy()
+    path = geodesic(problem.space, problem.a, problem.b, nodes=8)
+    assert repr(path) == f"Geodesic(Spacetime, 8 segments, {float(path.length):.6g}, CONVERGED)"

@@ -65,7 +65,7 @@ class Certificate:
         return {name: value.tolist() for name, value in found.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Geodesic:
     """A solved path; call it with ``s`` in [0, 1] for points at constant speed.
 
@@ -98,6 +98,15 @@ class Geodesic:
     def velocity(self, s: Tensor | float) -> Tensor:
         """Derivative of the path by ``s``; shapes as for a call."""
         return self._either(lambda curve: curve.velocity(s))
+
+    def __repr__(self) -> str:
+        """One line: the metric, the shape, the length and how it ended."""
+        length = self.length.flatten()
+        text = f"{float(length[0]):.6g}" if len(length) == 1 else f"{len(length)} lengths"
+        return (
+            f"Geodesic({type(self.metric).__name__}, {self.nodes.shape[-2] - 1} segments, {text}, "
+            f"{self.status.name})"
+        )
 
     def _either(self, ask: Callable[[Polyline], Tensor]) -> Tensor:
         smooth = ask(self.metric.curve(self.nodes))

@@ -67,7 +67,7 @@ class Row:
     curve_speed: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Interpolation:
     """What :func:`interpolate` returns.
 
@@ -88,6 +88,14 @@ class Interpolation:
     seconds: float
     settings: dict[str, object]
     notices: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """One line: what it is of, how long, and how it ended."""
+        lengths = ", ".join(f"{name} {row.length:.4g}" for name, row in self.rows.items())
+        return (
+            f"Interpolation({self.settings['model']}, {self.settings['metric']}, "
+            f"{len(self.frames)} frames, {self.geodesic.status.name}, lengths: {lengths})"
+        )
 
     @property
     def frames(self) -> Tensor:

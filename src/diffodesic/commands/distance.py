@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
     one = command(commands, "distance", run_one, "the Diffusion Edit Distance of two pictures", ONE)
     one.add_argument("images", nargs=2, metavar="IMAGE", help="two pictures")
     _common(one)
+    one.add_argument("--iterations", type=int, help="limit of the search on each level; default 12")
     one.add_argument("--outdir", help="folder for edit.png and edit.json; default none")
     many = command(commands, "distances", run_many, "the distances of all pairs of a folder", MANY)
     many.add_argument("folder", metavar="DIR", type=Path, help="a folder of pictures")
@@ -77,9 +78,11 @@ def _read(model: Model, paths: list[Path], options: argparse.Namespace) -> list[
 def run_one(options: argparse.Namespace) -> None:
     """Solve one pair, print it, and write it if asked to."""
     import json
+    from dataclasses import replace
 
     from diffodesic.edit import edit
     from diffodesic.files import write_atomically
+    from diffodesic.interpolate import NETWORK_SOLVER
     from diffodesic.model import load
     from diffodesic.output import check_outdir
     from diffodesic.plot_edit import draw_edit
@@ -94,6 +97,7 @@ def run_one(options: argparse.Namespace) -> None:
             second,
             log_snr=options.log_snr,
             nodes=options.nodes,
+            solver=options.iterations and replace(NETWORK_SOLVER, iterations=options.iterations),
             flow_steps=options.flow_steps,
             seed=options.seed,
             progress=say,
