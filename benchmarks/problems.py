@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from diffodesic import AdamSpline, GaussianMixture, Metric, ScoreMetric, Spacetime
+from diffodesic.experiments.toy import from_native, to_native, toy_mixture
 from diffodesic.reference import AdamNodes
 from diffodesic.solver import Solver
 
@@ -79,24 +80,6 @@ class Problem:
     history: bool = True
     exact: bool = True
     refine: int = 8
-
-
-def to_native(x: Tensor) -> Tensor:
-    """From the core's (z, log SNR) to (x_t, t) of the variance-preserving toy, (..., D + 1)."""
-    lam = x[..., -1:]
-    return torch.cat([torch.sigmoid(lam).sqrt() * x[..., :-1], (10 - lam) / 20], -1)
-
-
-def from_native(y: Tensor) -> Tensor:
-    """From (x_t, t) of the variance-preserving toy to the core's (z, log SNR), (..., D + 1)."""
-    lam = 10 - 20 * y[..., -1:]
-    return torch.cat([y[..., :-1] / torch.sigmoid(lam).sqrt(), lam], -1)
-
-
-def toy_mixture() -> GaussianMixture:
-    """The data law of Figure 1: three Gaussians on the line."""
-    means = torch.tensor([[-2.5], [0.5], [2.5]], dtype=torch.float64)
-    return GaussianMixture(means, torch.tensor([0.275, 0.45, 0.275]), std=0.75)
 
 
 def toy_point(x: float, t: float) -> Tensor:

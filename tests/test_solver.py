@@ -333,3 +333,32 @@ def test_settings_are_the_published_ones():
     assert (toy_settings.edges, toy_settings.schedule) == (1, ((128, 1000),))
     assert (images.edges, images.schedule) == (7, ((16, 350), (64, 250)))
     assert sum(math.prod(phase) for phase in images.schedule) == 21_600
+
+
+def test_several_starts_keep_the_best():
+    problem = toy()
+    one, many = (
+        geodesic(problem.space, problem.a, problem.b, nodes=24, solver=Relax(starts=count))
+        for count in (1, 4)
+    )
+    # a batch of pairs chooses for each
+    both = geodesic(
+        problem.space,
+        torch.stack([problem.a, problem.b]),
+        torch.stack([problem.b, problem.a]),
+        nodes=24,
+        solver=Relax(starts=4),
+    )
+    assert many.status is Status.CONVERGED
+    assert float(many.energy) <= float(one.energy) * (1 + 1e-5)
+    assert many.node_gradients > one.node_gradients
+    assert many.start[0] in problem.space.starts(problem.a, problem.b, 6)
+    torch.testing.assert_close(both.energy, many.energy.expand(2), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"rtol": 0.0}, {"refine": 1.0}, {"starts": 0}, {"iterations": 0}, {"coarsest": 0}]
+)
+def test_settings_that_cannot_be(options: dict[str, float]):
+    with pytest.raises(ValueError, match="must be"):
+        Relax(**options)  # type: ignore[arg-type]

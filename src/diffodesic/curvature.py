@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Curvature", "Graph", "Operator", "Scalar", "Tridiagonal", "bend", "laplacian"]
+__all__ = ["Curvature", "Graph", "Operator", "Scalar", "Tridiagonal", "bend", "dot", "laplacian"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ def _inner(g: Tensor) -> Tensor:
 
 def _outer(inner: Tensor) -> Tensor:
     return torch.nn.functional.pad(inner, (0, 0, 1, 1))
+
+
+def dot(u: Tensor, v: Tensor) -> Tensor:
+    """Sum of products over everything but the first axis, (B, ...) -> (B,)."""
+    return (u * v).flatten(1).sum(-1)
 
 
 def bend(delta: Tensor) -> Tensor:
@@ -269,7 +274,7 @@ class Operator(Curvature):
         n, b = g.shape[1] - 1, _outer(_inner(g))
         x, r = torch.zeros_like(b), b
         y = self.scale.solve(r)
-        p, ry = y, _dot(r, y)
+        p, ry = y, dot(r, y)
         target = self.rtol**2 * ry
         for _ in range(self.iterations):
             active = ry > target
@@ -277,16 +282,12 @@ class Operator(Curvature):
                 break
             pushed = self.flat(self.middle, p.diff(dim=1))
             ap = _outer(_inner(n * bend(pushed)))
-            pap = _dot(p, ap)
+            pap = dot(p, ap)
             good = active & (pap > 0)
             step = torch.where(good, ry / torch.where(good, pap, 1.0), 0.0)[:, None, None]
             x, r = x + step * p, r - step * ap
             y = self.scale.solve(r)
-            before, ry = ry, _dot(r, y)
+            before, ry = ry, dot(r, y)
             turn = torch.where(good, ry / torch.where(before > 0, before, 1.0), 0.0)
             p = y + turn[:, None, None] * p
         return x
-
-
-def _dot(u: Tensor, v: Tensor) -> Tensor:
-    return (u * v).flatten(1).sum(-1)

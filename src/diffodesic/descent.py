@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from diffodesic import calculus
-from diffodesic.curvature import Curvature
+from diffodesic.curvature import Curvature, dot
 from diffodesic.metric import Metric
 
 __all__ = ["Descent", "Status", "energy", "evaluate", "guarded_steps", "relative_norm"]
@@ -120,11 +120,7 @@ def guarded_steps(metric: Metric, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def relative_norm(h0: Curvature, grad: Tensor, value: Tensor) -> Tensor:
     """Preconditioned gradient norm relative to the length, ``sqrt(g.H0 g / 2E)``, (B,)."""
-    return (_dot(grad, h0.solve(grad)) / (2 * value.abs())).sqrt()
-
-
-def _dot(u: Tensor, v: Tensor) -> Tensor:
-    return (u * v).flatten(1).sum(-1)
+    return (dot(grad, h0.solve(grad)) / (2 * value.abs())).sqrt()
 
 
 def _scale(c: Tensor, u: Tensor) -> Tensor:
@@ -170,8 +166,8 @@ class _History:
 
     def push(self, s: Tensor, y: Tensor, keep: Tensor) -> None:
         """Add one pair of differences; where there is no positive curvature it adds nothing."""
-        sy = _dot(s, y)
-        good = keep & (sy > 1e-12 * (_dot(s, s) * _dot(y, y)).sqrt())
+        sy = dot(s, y)
+        good = keep & (sy > 1e-12 * (dot(s, s) * dot(y, y)).sqrt())
         wide = good[:, None, None]  # a rejected trial may hold NaN, which 0 * NaN would keep
         rho = torch.where(good, 1 / torch.where(good, sy, 1.0), 0.0)
         self.pairs.append((torch.where(wide, s, 0.0), torch.where(wide, y, 0.0), rho))
@@ -187,12 +183,12 @@ class _History:
         """Two-loop recursion: approximate inverse Hessian times ``g``."""
         q, alphas = g, []
         for s, y, rho in reversed(self.pairs):
-            alpha = rho * _dot(s, q)
+            alpha = rho * dot(s, q)
             q = q - _scale(alpha, y)
             alphas.append(alpha)
         r = h0(q)
         for (s, y, rho), alpha in zip(self.pairs, reversed(alphas), strict=True):
-            r = r + _scale(alpha - rho * _dot(y, r), s)
+            r = r + _scale(alpha - rho * dot(y, r), s)
         return r
 
 
@@ -273,12 +269,12 @@ class Descent:
         s, y = trial - now.x, grad - now.grad
         # Armijo's rule on the step really taken (it may be cut by the bounds). A trial with more
         # wrong steps is no improvement: it exploits a denoiser that is no posterior mean.
-        slope = _dot(now.grad, s)
+        slope = dot(now.grad, s)
         lower = value <= now.energy + 1e-4 * slope
         if self.metric.slack:
             # the gradient is that of a slightly other energy: believe it (Hager & Zhang 2005)
             near = value <= (1 + self.metric.slack) * now.energy
-            lower |= near & (_dot(grad, s).abs() <= 0.9 * slope.abs())
+            lower |= near & (dot(grad, s).abs() <= 0.9 * slope.abs())
         lower &= torch.isfinite(value + grad.flatten(1).sum(-1))
         resolved = self.metric.resolves(trial) | ~self.metric.resolves(now.x)
         accept = lower & resolved & (wrong <= now.wrong)
@@ -316,14 +312,14 @@ class Descent:
         free = self._free()
         gradient = now.grad * free
         direction = self.history.apply(gradient, self._apply_h0) * free
-        decrease = _dot(now.grad, direction)
+        decrease = dot(now.grad, direction)
         # a direction that does not descend: forget the history, fall back to H0
         lost = fresh & ~(decrease > 0)
         if bool(lost.any()):
             self.history.forget(lost)
             plain = self._apply_h0(gradient) * free
             direction = torch.where(lost[:, None, None], plain, direction)
-            decrease = torch.where(lost, _dot(now.grad, plain), decrease)
+            decrease = torch.where(lost, dot(now.grad, plain), decrease)
         now.accept(fresh, direction=direction, decrease=decrease)
 
     def _apply_h0(self, g: Tensor) -> Tensor:
@@ -333,7 +329,7 @@ class Descent:
         """Scale H0 by the newest curvature (Nocedal & Wright, Eq. 7.20, in the H0 metric)."""
         if self.newton:
             return
-        sy, yhy = _dot(s, y), _dot(y, self.now.h0.solve(y))
+        sy, yhy = dot(s, y), dot(y, self.now.h0.solve(y))
         good = accept & (sy > 0) & (yhy > 0)
         self.now.accept(good, gamma=sy / torch.where(good, yhy, 1.0))
 

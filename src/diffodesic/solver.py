@@ -100,7 +100,8 @@ class Relax:
                 f"rtol and coarse_rtol must be positive and refine above 1, got {self.rtol:g}, "
                 f"{self.coarse_rtol:g} and {self.refine:g}"
             )
-        if min(self.starts, self.iterations, self.memory + 1, self.coarsest or 2) < 1:
+        coarsest = 1 if self.coarsest is None else self.coarsest
+        if min(self.starts, self.iterations, self.memory + 1, coarsest) < 1:
             raise ValueError("starts, iterations and coarsest must be at least 1, memory 0 or more")
 
     def levels(self, nodes: int, coarsest: int) -> list[int]:
@@ -134,7 +135,8 @@ class Relax:
 
         Cost: one energy gradient per round and active pair.
         """
-        levels = self.levels(nodes, self.coarsest or metric.coarsest)
+        coarsest = metric.coarsest if self.coarsest is None else self.coarsest
+        levels = self.levels(nodes, coarsest)
         if init is None:
             x, names = self._best_starts(metric, a, b, levels[0])
         else:  # what it knows is not thrown away on coarser levels
