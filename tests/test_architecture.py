@@ -20,6 +20,7 @@ PACKAGE = ROOT / "src" / "diffodesic"
 # A module may import from layers above its own line and, without cycles, from its own.
 LAYERS = (
     {"calculus", "schedule", "curve", "curvature", "integral", "arc", "chart", "dataset", "files"},
+    {"shelf", "thinning"},
     {"denoiser", "network", "classifier"},
     {"mixture", "metric", "flow", "parametrization", "train"},
     {"score", "counterexample"},

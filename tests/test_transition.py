@@ -121,6 +121,27 @@ def test_a_store_knows_a_potential_by_what_it_is(tmp_path):
         transition_paths(deep, LINE, paths=4, langevin_steps=2, step=1e-3, store=folder)
 
 
+def test_a_trace_is_the_whole_of_one_path():
+    found = well_paths(block=15, langevin_steps=5)
+    for index in (0, 14, 15, 39):  # the last block is a short one
+        states = found.trace(index)
+        assert states.shape == (1 + 5 * len(found.nodes), found.potential.dim)
+        assert torch.equal(states[5::5], found.frames[index])
+        assert float(found.potential(states).max()) == float(found.max_energy[index])
+    with pytest.raises(ValueError, match="no path 40"):
+        found.trace(40)
+
+
+def test_stored_frames_are_mapped_and_not_read(tmp_path):
+    found = well_paths(block=10, store=tmp_path)
+    assert (tmp_path / "frames.bin").stat().st_size == 8 * found.frames.numel()
+    assert not list(tmp_path.glob(".*"))
+    # a view of the file: what is written there is seen
+    frames = found.frames.clone()
+    (tmp_path / "frames.bin").write_bytes(bytes(8 * found.frames.numel()))
+    assert torch.equal(found.frames, torch.zeros_like(frames))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"frames": 1}, "at least 2"), ({"frames": 0}, "at least 2"), ({"step": 0.0}, "positive")],
@@ -149,7 +170,10 @@ def test_paths_arrive_and_cross_the_pass():
     assert float(found.max_energy.min()) > 9.9
     (only,) = channels(found)
     torch.testing.assert_close(only.saddle, torch.zeros(2).double(), rtol=0, atol=1e-6)
-    assert (only.share, only.index) == (1.0, 1)
+    assert only.share == 1.0
+    # the peaks are above the saddle, by no more than the spread of heights, and beside it
+    assert 0 < only.above < 3
+    assert only.away < 0.3
     assert abs(only.energy - 10) < 1e-6
 
 

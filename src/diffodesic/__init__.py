@@ -1,6 +1,7 @@
 """Geodesics, distances and paths in the geometry that a diffusion model has learned."""
 
 from diffodesic.calculus import Cost, counting
+from diffodesic.channel import Channel, channels, committor, effective_paths
 from diffodesic.consistency import PathDiagnostics, path_diagnostics
 from diffodesic.constraint import AvoidRegion, MinLogSNR, Verdict, constrained_geodesic, verify
 from diffodesic.counterexample import FisherRao, decoder_pullback
@@ -73,6 +74,7 @@ __all__ = [
     "AnisotropicGaussian",
     "AvoidRegion",
     "Certificate",
+    "Channel",
     "Conformal",
     "Cosine",
     "Cost",
@@ -115,6 +117,8 @@ __all__ = [
     "TwoPointData",
     "Verdict",
     "alanine",
+    "channels",
+    "committor",
     "constant_noise",
     "constrained_geodesic",
     "counting",
@@ -127,6 +131,7 @@ __all__ = [
     "e_geodesic",
     "edit",
     "edit_distance",
+    "effective_paths",
     "exp",
     "flipd",
     "from_callable",

@@ -49,6 +49,11 @@ class AllAtomPath:
         return torch.rad2deg(_angle(self.phi_psi - self.targets).abs())
 
     @property
+    def turns(self) -> Tensor:
+        """Largest turn of a torsion between neighbours (n-1,), in degrees."""
+        return torch.rad2deg(_angle(self.phi_psi[1:] - self.phi_psi[:-1]).abs()).amax(-1)
+
+    @property
     def steps(self) -> Tensor:
         """RMS displacement between neighbours after superposition (n-1,), in nm."""
         return _rmsd(self.structures[:-1], self.structures[1:])

@@ -29,19 +29,24 @@ __all__ = ["Channel", "channels", "committor", "effective_paths", "relax_to_sadd
 
 @dataclass(frozen=True)
 class Channel:
-    """A saddle and the share of paths that cross there.
+    """A saddle and the paths whose highest state leads to it.
+
+    A search from high up a slope ends at *some* saddle: where the highest states lie far from it
+    or far above, the paths crossed elsewhere.
 
     Attributes:
         saddle: where, (d,), wrapped into the box.
         energy: U there.
         share: of all paths.
-        index: negative eigenvalues of the Hessian there; 1 is a saddle.
+        above: median over these paths of how far the highest state lies above U there.
+        away: median of its distance.
     """
 
     saddle: Tensor
     energy: float
     share: float
-    index: int
+    above: float
+    away: float
 
 
 def relax_to_saddle(
@@ -83,7 +88,7 @@ def relax_to_saddle(
 
 
 def channels(paths: TransitionPaths, *, within: float | None = None) -> list[Channel]:
-    """The saddles that paths cross, the most used first.
+    """The saddles that the highest states of paths lead to, the most used first.
 
     Args:
         paths: sampled paths.
@@ -99,13 +104,17 @@ def channels(paths: TransitionPaths, *, within: float | None = None) -> list[Cha
     if within is None:
         within = 0.02 * min(high - low for low, high in potential.box)
     places, index = relax_to_saddle(potential, paths.peak)
-    places = potential.wrap(places[index == 1])
-    found = []
+    ended = index == 1
+    places, peaks = potential.wrap(places[ended]), paths.peak[ended]
+    heights, found = paths.max_energy[ended], []
     while len(places):
-        near = potential.difference(places, places[0]).norm(dim=-1) <= within
+        saddle, energy = places[0], float(potential(places[0]))
+        near = potential.difference(places, saddle).norm(dim=-1) <= within
+        away = potential.difference(peaks[near], saddle).norm(dim=-1)
+        above = float(heights[near].median()) - energy
         share = float(near.sum()) / len(paths)
-        found.append(Channel(places[0], float(potential(places[0])), share, 1))
-        places = places[~near]
+        found.append(Channel(saddle, energy, share, above, float(away.median())))
+        places, peaks, heights = places[~near], peaks[~near], heights[~near]
     return sorted(found, key=lambda channel: -channel.share)
 
 

@@ -92,7 +92,13 @@ def paths_dict(found: Pathways) -> dict[str, Any]:
             "grid_spacing": found.lowest.spacing.tolist(),
         },
         "channels": [
-            {"saddle": c.saddle.tolist(), "energy": c.energy, "share": c.share}
+            {
+                "saddle": c.saddle.tolist(),
+                "energy": c.energy,
+                "share": c.share,
+                "peaks_above": c.above,
+                "peaks_away": c.away,
+            }
             for c in found.channels
         ],
         "states": found.states.tolist(),
@@ -118,6 +124,7 @@ def _structures_dict(atoms: AllAtomPath) -> dict[str, Any]:
         "molecule": atoms.molecule.name,
         "frames": len(atoms.energies),
         "largest_error_degrees": float(atoms.errors.max()),
+        "largest_turn_degrees": float(atoms.turns.max()),
         "largest_step_nm": float(atoms.steps.max()),
         "from_first_state": atoms.seam,
         "energies_kJ_mol": atoms.energies.tolist(),

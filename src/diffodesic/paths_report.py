@@ -90,7 +90,7 @@ def _numbers(content: Mapping[str, Any]) -> str:
         (
             f"Lowest pass ({unit})",
             number(content["lowest_pass"]["energy"]),
-            "by graph search; no path of its grid stays below",
+            "by graph search; no path over its grid points stays below",
         ),
         ("Target hit", f"{content['target_hit_percent']:.1f} %", "paths that end in B’s basin"),
         ("Energy evaluations", number(content["energy_evaluations"]), "each with its gradient"),
@@ -105,14 +105,18 @@ def _numbers(content: Mapping[str, Any]) -> str:
 def _channels(content: Mapping[str, Any], unit: str) -> str:
     rows = "".join(
         f"<tr><th scope=row>({', '.join(f'{v:.3g}' for v in channel['saddle'])})</th>"
-        f"<td>{number(channel['energy'])}</td><td>{100 * channel['share']:.1f} %</td></tr>"
+        f"<td>{number(channel['energy'])}</td><td>{100 * channel['share']:.1f} %</td>"
+        f"<td>{channel['peaks_above']:.3g}</td><td>{channel['peaks_away']:.3g}</td></tr>"
         for channel in content["channels"][:8]
     )
     if not rows:
         return "<p class=lead>No saddle was found from the highest states of the paths.</p>"
     return (
         f"<table><thead><tr><th scope=col>Saddle</th><th scope=col>U ({html.escape(unit)})</th>"
-        f"<th scope=col>Paths</th></tr></thead><tbody>{rows}</tbody></table>"
+        "<th scope=col>Paths</th><th scope=col>Peaks above</th><th scope=col>Peaks away</th></tr>"
+        f"</thead><tbody>{rows}</tbody></table><p class=hint>Where the highest states of paths "
+        "descend to, and how far they lie above it and from it (medians, "
+        f"{html.escape(unit)} and coordinates). Far from it, the paths crossed elsewhere.</p>"
     )
 
 
@@ -129,6 +133,7 @@ def _structures(content: Mapping[str, Any]) -> str:
                 "Molecule": found["molecule"],
                 "Structures": found["frames"],
                 "Largest error of a torsion": f"{found['largest_error_degrees']:.2g} degrees",
+                "Largest turn between structures": f"{found['largest_turn_degrees']:.2g} degrees",
                 "Largest step between structures": f"{found['largest_step_nm']:.2g} nm RMS",
                 "Energies": f"{min(found['energies_kJ_mol']):.1f} to "
                 f"{max(found['energies_kJ_mol']):.1f} kJ/mol",

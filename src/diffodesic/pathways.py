@@ -34,6 +34,7 @@ from diffodesic.potential import Potential, relax
 from diffodesic.quadrature import GridDenoiser
 from diffodesic.solver import Relax
 from diffodesic.spacetime import Spacetime
+from diffodesic.thinning import thin
 from diffodesic.transition import TransitionPaths, transition_paths
 
 __all__ = ["Pathways", "checked_states", "pathways", "structures"]
@@ -193,12 +194,16 @@ def structures(
 ) -> AllAtomPath:
     """All-atom structures along the typical path.
 
+    The path is drawn again to have every state of it: a barrier is crossed in a few dozen steps,
+    which the frames that were kept jump over.
+
     Args:
         found: paths over (phi, psi).
         molecule: whose torsions they are.
         start: structure of the first state (3N,), nm.
         end: structure of the second state (3N,), nm.
-        frames: number of structures, spread over the path.
+        frames: number of structures; they are the states without loops, and with the smallest
+            largest turn between neighbours (:mod:`diffodesic.thinning`).
 
     Returns:
         the structures.
@@ -206,16 +211,15 @@ def structures(
     Raises:
         ValueError: if the paths are not over two torsions, or ``frames`` is below 2.
 
-    **Cost** two sweeps of restrained minimisations: seconds to minutes.
+    **Cost** one block of paths; two sweeps of restrained minimisations: seconds to minutes.
     """
     if found.paths.potential.dim != 2 or frames < 2:
         raise ValueError(
             f"structures need a path over (phi, psi) and at least 2 frames, not "
             f"{found.paths.potential.dim} coordinates and {frames} frames"
         )
-    path = found.paths.frames[found.typical]
-    index = torch.linspace(0, len(path) - 1, frames).round().long().unique()
-    return follow(molecule, path[index], start, end)
+    states = found.paths.trace(found.typical)
+    return follow(molecule, states[thin(states, frames)], start, end)
 
 
 def checked_states(
@@ -260,7 +264,10 @@ def checked_states(
             f"{_text(potential.wrap(low))} with U = {v:.4g}"
         )
         if descend and u - v > 1e-3 * potential.kT:
-            notices.append(f"the {name} state was {change}, which is used instead")
+            notices.append(
+                f"the {name} state was {change}, {_distance(potential, state, low)} away, which "
+                "is used instead"
+            )
         elif not descend and 0.1 * potential.kT < u - v <= potential.kT:
             notices.append(
                 f"the {name} state is not quite a minimum: {change}; --relax starts there"
@@ -277,6 +284,14 @@ def checked_states(
             "give two different states"
         )
     return (minima if descend else states), tuple(notices)
+
+
+def _distance(potential: Potential, a: Tensor, b: Tensor) -> str:
+    """How far two states are apart; for angles in degrees."""
+    length = float(potential.difference(a, b).norm())
+    if set(potential.period) == {2 * math.pi}:
+        return f"{math.degrees(length):.3g} degrees"
+    return f"{length:.3g}"
 
 
 def _check_moves(paths: TransitionPaths) -> None:

@@ -48,6 +48,8 @@ def draw_landscape(found: Pathways, path: str | os.PathLike[str]) -> Path:
             line = _lines(potential, frames) * scale
             ax.plot(line[:, 0], line[:, 1], color=_PATHS, lw=0.5, alpha=0.45)
         ax.plot([], [], color=_PATHS, lw=1, label=f"{min(_SHOWN, len(found.paths))} paths")
+        route = _lines(potential, found.lowest.path) * scale
+        ax.plot(route[:, 0], route[:, 1], color=_MARK, lw=1.1, ls=":", label="over the lowest pass")
         mean = _lines(potential, found.mean) * scale
         ax.plot(mean[:, 0], mean[:, 1], color=_MEAN, lw=1.8, label="posterior mean")
         for name, state in zip("AB", potential.wrap(found.states) * scale, strict=True):
@@ -57,7 +59,9 @@ def draw_landscape(found: Pathways, path: str | os.PathLike[str]) -> Path:
             )
         saddles = [c.saddle * scale for c in found.channels if c.share >= 0.05]
         if saddles:
-            ax.plot(*torch.stack(saddles).T, "x", color=_MARK, ms=7, mew=1.5, label="saddle nearby")
+            ax.plot(
+                *torch.stack(saddles).T, "x", color=_MARK, ms=7, mew=1.5, label="where peaks lead"
+            )
         ax.legend(loc="upper right", frameon=True, framealpha=0.85, fontsize=8)
         ax.set(xlabel=f"{names[0]}{unit}", ylabel=f"{names[1]}{unit}", title=potential.name)
         (left, right), (low, high) = _window(found, scale)
@@ -104,6 +108,8 @@ def _energies(ax: Any, found: Pathways, unit: str) -> None:
     ax.fill_between(s, mean - spread, mean + spread, color=_MEAN, alpha=0.2, lw=0)
     ax.plot(s, mean, color=_MEAN, lw=1.8, label="mean and spread of paths")
     ax.plot(s, paths.energies[found.typical], color=_PATHS, lw=0.9, label="a typical path")
+    top = float(paths.peak_node[found.typical]) / (len(paths.nodes) - 1)
+    ax.plot(top, float(paths.max_energy[found.typical]), "^", color=_PATHS, ms=5, label="its peak")
     ax.axhline(found.lowest.energy, color=_MARK, lw=1.2, ls="--", label="lowest pass")
     ax.legend(fontsize=8, frameon=True, framealpha=0.9)
     ax.set(xlabel="s", ylabel=f"U ({unit})", title="Energy along the paths")

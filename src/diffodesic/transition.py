@@ -16,21 +16,22 @@ sampler, and tell what the shape of a geodesic and what its noise is worth.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffodesic.files import write_atomically
 from diffodesic.geodesic import Geodesic
 from diffodesic.langevin import Walkers, suggested_step, walk
 from diffodesic.potential import Potential, relax
+from diffodesic.shelf import Shelf
 
 __all__ = ["TransitionPaths", "constant_noise", "straight_line", "transition_paths"]
 
@@ -64,7 +65,7 @@ class TransitionPaths:
     peak_node: Tensor
     accepted: Tensor
     evaluations: int
-    settings: dict[str, object]
+    settings: dict[str, Any]
 
     def __len__(self) -> int:
         """Number of paths."""
@@ -108,6 +109,34 @@ class TransitionPaths:
     def profile(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over paths of U at every kept node, (F,) each."""
         return self.energies.mean(0), self.energies.std(0, correction=0)
+
+    def trace(self, index: int) -> Tensor:
+        """Every Langevin state of one path, (K (n+1) + 1, d), on the line.
+
+        Its block is drawn again: the frames kept are few, and a barrier is crossed between two.
+
+        Args:
+            index: number of the path.
+
+        Returns:
+            its states, the first one included.
+
+        Raises:
+            ValueError: if there is no such path.
+
+        Cost: ``K (n + 1)`` energies for every path of its block.
+        """
+        if not 0 <= index < len(self):
+            raise ValueError(f"there is no path {index} among {len(self)}")
+        size = self.settings["block"]
+        first = index - index % size
+        states: list[Tensor] = []
+        block = _Block(self.potential, self.nodes, self.settings, index // size)
+        for _ in block.walk(
+            min(size, len(self) - first), lambda _, now: states.append(now.x[index - first])
+        ):
+            pass
+        return torch.stack(states)
 
     def hits(self, target: Tensor | None = None, *, radius: float | None = None) -> Tensor:
         """Which paths ended at the target.
@@ -208,7 +237,7 @@ def transition_paths(
     if frames < 2:
         raise ValueError(f"frames must be at least 2, the two ends; got {frames}")
     kept = torch.linspace(0, len(nodes) - 1, frames).round().long().unique()
-    settings: dict[str, object] = {
+    settings: dict[str, Any] = {
         "potential": potential.name,
         "kT": potential.kT,
         "unit": potential.unit,
@@ -221,39 +250,34 @@ def transition_paths(
         "geodesic": path.status.name if isinstance(path, Geodesic) else "given nodes",
         "block": block,
     }
-    shelf = _Shelf(store, {**settings, "law": _fingerprint(potential, nodes)}, nodes, kept)
+    shelf = Shelf(store, _kind(potential, nodes, kept, settings))
+    room = shelf.frames((paths, len(kept), potential.dim))
     drawn = []
     for first in range(0, paths, block):
-        count = min(block, paths - first)
-        found = shelf.load(first // block)
-        # a block of another size, the last of a run for fewer or more paths, is drawn again
-        if found is None or len(found["max_energy"]) != count:
-            generator = torch.Generator().manual_seed(_mixed(seed, first // block))
-            title = f"paths {first + 1} to {first + count} of {paths}"
+        title = f"paths {first + 1} to {min(first + block, paths)} of {paths}"
 
-            def tell(node: int, title: str = title) -> None:
-                if progress:
-                    progress(f"{title}, node {node + 1} of {len(nodes)}")
+        def tell(node: int, title: str = title) -> None:
+            if progress:
+                progress(f"{title}, node {node + 1} of {len(nodes)}")
 
-            found = _draw(
-                potential, nodes, kept, count, langevin_steps, step, correct, generator, tell
-            )
-            found = shelf.save(first // block, found)
+        part = room[first : first + block]
+        found = shelf.load(first // block, len(part))
+        if found is None:
+            found = _Block(potential, nodes, settings, first // block).draw(kept, part, tell)
+            shelf.save(first // block, found)
         drawn.append(found)
     shares = torch.stack([part["accepted"] for part in drawn])
     sizes = torch.tensor([float(len(part["max_energy"])) for part in drawn], dtype=torch.float64)
-    whole = {
-        name: torch.cat([part[name] for part in drawn]) if len(drawn) > 1 else drawn[0][name]
-        for name in ("frames", "energies", "max_energy", "peak", "peak_node")
-    }
+    names = ("energies", "max_energy", "peak", "peak_node")
     return TransitionPaths(
         potential,
         nodes,
+        room,
         kept=kept,
         accepted=(sizes / sizes.sum()) @ shares,
         evaluations=paths * (1 + langevin_steps * len(nodes)),
         settings=settings,
-        **whole,
+        **{name: torch.cat([part[name] for part in drawn]) for name in names},
     )
 
 
@@ -291,55 +315,74 @@ def _warn_of_slopes(potential: Potential, states: Tensor) -> None:
             )
 
 
-def _draw(
-    potential: Potential,
-    nodes: Tensor,
-    kept: Tensor,
-    count: int,
-    langevin_steps: int,
-    step: float,
-    correct: bool,
-    generator: torch.Generator,
-    tell: Callable[[int], None],
-) -> dict[str, Tensor]:
-    """One block of paths: what is kept of each."""
-    walkers = Walkers.at(potential, nodes[0, :-1].expand(count, -1).clone())
-    highest, peak = walkers.energy, walkers.x
-    at = torch.zeros(count, dtype=torch.long)
-    frames, energies, shares, node = [], [], [], 0
+@dataclass(frozen=True)
+class _Block:
+    """One block of paths: the unit of memory and of the seed."""
 
-    def watch(now: Walkers) -> None:
-        nonlocal highest, peak, at
-        above = now.energy > highest
-        highest = torch.maximum(highest, now.energy)
-        peak = torch.where(above.unsqueeze(-1), now.x, peak)
-        at = torch.where(above, node, at)
+    potential: Potential
+    nodes: Tensor
+    settings: Mapping[str, Any]
+    index: int
 
-    keep = set(kept.tolist())
-    for node, point in enumerate(nodes):
-        walkers = walk(
-            potential,
-            walkers,
-            steps=langevin_steps,
-            step=step,
-            generator=generator,
-            z=point[:-1],
-            log_snr=float(point[-1]),
-            correct=correct,
-            watch=watch,
-        )
-        shares.append(walkers.accepted)
-        if node in keep:
-            frames.append(walkers.x)
-            energies.append(walkers.energy)
-        tell(node)
+    def draw(self, kept: Tensor, frames: Tensor, tell: Callable[[int], None]) -> dict[str, Tensor]:
+        """Draw the paths: their frames into ``frames`` (P, F, d), the rest returned."""
+        count = len(frames)
+        highest = frames.new_full((count,), -math.inf)
+        peak = frames.new_full((count, frames.shape[-1]), math.nan)
+        at = torch.zeros(count, dtype=torch.long)
+        energies, shares, slot = [], [], dict(zip(kept.tolist(), range(len(kept)), strict=True))
+
+        def watch(node: int, now: Walkers) -> None:
+            nonlocal highest, peak, at
+            above = now.energy > highest
+            highest = torch.where(above, now.energy, highest)
+            peak = torch.where(above.unsqueeze(-1), now.x, peak)
+            at = torch.where(above, node, at)
+
+        for node, walkers in enumerate(self.walk(count, watch)):
+            shares.append(walkers.accepted)
+            if node in slot:
+                frames[:, slot[node]] = walkers.x
+                energies.append(walkers.energy)
+            tell(node)
+        return {
+            "energies": torch.stack(energies, 1),
+            "max_energy": highest,
+            "peak": peak,
+            "peak_node": at,
+            "accepted": torch.tensor(shares, dtype=torch.float64),
+        }
+
+    def walk(self, count: int, watch: Callable[[int, Walkers], None]) -> Iterator[Walkers]:
+        """The walkers after each node; ``watch`` sees the first state and every step."""
+        given = self.settings
+        generator = torch.Generator().manual_seed(_mixed(given["seed"], self.index))
+        walkers = Walkers.at(self.potential, self.nodes[0, :-1].expand(count, -1).clone())
+        watch(0, walkers)
+        for node, point in enumerate(self.nodes):
+            walkers = walk(
+                self.potential,
+                walkers,
+                steps=given["langevin_steps"],
+                step=given["step"],
+                generator=generator,
+                z=point[:-1],
+                log_snr=float(point[-1]),
+                correct=given["correct"],
+                watch=partial(watch, node),
+            )
+            yield walkers
+
+
+def _kind(
+    potential: Potential, nodes: Tensor, kept: Tensor, settings: Mapping[str, object]
+) -> dict[str, object]:
+    """What sampled paths depend on; more paths of one kind may be added, their number is not."""
+    path = json.dumps([nodes.tolist(), kept.tolist()]).encode()
     return {
-        "frames": torch.stack(frames, 1),
-        "energies": torch.stack(energies, 1),
-        "max_energy": highest,
-        "peak": peak,
-        "peak_node": at,
-        "accepted": torch.tensor(shares, dtype=torch.float64),
+        **{name: value for name, value in settings.items() if name != "paths"},
+        "law": _fingerprint(potential, nodes),
+        "path": hashlib.sha256(path).hexdigest(),
     }
 
 
@@ -358,48 +401,3 @@ def _fingerprint(potential: Potential, nodes: Tensor) -> str:
         torch.cat([low + (high - low) * spread, nodes[:: max(1, len(nodes) // 8), :-1]])
     )
     return hashlib.sha256(json.dumps([f"{u:.9g}" for u in energies.tolist()]).encode()).hexdigest()
-
-
-class _Shelf:
-    """A folder of finished blocks, or none."""
-
-    def __init__(
-        self, store: Path | str | None, settings: dict[str, object], nodes: Tensor, kept: Tensor
-    ) -> None:
-        self.folder = None if store is None else Path(store)
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # more paths of the same kind may be added: their number is no part of the kind
-        kind = {name: value for name, value in settings.items() if name != "paths"}
-        kind["path"] = hashlib.sha256(
-            json.dumps([nodes.tolist(), kept.tolist()]).encode()
-        ).hexdigest()
-        label = self.folder / "paths.json"
-        text = json.dumps(kind, indent=1)
-        if label.exists() and label.read_text(encoding="utf-8") != text:
-            raise ValueError(
-                f"{self.folder} holds paths drawn with other settings (see {label.name}); "
-                "choose another folder or remove it"
-            )
-        write_atomically(label, text.encode())
-
-    def _file(self, block: int) -> Path | None:
-        return None if self.folder is None else self.folder / f"block-{block:05d}.pt"
-
-    def load(self, block: int) -> dict[str, Tensor] | None:
-        """A finished block; its frames stay on disk until they are read."""
-        file = self._file(block)
-        if file is None or not file.exists():
-            return None
-        return torch.load(file, weights_only=True, mmap=True)
-
-    def save(self, block: int, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Save a block and hand it back as :meth:`load` would."""
-        file = self._file(block)
-        if file is None:
-            return found
-        buffer = io.BytesIO()
-        torch.save(found, buffer)
-        write_atomically(file, buffer.getvalue())
-        return torch.load(file, weights_only=True, mmap=True)

@@ -234,7 +234,8 @@ def _summarise(found: Pathways, folder: Path) -> None:
     if found.atoms is not None:
         print(
             f"{len(found.atoms.energies)} structures, torsions within "
-            f"{float(found.atoms.errors.max()):.2g} degrees of the path, energies "
+            f"{float(found.atoms.errors.max()):.2g} degrees of the path, at most "
+            f"{float(found.atoms.turns.max()):.2g} degrees apart, energies "
             f"{float(found.atoms.energies.min()):.1f} to "
             f"{float(found.atoms.energies.max()):.1f} kJ/mol"
         )

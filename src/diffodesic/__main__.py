@@ -1,0 +1,8 @@
+"""``python -m diffodesic`` is the command ``diffodesic``."""
+
+import sys
+
+from diffodesic.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
