@@ -59,6 +59,7 @@ from diffodesic.schedule import (
     Tabulated,
 )
 from diffodesic.score import ScoreJacobian, ScoreMetric
+from diffodesic.selfcheck import SelfCheck, self_check
 from diffodesic.shooting import exp, log, mean, transport
 from diffodesic.solver import Relax
 from diffodesic.spacetime import Spacetime
@@ -109,6 +110,7 @@ __all__ = [
     "Schedule",
     "ScoreJacobian",
     "ScoreMetric",
+    "SelfCheck",
     "Spacetime",
     "Spline",
     "Status",
@@ -161,6 +163,7 @@ __all__ = [
     "relax",
     "sample_posterior",
     "sandwich",
+    "self_check",
     "shipped_digits",
     "straight_line",
     "string",

@@ -201,6 +201,7 @@ def geodesic(
         init = init.expand(*batch, *init.shape[-2:]).reshape(-1, *init.shape[-2:]).to(flat_a)
         init = torch.cat([flat_a[:, None], init[:, 1:-1], flat_b[:, None]], 1)
     with calculus.counting() as cost:
+        metric = metric.settled(flat_a, flat_b)
         solution = _solve(solver or Relax(), metric, flat_a, flat_b, nodes, init, progress)
         certificate, negative, smooth = _certify(metric, solution, refine)
     unresolved = ~metric.resolves(solution.nodes)

@@ -59,6 +59,10 @@ class Metric(ABC):
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Inner product <u, v> at ``x``; all (..., d), result (...)."""
 
+    def settled(self, a: Tensor, b: Tensor) -> Metric:
+        """The metric with everything decided that depends on where paths go; default itself."""
+        return self
+
     def steps(self, x: Tensor) -> Tensor:
         """Squared lengths of the segments of a polyline, (..., n+1, d) -> (..., n).
 
