@@ -21,7 +21,7 @@ PACKAGE = ROOT / "src" / "diffodesic"
 LAYERS = (
     {"calculus", "schedule", "curve", "curvature", "integral", "arc", "chart", "dataset", "files"},
     {"shelf", "thinning"},
-    {"denoiser", "network", "classifier"},
+    {"denoiser", "network", "classifier", "training"},
     {"mixture", "metric", "flow", "parametrization", "train"},
     {"score", "counterexample"},
     {"hyperbolic"},
@@ -35,13 +35,13 @@ LAYERS = (
     {"shooting", "dimension", "constraint"},
     # potentials and transition paths
     {"potential"},
-    {"surface", "langevin", "molecule", "quadrature"},
-    {"density", "allatom", "pathsampling", "transition"},
+    {"surface", "langevin", "learned", "molecule", "quadrature"},
+    {"density", "allatom", "boltzmann", "pathsampling", "train_law", "transition"},
     {"channel"},
     {"landscape"},
     {"pathways"},
     # images
-    {"model", "image", "baseline", "report"},
+    {"model", "image", "baseline", "report", "features"},
     {"plot", "plot_canvas"},
     {"interpolate", "output", "extrapolate", "evaluate", "diagnose"},
     {"edit"},

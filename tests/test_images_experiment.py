@@ -10,8 +10,9 @@ import torch
 from scipy import stats
 
 from conftest import Draw, same
+from diffodesic.evaluate import ssim
 from diffodesic.experiments import images
-from diffodesic.experiments.agreement import correlation, ssim
+from diffodesic.experiments.agreement import correlation
 from diffodesic.model import Model, PixelCodec
 from diffodesic.network import UNet
 from diffodesic.parametrization import from_network

@@ -21,6 +21,7 @@ from diffodesic.divergence import (
 )
 from diffodesic.dual import e_geodesic, m_geodesic
 from diffodesic.edit import Edit, edit, edit_distance
+from diffodesic.evaluate import Evaluation, evaluate
 from diffodesic.flow import drop, lift, sample_posterior
 from diffodesic.gaussian import AnisotropicGaussian, TwoPointData
 from diffodesic.geodesic import Certificate, Geodesic, distance, geodesic
@@ -28,6 +29,7 @@ from diffodesic.hyperbolic import Hyperbolic
 from diffodesic.image import shipped_digits
 from diffodesic.interpolate import Interpolation, interpolate
 from diffodesic.landscape import lowest_pass, string
+from diffodesic.learned import LearnedDenoiser, load_denoiser
 from diffodesic.metric import Conformal, Euclidean, Metric, Pullback
 from diffodesic.mismatch import mismatch_length, mismatch_steps, relative_entropy
 from diffodesic.mixture import GaussianMixture
@@ -64,6 +66,7 @@ from diffodesic.shooting import exp, log, mean, transport
 from diffodesic.solver import Relax
 from diffodesic.spacetime import Spacetime
 from diffodesic.surface import PeriodicSurface, alanine, read_grid
+from diffodesic.train_law import LawSettings, train_denoiser
 from diffodesic.transition import TransitionPaths, constant_noise, straight_line, transition_paths
 
 __version__ = "0.1.0"
@@ -85,6 +88,7 @@ __all__ = [
     "DualChannel",
     "Edit",
     "Euclidean",
+    "Evaluation",
     "FisherRao",
     "FlowMatching",
     "GaussianMixture",
@@ -92,6 +96,8 @@ __all__ = [
     "GridDenoiser",
     "Hyperbolic",
     "Interpolation",
+    "LawSettings",
+    "LearnedDenoiser",
     "LinearLogSNR",
     "Metric",
     "MinLogSNR",
@@ -134,6 +140,7 @@ __all__ = [
     "edit",
     "edit_distance",
     "effective_paths",
+    "evaluate",
     "exp",
     "flipd",
     "from_callable",
@@ -145,6 +152,7 @@ __all__ = [
     "kl_along",
     "lift",
     "load",
+    "load_denoiser",
     "log",
     "log_density",
     "log_partition",
@@ -167,6 +175,7 @@ __all__ = [
     "shipped_digits",
     "straight_line",
     "string",
+    "train_denoiser",
     "transition_paths",
     "transport",
     "two_way_shooting",

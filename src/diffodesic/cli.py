@@ -32,6 +32,7 @@ examples:
   diffodesic reproduce --list                             the published experiments
   diffodesic train DATA --outdir my-model --minutes 60    a small model of your own images
   diffodesic interpolate A.png B.png --model my-model
+  diffodesic train --potential alanine --outdir my-alanine
 """
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from diffodesic.allatom import AllAtomPath, follow
 from diffodesic.channel import Channel, channels
+from diffodesic.denoiser import Denoiser
 from diffodesic.geodesic import Geodesic, geodesic
 from diffodesic.landscape import Pass, lowest_pass
 from diffodesic.langevin import hessian
@@ -90,6 +91,7 @@ def pathways(
     langevin_steps: int = 128,
     step: float | None = None,
     log_snr: float | None = None,
+    denoiser: Denoiser | None = None,
     descend: bool = False,
     correct: bool = True,
     seed: int = 0,
@@ -108,6 +110,8 @@ def pathways(
         step: of the Langevin dynamics, in squared units of x; default a tenth of the fastest
             relaxation time at the states.
         log_snr: log SNR of both ends; default that of the basins (see above).
+        denoiser: posterior mean of exp(-U/kT), such as a learned one; default exact, by quadrature
+            on a grid.
         descend: replace the states by the minima below them, instead of refusing them.
         correct: use the Metropolis correction.
         seed: of all random numbers.
@@ -132,8 +136,9 @@ def pathways(
     states = lowest.path[[0, -1]]
     began.append(time.perf_counter())
     level = _basin_level(potential, states) if log_snr is None else log_snr
-    denoiser = GridDenoiser(potential)
-    space = Spacetime(denoiser)
+    denoiser = denoiser or GridDenoiser(potential)
+    # in few coordinates the divergence of a network is cheap, too
+    space = Spacetime(denoiser, estimator="exact")
     ends = space.point(states, level)
     path = geodesic(
         space,

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from diffodesic.geodesic import Geodesic
 from diffodesic.langevin import Walkers, suggested_step, walk
+from diffodesic.learned import LearnedDenoiser
 from diffodesic.potential import Potential, relax
 from diffodesic.shelf import Shelf
 
@@ -291,6 +292,8 @@ def _nodes(potential: Potential, path: Geodesic | Tensor) -> Tensor:
     if not bool(nodes.isfinite().all()):
         raise ValueError("the path holds values that are not finite")
     denoiser = getattr(getattr(path, "metric", None), "denoiser", None)
+    if isinstance(denoiser, LearnedDenoiser):
+        denoiser.check(potential)
     law = getattr(denoiser, "potential", potential)
     if law.kT != potential.kT:
         raise ValueError(

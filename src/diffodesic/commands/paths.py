@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffodesic.commands import command, progress, seed
+from diffodesic.commands.potential import add_potential, numbers, potential
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from diffodesic.denoiser import Denoiser
     from diffodesic.molecule import Molecule
     from diffodesic.pathways import Pathways
     from diffodesic.potential import Potential
@@ -22,6 +24,7 @@ EXAMPLES = """\
   diffodesic paths --potential mueller-brown --from -0.56,1.44 --to 0.62,0.03 --outdir out
   diffodesic paths --potential alanine --from -2.5,2.8 --to 0.8,1.0 --relax
   diffodesic paths --potential mine.py:energy --box=-2,2,-2,2 --kT 1 --unit kT --from -1,0 --to 1,0
+  diffodesic paths --potential alanine --model my-alanine --from -1.42,1.22 --to 0.84,0.87 --relax
   diffodesic paths --system mol.prmtop,mol.inpcrd --from A.pdb --to B.pdb --relax
 """
 
@@ -32,7 +35,7 @@ def add(commands: Any) -> None:
     parser = command(commands, "paths", run, text, EXAMPLES)
     # otherwise argparse takes the state -0.56,1.44 for an option
     parser._negative_number_matcher = re.compile(r"-\.?\d")
-    parser.add_argument("--potential", help="a name, a table `phi psi energy`, or FILE.py:NAME")
+    add_potential(parser)
     parser.add_argument("--system", metavar="PRMTOP,INPCRD", help="a molecule in AMBER's formats")
     parser.add_argument("--from", dest="start", required=True, help="coordinates, or a PDB file")
     parser.add_argument("--to", dest="end", required=True, help="coordinates, or a PDB file")
@@ -45,10 +48,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--log-snr", type=float, help="of both ends; default: that of the basins")
     parser.add_argument("--relax", action="store_true", help="move the states to minima")
     parser.add_argument("--uncorrected", action="store_true", help="no Metropolis correction")
-    parser.add_argument("--kT", type=float, help="thermal energy, in the potential's unit")
-    parser.add_argument("--unit", help="unit of energy of a table or a file's potential")
-    parser.add_argument("--box", type=_numbers, metavar="LOW,HIGH,...", help="a file's potential")
-    parser.add_argument("--period", metavar="P,...", help="a file's potential: periods, or none")
+    parser.add_argument(
+        "--model", metavar="DIR", help="denoiser by `diffodesic train`; default: exact, on a grid"
+    )
     parser.add_argument("--solvent", default="OBC2", help="of --system: OBC2, OBC1, ... or none")
     parser.add_argument("--temperature", type=float, default=300.0, help="of --system, in K")
     parser.add_argument("--frames", type=int, default=33, help="structures along a path")
@@ -66,13 +68,15 @@ def run(options: argparse.Namespace) -> None:
     from diffodesic.pathways import pathways, structures
 
     molecule = _molecule(options) if options.system else None
-    potential = _potential(options, molecule)
-    ends, atoms = _ends(options, potential, molecule)
+    law = _potential(options, molecule)
+    ends, atoms = _ends(options, law, molecule)
+    denoiser = _denoiser(options, law)
     check_outdir(options.outdir)
     with progress() as say:
         found = pathways(
-            potential,
+            law,
             *ends,
+            denoiser=denoiser,
             paths=options.paths,
             nodes=options.nodes,
             langevin_steps=options.langevin_steps,
@@ -103,9 +107,6 @@ def _molecule(options: argparse.Namespace) -> Molecule:
 
 
 def _potential(options: argparse.Namespace, molecule: Molecule | None) -> Potential:
-    from diffodesic.potential import DoubleWell, DualChannel, MuellerBrown, Ring
-    from diffodesic.surface import alanine, read_grid
-
     name = options.potential
     if name is None:
         if molecule is None:
@@ -117,74 +118,22 @@ def _potential(options: argparse.Namespace, molecule: Molecule | None) -> Potent
                 "--potential, a table `phi psi energy`"
             )
         name = "alanine"
-    kinds = (DoubleWell, MuellerBrown, DualChannel, Ring)
-    built_in = {**{kind.name: kind for kind in kinds}, "alanine": alanine}
-    if name in built_in:
-        made: Potential = built_in[name]()
-        return made.at(options.kT) if options.kT is not None else made
-    if ".py:" in name:
-        return _from_file(options)
-    if not Path(name).is_file():
-        raise ValueError(
-            f"no potential {name!r}: choose one of {', '.join(built_in)}, a table of "
-            "`phi psi energy`, or FILE.py:NAME"
-        )
-    _demand(options, name, "kT", "unit")
-    return read_grid(name, kT=options.kT, unit=options.unit, name=Path(name).stem)
+    return potential(options, name)
 
 
-def _from_file(options: argparse.Namespace) -> Potential:
-    """The object NAME of FILE.py: a Potential, or a torch function of points."""
-    from importlib.util import module_from_spec, spec_from_file_location
+def _denoiser(options: argparse.Namespace, law: Potential) -> Denoiser | None:
+    """The denoiser that ``--model`` names; None for the exact one."""
+    from diffodesic.learned import load_denoiser
 
-    from diffodesic.potential import Potential, from_callable
-
-    file, _, name = options.potential.rpartition(":")
-    if not Path(file).is_file():
-        raise ValueError(f"{file} is not a file; give FILE.py:NAME")
-    spec = spec_from_file_location("diffodesic_user_potential", file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{file} cannot be run as a Python file")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, name):
-        raise ValueError(f"{file} has no {name}")
-    found = getattr(module, name)
-    if isinstance(found, Potential):
-        return found
-    _demand(options, options.potential, "kT", "unit", "box", "period")
-    sides = options.box
-    if len(sides) % 2:
-        raise ValueError(f"--box takes LOW,HIGH for every coordinate, got {len(sides)} numbers")
-    return from_callable(
-        found,
-        dim=len(sides) // 2,
-        kT=options.kT,
-        box=tuple(zip(sides[::2], sides[1::2], strict=True)),
-        unit=options.unit,
-        period=_periods(options.period, len(sides) // 2),
-        name=name,
-    )
-
-
-def _demand(options: argparse.Namespace, name: str, *needed: str) -> None:
-    missing = [f"--{key}" for key in needed if getattr(options, key) is None]
-    if missing:
-        raise ValueError(f"{name} does not say its {', '.join(missing)}: give them")
-
-
-def _periods(text: str, dim: int) -> tuple[float | None, ...]:
-    words = text.split(",")
-    if words == ["none"]:
-        return (None,) * dim
-    try:
-        return tuple(None if word == "none" else float(word) for word in words)
-    except ValueError:
-        raise ValueError(f"--period takes a number or none per coordinate, got {text!r}") from None
+    if options.model is None:
+        return None
+    found = load_denoiser(options.model)
+    found.check(law)
+    return found
 
 
 def _ends(
-    options: argparse.Namespace, potential: Potential, molecule: Molecule | None
+    options: argparse.Namespace, law: Potential, molecule: Molecule | None
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The two states, and for a molecule their structures."""
     import torch
@@ -196,26 +145,18 @@ def _ends(
     states = []
     for flag, text in zip(("--from", "--to"), texts, strict=True):
         try:
-            states.append(torch.tensor(_numbers(text), dtype=torch.float64))
+            states.append(torch.tensor(numbers(text), dtype=torch.float64))
         except argparse.ArgumentTypeError:
             raise ValueError(
-                f"{flag} {text} is not {potential.dim} numbers with commas between; "
+                f"{flag} {text} is not {law.dim} numbers with commas between; "
                 "a PDB file needs --system"
             ) from None
-        if len(states[-1]) != potential.dim:
+        if len(states[-1]) != law.dim:
             raise ValueError(
-                f"{flag} {text} has {len(states[-1])} coordinates, {potential.name} has "
-                f"{potential.dim}"
+                f"{flag} {text} has {len(states[-1])} coordinates, {law.name} has {law.dim}"
             )
     first, last = states
     return (first, last), (first, last)
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not numbers with commas between") from None
 
 
 def _summarise(found: Pathways, folder: Path) -> None:

@@ -1,36 +1,11 @@
-"""How alike two pictures are, and how two measures agree: SSIM, correlations with intervals."""
+"""How two measures agree: correlations with bootstrap intervals."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-__all__ = ["correlation", "ssim"]
-
-
-def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity of grey pictures (B, 1, H, W) in [0, 1], (B,).
-
-    Args:
-        a: pictures.
-        b: pictures.
-
-    Returns:
-        the mean over windows inside the picture, Gaussian of 11 x 11 pixels and deviation 1.5
-        (Wang, Bovik, Sheikh & Simoncelli 2004).
-    """
-    line = torch.exp(-((torch.arange(11, dtype=a.dtype) - 5) ** 2) / (2 * 1.5**2))
-    window = torch.outer(line, line)[None, None] / line.sum() ** 2
-
-    def blur(x: Tensor) -> Tensor:
-        return F.conv2d(x, window)
-
-    ma, mb = blur(a), blur(b)
-    va, vb, both = blur(a * a) - ma**2, blur(b * b) - mb**2, blur(a * b) - ma * mb
-    c1, c2 = 0.01**2, 0.03**2
-    likeness = (2 * ma * mb + c1) * (2 * both + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
-    return likeness.flatten(1).mean(-1)
+__all__ = ["correlation"]
 
 
 def correlation(

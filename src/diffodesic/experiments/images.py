@@ -33,8 +33,9 @@ from torch import Tensor
 from diffodesic.classifier import load_classifier
 from diffodesic.dataset import MNIST, read_idx
 from diffodesic.edit import anchored
+from diffodesic.evaluate import ssim
 from diffodesic.experiments import Outcome, Row
-from diffodesic.experiments.agreement import correlation, ssim
+from diffodesic.experiments.agreement import correlation
 from diffodesic.files import write_atomically
 from diffodesic.flow import _integrate, drop
 from diffodesic.geodesic import geodesic

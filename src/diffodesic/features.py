@@ -1,0 +1,247 @@
+r"""Feature extractors by name: numbers from one never stand beside numbers from another.
+
+    digit-classifier-1     96 features of a classifier of turned digits, shipped (28x28, grey)
+    squeezenet:FILE        the convolutions of SqueezeNet 1.1 (Iandola et al. 2016, ImageNet), from
+                           an ONNX file
+
+The distance of two pictures in SqueezeNet is the sum over seven layers of the mean over pixels of
+
+    sum_c w_c (u_c - v_c)^2,     u, v: features scaled to unit length over the channels
+
+(Zhang et al. 2018).  With the learned weights w of that paper it is called LPIPS.  Without them,
+w = 1, it is a feature distance and nothing else; the two do not compare.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffodesic.classifier import NAME, load_classifier
+
+__all__ = ["Digits", "Features", "FeaturesError", "SqueezeNet", "load_features"]
+
+BATCH = 256  # pictures in one call
+
+
+class FeaturesError(ValueError):
+    """An extractor is missing or cannot take these pictures; the message says what to change."""
+
+
+class Features(ABC):
+    """A named extractor of features of pictures (N, C, H, W) in [0, 1].
+
+    Attributes:
+        name: what every number made with it carries.
+        size: number of pooled features F.
+        distance_name: what :meth:`distance` is called.
+    """
+
+    name: str
+    size: int
+    distance_name: str
+
+    @abstractmethod
+    def pooled(self, images: Tensor) -> Tensor:
+        """One vector per picture, (N, F), for distances between sets."""
+
+    @abstractmethod
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distance of pictures a and b, (N, C, H, W) each, (N,)."""
+
+
+class Digits(Features):
+    """The shipped classifier of turned digits; its distance is Euclid's in 96 features."""
+
+    def __init__(self) -> None:
+        self.name, self.size = NAME, 96
+        self.distance_name = f"feature distance ({NAME})"
+        self._network = load_classifier()
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Features (N, 96) of digits (N, 1, 28, 28)."""
+        if images.ndim != 4 or images.shape[1:] != (1, 28, 28):
+            raise FeaturesError(
+                f"{NAME} takes grey pictures of 28x28, not {tuple(images.shape[1:])}; choose "
+                "squeezenet:FILE"
+            )
+        with torch.inference_mode():
+            parts = [self._network.features(x.float() * 2 - 1) for x in images.split(BATCH)]
+        return torch.cat(parts)
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Euclidean distance of the features, (N,)."""
+        return (self.pooled(a) - self.pooled(b)).norm(dim=-1)
+
+
+class SqueezeNet(Features):
+    """The trunk of SqueezeNet 1.1.
+
+    Pictures with a side below 64 pixels are enlarged to it; grey ones are repeated.
+
+    Args:
+        path: an ONNX file with the weights of the Caffe model, which take BGR in 0..255.
+        heads: a safetensors file with the seven learned weights of LPIPS, in order of their names,
+            of 64, 128, 256, 384, 384, 512 and 512 numbers.
+
+    Raises:
+        FeaturesError: if a file is missing or holds something else, or the package ``onnx`` is not
+            there.
+    """
+
+    WIDTHS = (64, 128, 256, 384, 384, 512, 512)
+
+    def __init__(
+        self, path: str | os.PathLike[str], heads: str | os.PathLike[str] | None = None
+    ) -> None:
+        self._trunk = _Trunk()
+        _fill(self._trunk, Path(path))
+        self._heads = None if heads is None else _read_heads(Path(heads), self.WIDTHS)
+        self.name, self.size = "squeezenet-1.1", 512
+        kind = "feature distance, unweighted" if heads is None else "LPIPS"
+        self.distance_name = f"{kind} ({self.name})"
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Features of the last layer averaged over pixels, (N, 512)."""
+        return torch.cat([layers[-1].mean((-2, -1)) for layers in self._layers(images)])
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Sum over layers as in the file's first lines, (N,)."""
+        heads = self._heads or [torch.ones(width) for width in self.WIDTHS]
+        parts = []
+        for first, second in zip(self._layers(a), self._layers(b), strict=True):
+            total = torch.zeros(len(first[0]))
+            for u, v, weight in zip(first, second, heads, strict=True):
+                gap = (_unit(u) - _unit(v)).square() * weight[:, None, None]
+                total = total + gap.sum(1).mean((-2, -1))
+            parts.append(total)
+        return torch.cat(parts)
+
+    def _layers(self, images: Tensor) -> Iterator[list[Tensor]]:
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise FeaturesError(
+                f"{self.name} takes pictures of 1 or 3 channels, not {tuple(images.shape[1:])}"
+            )
+        for x in images.split(BATCH):
+            small = 64 / min(x.shape[-2:])
+            x = x.float().expand(-1, 3, -1, -1)
+            if small > 1:
+                x = F.interpolate(x, scale_factor=small, mode="bilinear", antialias=True)
+            with torch.inference_mode():
+                yield self._trunk(x)
+
+
+class _Fire(nn.Module):
+    def __init__(self, inputs: int, squeezed: int, half: int) -> None:
+        super().__init__()
+        self.squeeze1x1 = nn.Conv2d(inputs, squeezed, 1)
+        self.expand1x1 = nn.Conv2d(squeezed, half, 1)
+        self.expand3x3 = nn.Conv2d(squeezed, half, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.squeeze1x1(x))
+        return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], 1))
+
+
+class _Trunk(nn.Module):
+    """The convolutions, with the names of the Caffe model; RGB in [0, 1] in, seven layers out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 3, stride=2)
+        sizes = ((64, 16), (128, 16), (128, 32), (256, 32), (256, 48), (384, 48), (384, 64))
+        for i, (inputs, squeezed) in enumerate((*sizes, (512, 64)), 2):
+            self.add_module(f"fire{i}", _Fire(inputs, squeezed, 4 * squeezed))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        # the mean is not taken off: so the file's own stored output is met, to its three digits
+        x = F.relu(self.conv1(255 * x.flip(1)))
+        layers = [x]
+        for i in range(2, 10):
+            if i in (2, 4, 6):
+                x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+            x = self.get_submodule(f"fire{i}")(x)
+            if i in (3, 5, 6, 7, 8, 9):
+                layers.append(x)
+        return layers
+
+
+def load_features(source: str | Features, *, heads: str | None = None) -> Features:
+    """An extractor by its name.
+
+    Args:
+        source: ``digit-classifier-1``, ``squeezenet:FILE``, or an extractor, which is returned.
+        heads: for SqueezeNet, a file with the learned weights of LPIPS.
+
+    Returns:
+        the extractor.
+
+    Raises:
+        FeaturesError: for an unknown name or files that are missing: nothing else is taken instead.
+    """
+    if isinstance(source, Features):
+        return source
+    name, _, file = source.partition(":")
+    if name == NAME and heads is None:
+        return Digits()
+    if name == "squeezenet" and file:
+        return SqueezeNet(file, heads)
+    raise FeaturesError(
+        f"unknown feature extractor {source!r}; choose {NAME} or squeezenet:FILE.onnx"
+        + (", the one that heads belong to" if heads else "")
+    )
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / (x.norm(dim=1, keepdim=True) + 1e-10)
+
+
+def _fill(trunk: _Trunk, path: Path) -> None:
+    """Copy the initialisers of an ONNX file into the trunk."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as error:
+        raise FeaturesError(
+            "reading SqueezeNet needs the package onnx: pip install 'diffodesic[evaluate]'"
+        ) from error
+    if not path.is_file():
+        raise FeaturesError(f"{path} is not there; give the ONNX file of SqueezeNet 1.1")
+    try:
+        graph: Any = onnx.load(path).graph
+        found = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in graph.initializer}
+        trunk.load_state_dict({name: found[_caffe(name)].float() for name in trunk.state_dict()})
+    except Exception as error:
+        raise FeaturesError(
+            f"{path} does not hold the weights of SqueezeNet 1.1 ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''}); give its ONNX file"
+        ) from error
+    trunk.eval().requires_grad_(False)
+
+
+def _caffe(name: str) -> str:
+    """``fire2.squeeze1x1.weight`` is called ``fire2/squeeze1x1_w_0`` there."""
+    *layer, kind = name.split(".")
+    return "/".join(layer) + f"_{kind[0]}_0"
+
+
+def _read_heads(path: Path, widths: tuple[int, ...]) -> list[Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        found = list(dict(sorted(load_file(path).items())).values())
+    except Exception as error:
+        raise FeaturesError(f"{path} is no safetensors file ({error})") from error
+    if [head.numel() for head in found] != list(widths):
+        raise FeaturesError(
+            f"{path} holds tensors of {[head.numel() for head in found]} numbers; LPIPS has "
+            f"{list(widths)}"
+        )
+    return [head.float().flatten() for head in found]
