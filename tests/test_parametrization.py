@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -356,11 +356,17 @@ def test_finite_differences_are_differentiable() -> None:
 
 
 def test_networks_without_forward_mode_are_told_what_to_do() -> None:
-    def attention(x: Tensor, t: Tensor) -> Tensor:
-        q = x.reshape(-1, 1, 2, 2)
-        return nn.functional.scaled_dot_product_attention(q, q, q).reshape(x.shape)
+    class Reverse(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return x.sin()
 
-    model = from_network(attention, shape=(4,), schedule=VP(), prediction="x0")
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            return g * ctx.saved_tensors[0].cos()
+
+    model = from_network(lambda x, t: Reverse.apply(x), shape=(4,), schedule=VP(), prediction="x0")
     z = _randn(3, 4, seed=90, dtype=torch.float32)
     with pytest.raises(NetworkError, match="finite-difference"):
         model.jvp(z, torch.tensor(1.0), z)
@@ -390,7 +396,7 @@ def test_leaving_the_schedule_names_its_range() -> None:
     ("options", "words"),
     [
         ({"prediction": "noise"}, "one of x0, eps, v, score, flow, edm"),
-        ({"jvp_mode": "reverse"}, "one of forward, finite-difference"),
+        ({"jvp_mode": "reverse"}, "one of auto, forward, double-vjp, finite-difference"),
         ({"prediction": "edm"}, "sigma_data"),
         ({"variance": 0.0}, "variance"),
         ({"chunk": 0}, "at least 1"),

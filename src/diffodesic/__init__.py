@@ -2,8 +2,10 @@
 
 from diffodesic.calculus import Cost, counting
 from diffodesic.channel import Channel, channels, committor, effective_paths
+from diffodesic.conformal import DensityMetric, InverseDensity, ScoreSize
 from diffodesic.consistency import PathDiagnostics, path_diagnostics
 from diffodesic.constraint import AvoidRegion, MinLogSNR, Verdict, constrained_geodesic, verify
+from diffodesic.continuation import Alarm, Continuation, Stop, continue_path
 from diffodesic.counterexample import FisherRao, decoder_pullback
 from diffodesic.curve import Polyline, Spline
 from diffodesic.denoiser import Denoiser
@@ -22,14 +24,19 @@ from diffodesic.divergence import (
 from diffodesic.dual import e_geodesic, m_geodesic
 from diffodesic.edit import Edit, edit, edit_distance
 from diffodesic.evaluate import Evaluation, evaluate
+from diffodesic.extrapolate import Extrapolation, extrapolate
 from diffodesic.flow import drop, lift, sample_posterior
+from diffodesic.gauss import ricci_scalar, sectional_curvature
 from diffodesic.gaussian import AnisotropicGaussian, TwoPointData
 from diffodesic.geodesic import Certificate, Geodesic, distance, geodesic
+from diffodesic.graph import graph_path
 from diffodesic.hyperbolic import Hyperbolic
 from diffodesic.image import shipped_digits
 from diffodesic.interpolate import Interpolation, interpolate
 from diffodesic.landscape import lowest_pass, string
 from diffodesic.learned import LearnedDenoiser, load_denoiser
+from diffodesic.level import NoiseLevel, choose_noise_level
+from diffodesic.likely import LikelyPath, likely_path
 from diffodesic.metric import Conformal, Euclidean, Metric, Pullback
 from diffodesic.mismatch import mismatch_length, mismatch_steps, relative_entropy
 from diffodesic.mixture import GaussianMixture
@@ -65,6 +72,7 @@ from diffodesic.selfcheck import SelfCheck, self_check
 from diffodesic.shooting import exp, log, mean, transport
 from diffodesic.solver import Relax
 from diffodesic.spacetime import Spacetime
+from diffodesic.sphere import SphereDenoiser
 from diffodesic.surface import PeriodicSurface, alanine, read_grid
 from diffodesic.train_law import LawSettings, train_denoiser
 from diffodesic.transition import TransitionPaths, constant_noise, straight_line, transition_paths
@@ -75,20 +83,24 @@ __all__ = [
     "EDM",
     "VP",
     "AdamSpline",
+    "Alarm",
     "AnisotropicGaussian",
     "AvoidRegion",
     "Certificate",
     "Channel",
     "Conformal",
+    "Continuation",
     "Cosine",
     "Cost",
     "Denoiser",
+    "DensityMetric",
     "Divergences",
     "DoubleWell",
     "DualChannel",
     "Edit",
     "Euclidean",
     "Evaluation",
+    "Extrapolation",
     "FisherRao",
     "FlowMatching",
     "GaussianMixture",
@@ -96,8 +108,10 @@ __all__ = [
     "GridDenoiser",
     "Hyperbolic",
     "Interpolation",
+    "InverseDensity",
     "LawSettings",
     "LearnedDenoiser",
+    "LikelyPath",
     "LinearLogSNR",
     "Metric",
     "MinLogSNR",
@@ -105,6 +119,7 @@ __all__ = [
     "MuellerBrown",
     "Neighbours",
     "NetworkDenoiser",
+    "NoiseLevel",
     "PairwiseDistances",
     "PathDiagnostics",
     "PeriodicSurface",
@@ -116,19 +131,24 @@ __all__ = [
     "Schedule",
     "ScoreJacobian",
     "ScoreMetric",
+    "ScoreSize",
     "SelfCheck",
     "Spacetime",
+    "SphereDenoiser",
     "Spline",
     "Status",
+    "Stop",
     "Tabulated",
     "TransitionPaths",
     "TwoPointData",
     "Verdict",
     "alanine",
     "channels",
+    "choose_noise_level",
     "committor",
     "constant_noise",
     "constrained_geodesic",
+    "continue_path",
     "counting",
     "counting_energies",
     "decoder_pullback",
@@ -142,15 +162,18 @@ __all__ = [
     "effective_paths",
     "evaluate",
     "exp",
+    "extrapolate",
     "flipd",
     "from_callable",
     "from_network",
     "geodesic",
+    "graph_path",
     "interpolate",
     "jeffreys",
     "kl",
     "kl_along",
     "lift",
+    "likely_path",
     "load",
     "load_denoiser",
     "log",
@@ -169,8 +192,10 @@ __all__ = [
     "read_grid",
     "relative_entropy",
     "relax",
+    "ricci_scalar",
     "sample_posterior",
     "sandwich",
+    "sectional_curvature",
     "self_check",
     "shipped_digits",
     "straight_line",

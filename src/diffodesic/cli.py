@@ -16,6 +16,7 @@ __all__ = ["main"]
 
 VERBS = (
     "interpolate",
+    "extrapolate",
     "distance",
     "paths",
     "reproduce",
@@ -27,6 +28,7 @@ examples:
   diffodesic interpolate                                  two shipped digits, results in out/
   diffodesic interpolate A.png B.png --outdir ab          your own images
   diffodesic interpolate --metric score --frames 24
+  diffodesic extrapolate A.png B.png --amount 0.5         past the end of the path
   diffodesic distance A.png B.png                         Diffusion Edit Distance, and the edit
   diffodesic paths --potential mueller-brown --from -0.56,1.44 --to 0.62,0.03
   diffodesic reproduce --list                             the published experiments

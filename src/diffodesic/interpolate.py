@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,15 +21,13 @@ import torch
 from torch import Tensor
 
 from diffodesic.baseline import lerp, slerp
-from diffodesic.curve import constant_speed
-from diffodesic.descent import Status
 from diffodesic.flow import clean_log_snr, drop, lift
 from diffodesic.geodesic import Geodesic, geodesic
 from diffodesic.metric import Euclidean, Metric
-from diffodesic.mismatch import MARGIN, mismatch_length
 from diffodesic.model import Model
-from diffodesic.score import ScoreMetric
-from diffodesic.solver import Relax, Solution, Solver
+from diffodesic.recheck import no_worse_than_start, second_opinion
+from diffodesic.score import ScoreMetric, weight_unit
+from diffodesic.solver import Relax, Solver
 from diffodesic.spacetime import Spacetime
 
 __all__ = ["Interpolation", "MetricName", "Row", "interpolate"]
@@ -196,12 +194,14 @@ def interpolate(
         refine=REFINE,
         progress=lambda text, _: say(text),
     )
-    path, worse = _no_worse_than_start(path, seed)
+    path, worse = no_worse_than_start(path, seed, refine=REFINE)
     rows, unlike = _rows(model, space, path, ends, anchor, frames, flow_steps, seed, say)
     first = next(iter(rows.values())).frames
-    errors = (first[[0, -1]] - inputs).square().flatten(1).mean(-1).sqrt().tolist()
+    errors = _error(first[[0, -1]], inputs)
+    lost = [0.0, 0.0] if model.codec.lossless else _error(model.codec.decode(codes), inputs)
     settings = {
         "model": model.name,
+        **model.words,
         "metric": metric,
         "frames": frames,
         "nodes": nodes,
@@ -219,7 +219,7 @@ def interpolate(
         (errors[0], errors[1]),
         time.monotonic() - began,
         settings,
-        (*worse, *unlike, *_notices(path, errors)),
+        (*worse, *unlike, *_notices(model, path, errors, lost)),
     )
 
 
@@ -253,15 +253,8 @@ def _metric(
     if name == "euclidean":
         return Euclidean(model.denoiser.dim)
     if name == "score":
-        with torch.no_grad():
-            score = model.denoiser.score(ends, ends.new_tensor(math.exp(-anchor / 2)))
-        unit = float(score.square().sum(-1).mean())
-        if not 0 < unit < math.inf:
-            raise ValueError(
-                f"the mean |score|^2 at the two ends is {unit:g}, so the weight has no unit; "
-                "choose another log_snr"
-            )
-        return ScoreMetric(model.denoiser, log_snr=anchor, weight=weight / unit)
+        unit = weight_unit(model.denoiser, ends, anchor)
+        return ScoreMetric(model.denoiser, log_snr=anchor, weight=weight * unit)
     # five e-folds of SNR below one, per coordinate, nothing is left of an image
     low, high = model.denoiser.log_snr_range[0], clean_log_snr(model.denoiser)
     floor = max(low, min(anchor, -math.log(model.denoiser.variance) - 5))
@@ -311,63 +304,13 @@ def _rows(
                 images,
                 float(speed.mean()),
                 float(steps.sum()) * len(steps) / 2,
-                _check(space, on_fine[::REFINE], seed),
+                second_opinion(space, on_fine[::REFINE], seed),
                 level,
                 (fine[1:] + fine[:-1]) / 2,
                 _unpack(space, (on_fine[1:] + on_fine[:-1]) / 2, anchor)[1],
                 speed,
             )
     return rows, notices
-
-
-def _check(space: Metric, nodes: Tensor, seed: int) -> tuple[float, float] | None:
-    if not isinstance(space, Spacetime) or bool((nodes[0] == nodes[-1]).all()):
-        return None
-    if float(nodes[:, -1].max()) > space.denoiser.log_snr_range[1] - MARGIN:
-        return None
-    return mismatch_length(space.denoiser, nodes, samples=2, levels=8, hubs="alternate", seed=seed)
-
-
-@dataclass(frozen=True)
-class _AsGiven:
-    """The solver that keeps its first path."""
-
-    def solve(
-        self,
-        metric: Metric,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        *,
-        init: Tensor | None = None,
-        progress: Callable[[str, Tensor], None] | None = None,
-    ) -> Solution:
-        """``init`` itself."""
-        assert init is not None
-        none = torch.zeros(len(a), dtype=torch.long)
-        unknown = a.new_full((len(a),), torch.nan)
-        return Solution(init, unknown, [Status.HELD_BACK] * len(a), none, ["given"] * len(a))
-
-
-def _no_worse_than_start(path: Geodesic, seed: int) -> tuple[Geodesic, list[str]]:
-    """The path, or its start where an independent estimate finds that one shorter; a notice."""
-    # a network's metric can be exploited; two estimates that share no formula are not, at once
-    space = path.metric
-    if not isinstance(space, Spacetime) or path.start[0] == "given":
-        return path, []
-    a, b, nodes = path.nodes[:1], path.nodes[-1:], len(path.nodes) - 1
-    start = space.starts(a, b, nodes)[path.start[0]]
-    with torch.no_grad():
-        start = constant_speed(space.curve(start), space.steps(start).clamp(min=0).sqrt(), nodes)
-        checks = [_check(space, each, seed) for each in (path.nodes, start[0])]
-    if not checks[0] or not checks[1] or checks[0][0] <= checks[1][0] + 2 * checks[1][1]:
-        return path, []
-    kept = geodesic(space, a[0], b[0], nodes=nodes, solver=_AsGiven(), init=start[0], refine=REFINE)
-    notice = (
-        f"the solver's path is longer than its start by an independent estimate ({checks[0][0]:.3g}"
-        f" against {checks[1][0]:.3g}): the start is kept; the model's Jacobian misleads here"
-    )
-    return replace(kept, start=path.start), [notice]
 
 
 def _grain(model: Model, codes: Tensor, seed: int) -> Tensor:
@@ -403,7 +346,12 @@ def _unpack(space: Metric, points: Tensor, anchor: float) -> tuple[Tensor, Tenso
     return points, points.new_full(points.shape[:-1], anchor)
 
 
-def _notices(path: Geodesic, errors: list[float]) -> list[str]:
+def _error(images: Tensor, inputs: Tensor) -> list[float]:
+    """Root-mean-square error of each image."""
+    return (images - inputs).square().flatten(1).mean(-1).sqrt().tolist()
+
+
+def _notices(model: Model, path: Geodesic, errors: list[float], lost: list[float]) -> list[str]:
     notices = []
     wrong = float(path.certificate.negative_fraction)
     if wrong > 0:
@@ -411,7 +359,19 @@ def _notices(path: Geodesic, errors: list[float]) -> list[str]:
             f"along {wrong:.1%} of the path the model's Jacobian is not that of a posterior mean "
             "(not positive), and the length there is less certain"
         )
-    if max(errors) > 0.05:
+    if (guidance := model.words.get("guidance", 1.0)) != 1.0:
+        notices.append(
+            f"with guidance {guidance:g} the model is no posterior mean: lengths are those of "
+            "the guided field; guidance 1 gives the geometry of the data under the prompt"
+        )
+    if max(lost) > 0:
+        first, last = (-20 * math.log10(max(error, 1e-9)) for error in lost)
+        notices.append(
+            f"the autoencoder alone gives back the images with PSNR {first:.1f} and {last:.1f} dB, "
+            "which no path can better"
+        )
+    made = max(error - least for error, least in zip(errors, lost, strict=True))
+    if made > 0.05:
         notices.append(
             f"the end frames differ from the images by {max(errors):.3f} (root mean "
             "square, pixels in [0, 1]): raise flow_steps, or lower the anchor noise "

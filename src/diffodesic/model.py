@@ -1,7 +1,8 @@
 """A model: a denoiser, the codec between its vectors and images, and where it came from.
 
-``load`` takes the name of a shipped model or a folder written by :meth:`Model.save` or by
-``diffodesic train``.  Weights are safetensors; nothing is ever unpickled or downloaded.
+``load`` takes the name of a shipped model, a folder written by :meth:`Model.save` or by
+``diffodesic train``, or a source with a prefix that ``adapters`` knows.  Weights are safetensors;
+nothing is unpickled or downloaded unless the caller says so.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +22,16 @@ from diffodesic.network import UNet
 from diffodesic.parametrization import NetworkDenoiser, from_network
 from diffodesic.schedule import EDM
 
-__all__ = ["Model", "ModelError", "PixelCodec", "available", "load"]
+__all__ = [
+    "Codec",
+    "Conditioner",
+    "Model",
+    "ModelError",
+    "PixelCodec",
+    "available",
+    "check_images",
+    "load",
+]
 
 _SHIPPED = Path(__file__).parent / "assets"
 CHUNK = 128  # points per call of the network: enough to keep a CPU busy, little memory
@@ -30,6 +40,52 @@ _FILES = ("config.json", "weights.safetensors")
 
 class ModelError(ValueError):
     """A model cannot be loaded or saved; the message says what to change."""
+
+
+class Codec(Protocol):
+    """Images (..., C, H, W) in [0, 1] as vectors (..., D), deterministic both ways."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of images."""
+        ...
+
+    @property
+    def lossless(self) -> bool:
+        """True where decoding gives back what was encoded."""
+        ...
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Vectors (..., D) of images (..., C, H, W)."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (..., C, H, W) of vectors (..., D)."""
+        ...
+
+
+def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
+    """See that images (..., C, H, W) are what a codec takes.
+
+    Args:
+        images: the images.
+        shape: (C, H, W) that is taken.
+
+    Raises:
+        ValueError: for images of another shape, or values that are integers, not finite or
+            outside [0, 1].
+    """
+    if tuple(images.shape[-3:]) != shape:
+        raise ValueError(
+            f"images have shape {tuple(images.shape[-3:])}; this model takes "
+            f"{shape} (channels, height, width)"
+        )
+    if not images.is_floating_point():
+        raise ValueError(f"pixels are {images.dtype}; divide 8-bit values by 255")
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError("the image holds pixels that are not finite (NaN or infinite)")
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise ValueError("pixels must be between 0 and 1; divide 8-bit values by 255")
 
 
 @dataclass(frozen=True)
@@ -41,36 +97,38 @@ class PixelCodec:
     """
 
     shape: tuple[int, int, int]
+    lossless: bool = field(default=True, init=False, repr=False)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Flatten images in [0, 1]; deterministic.
-
-        Args:
-            images: (..., C, H, W).
-
-        Returns:
-            vectors (..., D).
-
-        Raises:
-            ValueError: for images of another shape, or values that are integers, not finite or
-                outside [0, 1].
-        """
-        if tuple(images.shape[-3:]) != self.shape:
-            raise ValueError(
-                f"images have shape {tuple(images.shape[-3:])}; this model takes "
-                f"{self.shape} (channels, height, width)"
-            )
-        if not images.is_floating_point():
-            raise ValueError(f"pixels are {images.dtype}; divide 8-bit values by 255")
-        if not bool(torch.isfinite(images).all()):
-            raise ValueError("the image holds pixels that are not finite (NaN or infinite)")
-        if not bool(((images >= 0) & (images <= 1)).all()):
-            raise ValueError("pixels must be between 0 and 1; divide 8-bit values by 255")
+        """Vectors (..., D) of images (..., C, H, W) in [0, 1]; see `check_images`."""
+        check_images(images, self.shape)
         return images.flatten(-3) * 2 - 1
 
     def decode(self, z: Tensor) -> Tensor:
         """Images (..., C, H, W) in [0, 1] of vectors (..., D); what leaves the range is cut."""
         return ((z + 1) / 2).clamp(0, 1).unflatten(-1, self.shape)
+
+
+@dataclass(frozen=True)
+class Conditioner:
+    """What a user says, as arguments of the network.
+
+    Attributes:
+        names: what can be said, such as ``prompt``; none for an unconditional model.
+        encode: arguments of the network for it, each for one sample.
+    """
+
+    names: tuple[str, ...]
+    encode: Callable[..., Mapping[str, Any]]
+
+    def __call__(self, **words: Any) -> Mapping[str, Any]:
+        """Arguments of the network under these words, (whatever shapes it takes)."""
+        if unknown := [name for name in words if name not in self.names]:
+            raise ModelError(
+                f"this model takes no {' or '.join(unknown)}; it takes "
+                f"{', '.join(self.names) or 'no condition'}"
+            )
+        return self.encode(**words)
 
 
 @dataclass(frozen=True)
@@ -82,16 +140,52 @@ class Model:
         codec: between images and vectors.
         name: short name.
         config: what the model was saved with.
+        conditioner: from words to arguments of the network; None where they are the same.
+        words: the condition in the user's words.
     """
 
     denoiser: NetworkDenoiser
-    codec: PixelCodec
+    codec: Codec
     name: str
     config: Mapping[str, Any] = field(default_factory=dict)
+    conditioner: Conditioner | None = field(default=None, kw_only=True, repr=False)
+    words: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+    @staticmethod
+    def from_diffusers(pipe: Any, **options: Any) -> Model:
+        """A pipeline of diffusers as a model.
+
+        Args:
+            pipe: the pipeline.
+            options: ``prompt``, ``negative_prompt``, ``guidance``, ``label``, ``size``, ``name``,
+                ``chunk`` and ``jvp_mode``, described at ``adapters.diffusers.from_pipeline``.
+
+        Returns:
+            the model.
+        """
+        from diffodesic.adapters.diffusers import from_pipeline
+
+        return from_pipeline(pipe, **options)
 
     def given(self, **condition: Any) -> Model:
-        """The same model under a condition (class, prompt) bound before geometry starts."""
-        return replace(self, denoiser=self.denoiser.given(**condition))
+        """The same model under a condition bound before geometry starts.
+
+        Args:
+            condition: words such as ``prompt="a cat"`` or ``label=3``, added to those already
+                bound; for a network of one's own, its arguments.
+
+        Returns:
+            the model.
+
+        Raises:
+            ModelError: for words that the model does not take.
+        """
+        words = {**self.words, **condition}
+        if self.conditioner is not None:
+            condition = dict(self.conditioner(**words))
+        elif "prompt" in condition:
+            raise ModelError(f"model {self.name!r} takes no prompt")
+        return replace(self, denoiser=self.denoiser.given(**condition), words=words)
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``config.json`` and ``weights.safetensors`` into a folder, made if needed.
@@ -148,13 +242,22 @@ def available() -> dict[str, str]:
     return found
 
 
-def load(source: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Model:
-    """Load a model by name or from a folder.
+def load(
+    source: str | os.PathLike[str],
+    *,
+    device: torch.device | str = "cpu",
+    allow_download: bool = False,
+    allow_pickle: bool = False,
+) -> Model:
+    """Load a model by name, from a folder, or through the door that a prefix names.
 
     Args:
-        source: name of a shipped model (see ``available``), or a folder that holds
-            ``config.json`` and ``weights.safetensors``.
+        source: name of a shipped model (see ``available``); a folder that holds ``config.json``
+            and ``weights.safetensors``; or ``diffusers:DIR``, ``edm:FILE`` or
+            ``python:package.module:function``, described in ``adapters``.
         device: where the network runs.
+        allow_download: let diffusers fetch a repository that is not on this disk.
+        allow_pickle: read pickles, which run code of their author.
 
     Returns:
         the model, its network in float32 and evaluation mode.
@@ -163,6 +266,13 @@ def load(source: str | os.PathLike[str], *, device: torch.device | str = "cpu") 
         ModelError: for an unknown name, missing files, files of another program, or a device that
             is not there.
     """
+    from diffodesic.adapters import PREFIXES, open_foreign
+
+    prefix, _, rest = str(source).partition(":")
+    if prefix in PREFIXES and rest:
+        return open_foreign(
+            prefix, rest, device=device, allow_download=allow_download, allow_pickle=allow_pickle
+        )
     folder = _SHIPPED / str(source) if str(source) in available() else Path(source)
     if not folder.is_dir():
         names = ", ".join(available())
@@ -171,9 +281,15 @@ def load(source: str | os.PathLike[str], *, device: torch.device | str = "cpu") 
         )
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
-        raise ModelError(f"{folder} is not a diffodesic model: it lacks {' and '.join(missing)}")
+        other = (folder / "model_index.json").is_file()
+        raise ModelError(
+            f"{folder} is not a diffodesic model: it lacks {' and '.join(missing)}"
+            + (f"; for a pipeline of diffusers give diffusers:{folder}" if other else "")
+        )
     try:
         config = json.loads((folder / _FILES[0]).read_text())
+        if config["prediction"] == "coordinates":
+            raise ModelError("a denoiser of coordinates: open it with load_denoiser")
         network = UNet(**config["network"]).eval().requires_grad_(False)
         denoiser = _denoiser(network, config)
     except (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError) as error:

@@ -11,6 +11,14 @@ a gradient from scores alone, exact for the change of phi itself, with the Gauss
 of :class:`diffodesic.curvature.Graph`.  Of rank K: the mean of s_k s_k^T over the scores s_k at K
 displaced points, x + sigma c_k with c_k fixed; one score leaves all but one normal direction free.
 
+With S the K x D scores, c = w/K and M = I + c S S^T, everything is O(K D) (Woodbury):
+
+    g^-1 p = p - c S^T M^-1 S p,    log vol = 1/2 log det M,
+    g Gamma(u, v) = c sum_k [ s_k (u.J_k v + v.J_k u)/2
+                              + (s_k.v) (J_k - J_k^T) u / 2 + (s_k.u) (J_k - J_k^T) v / 2 ],
+
+the last line zero for a true score.  Curvatures: :mod:`diffodesic.gauss`.
+
 The score Jacobian, ``J^T J + eps I`` with J = ds/dx: Saito & Matsubara, 2510.05509.
 """
 
@@ -18,18 +26,20 @@ from __future__ import annotations
 
 import math
 from copy import copy
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from diffodesic.curvature import Curvature, Graph, Operator, Scalar, bend
 from diffodesic.denoiser import Denoiser
+from diffodesic.level import choose_noise_level
 from diffodesic.metric import Metric
 
-__all__ = ["ScoreJacobian", "ScoreMetric"]
+__all__ = ["AtNoise", "ScoreJacobian", "ScoreMetric", "weight_unit"]
 
 
-class _AtNoise(Metric):
+class AtNoise(Metric):
     """A metric on noisy points at one fixed noise level of a denoiser."""
 
     def __init__(self, denoiser: Denoiser, log_snr: float) -> None:
@@ -46,22 +56,62 @@ class _AtNoise(Metric):
         """Score ``(m - x)/sigma^2`` at the fixed level, (..., d); one evaluation per point."""
         return self.denoiser.score(x, x.new_tensor(self.sigma))
 
+    def score_jvp(self, x: Tensor, u: Tensor) -> Tensor:
+        """Derivative ``J u`` of the score along ``u``, (..., d); one JVP per point."""
+        return (self.denoiser.jvp(x, x.new_tensor(self.sigma), u)[1] - u) / self.sigma**2
 
-class ScoreMetric(_AtNoise):
+
+def weight_unit(denoiser: Denoiser, points: Tensor, log_snr: float) -> float:
+    """The natural unit of a score metric's weight, ``1 / E|s|^2``.
+
+    Args:
+        denoiser: posterior mean.
+        points: noisy points (..., D) at the level, such as the two ends of a path.
+        log_snr: the noise level.
+
+    Returns:
+        one over the mean of ``|s|^2`` at the points.
+
+    Raises:
+        ValueError: where the score is zero at all the points, or not finite at one.
+
+    Cost: one evaluation per point.
+    """
+    with torch.no_grad():
+        score = denoiser.score(points, points.new_tensor(math.exp(-log_snr / 2)))
+    size = score.square().sum(-1)
+    if not bool(torch.isfinite(size).all()):
+        where = torch.nonzero(~torch.isfinite(size).flatten()).flatten().tolist()
+        raise ValueError(
+            f"the score is not finite at points {where} of log_snr = {log_snr:g}, so the weight "
+            "has no unit; check these points, or choose another log_snr"
+        )
+    if not float(size.mean()) > 0:
+        raise ValueError(
+            f"the score is zero at all points of log_snr = {log_snr:g}, so the weight has no "
+            "unit; choose another log_snr, or give an absolute weight"
+        )
+    return 1 / float(size.mean())
+
+
+class ScoreMetric(AtNoise):
     """``g(x) = I + weight mean_k s_k(x) s_k(x)^T``, scores at one noise level (2505.11128, Eq. 4).
 
     Args:
         denoiser: posterior mean of the diffusion model.
-        log_snr: noise level of the score, log SNR in data units.
-        weight: weight of the score term, >= 0, in the core's coordinates (a weight given for
-            ``x = alpha z`` is divided by ``alpha^2``).
+        log_snr: noise level of the score, log SNR in data units; ``"auto"``: that of
+            :func:`choose_noise_level` for ``data``.
+        weight: weight of the score term, >= 0, in the core's coordinates (for a weight given in
+            those of a network see :meth:`native`).
+        relative: give ``weight`` in units of ``1 / E|s|^2`` over ``data``, noised to the level.
         rank: number K of scores; with K > 1 the points x + sigma c_k carry one more step of noise,
             c_k standard normal, all but the first, which is x itself.
-        seed: seed of the displacements.
+        data: clean points (N, D), for ``"auto"`` and ``relative`` only.
+        seed: seed of the displacements, and of the noise on ``data``.
 
     Raises:
-        ValueError: for a negative weight, a rank outside 1 ... D, or a level outside the
-            denoiser's range.
+        ValueError: for a weight that is negative or not finite, a rank outside 1 ... D, a level
+            outside the denoiser's range, data that are missing, or a score without size on them.
     """
 
     coarsest = 32  # fewer hide what log-density does between nodes
@@ -73,24 +123,83 @@ class ScoreMetric(_AtNoise):
         self,
         denoiser: Denoiser,
         *,
-        log_snr: float,
+        log_snr: float | Literal["auto"] = "auto",
         weight: float = 1.0,
+        relative: bool = False,
         rank: int = 1,
+        data: Tensor | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(denoiser, log_snr)
-        if not weight >= 0:
-            raise ValueError(f"weight must be >= 0, got {weight}")
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"weight must be >= 0 and finite, got {weight}")
         if not 1 <= rank <= denoiser.dim:
             raise ValueError(f"rank must be between 1 and {denoiser.dim}, got {rank}")
+        if data is None and (relative or log_snr == "auto"):
+            wants = "a relative weight" if relative else 'log_snr="auto"'
+            raise ValueError(f"{wants} is measured on data; give data (N, {denoiser.dim})")
+        if data is not None and log_snr == "auto":
+            log_snr = choose_noise_level(denoiser, data, seed=seed).log_snr
+        super().__init__(denoiser, float(log_snr))
+        if data is not None and relative:
+            weight *= weight_unit(denoiser, self._noised(data, seed), self.log_snr)
         self.weight, self.rank = float(weight), rank
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(rank - 1, denoiser.dim, generator=generator, dtype=torch.float64)
         self.displacements = torch.cat([torch.zeros(1, denoiser.dim).double(), noise])
 
+    @classmethod
+    def native(
+        cls,
+        denoiser: Denoiser,
+        alpha: float | Tensor,
+        sigma: float | Tensor,
+        *,
+        weight: float = 1000.0,
+        rank: int = 1,
+        seed: int = 0,
+    ) -> ScoreMetric:
+        """The metric of a weight given for ``x = alpha z``, the coordinates of a network.
+
+        There ``s_x = s_z / alpha``, so ``|dx|^2 + L (s_x.dx)^2 = alpha^2 (|dz|^2 + (L/alpha^2)
+        (s_z.dz)^2)``: the weight is divided by alpha^2, and lengths in x are alpha times those
+        in z.  The setting of 2505.11128 is ``native(denoiser, *schedule.alpha_sigma(400))`` for
+        a table of 1000 times.
+
+        Args:
+            denoiser: posterior mean, of the core's z.
+            alpha: scale of the signal, > 0.
+            sigma: scale of the noise in x, > 0.
+            weight: the weight L in x.
+            rank: see the class.
+            seed: see the class.
+
+        Returns:
+            the metric on z.
+
+        Raises:
+            ValueError: for scales that are not positive.
+        """
+        alpha, sigma = float(alpha), float(sigma)
+        if not (alpha > 0 and sigma > 0):
+            raise ValueError(f"alpha and sigma must be positive, got {alpha:g} and {sigma:g}")
+        level = 2 * math.log(alpha / sigma)
+        return cls(denoiser, log_snr=level, weight=weight / alpha**2, rank=rank, seed=seed)
+
     def scores(self, x: Tensor) -> Tensor:
         """The K scores at points (..., D), (..., K, D); K evaluations per point."""
-        return self.score(x.unsqueeze(-2) + self.sigma * self.displacements.to(x))
+        return self.score(self._around(x))
+
+    def scores_jvp(self, x: Tensor, u: Tensor) -> Tensor:
+        """The derivatives ``J_k u`` of the K scores, (..., K, D); K JVPs per point."""
+        return self.score_jvp(self._around(x), u.unsqueeze(-2))
+
+    def _around(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(-2) + self.sigma * self.displacements.to(x)
+
+    def _noised(self, data: Tensor, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(data.shape, generator=generator, dtype=data.dtype)
+        return data + self.sigma * noise.to(data.device)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """``u.v + weight mean_k (s_k.u)(s_k.v)``; K evaluations per point."""
@@ -176,16 +285,55 @@ class ScoreMetric(_AtNoise):
         Returns:
             vectors (..., D).
         """
-        if not self.weight:
-            return p
-        s = self.scores(x)
-        one = torch.eye(self.rank, dtype=x.dtype, device=x.device)
-        kernel = torch.linalg.cholesky(s @ s.mT + one * (self.rank / self.weight))
+        return self._sharp(self.scores(x), p) if self.weight else p
+
+    def _sharp(self, s: Tensor, p: Tensor) -> Tensor:
+        kernel = torch.linalg.cholesky(self.gram(s))
         along = torch.cholesky_solve((s @ p.unsqueeze(-1)), kernel)
-        return p - (s.mT @ along).squeeze(-1)
+        return p - self.weight / self.rank * (s.mT @ along).squeeze(-1)
+
+    def gram(self, s: Tensor) -> Tensor:
+        """``M = I + (weight/K) S S^T`` of scores (..., K, D): (..., K, K), W for one score."""
+        one = torch.eye(self.rank, dtype=s.dtype, device=s.device)
+        return one + self.weight / self.rank * (s @ s.mT)
+
+    def log_volume(self, x: Tensor) -> Tensor:
+        """Log of the volume element, ``1/2 log det g``, (...); K evaluations per point."""
+        factor = torch.linalg.cholesky(self.gram(self.scores(x)))
+        return factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def christoffel(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """Christoffel symbols on two vectors, ``Gamma(u, v)``; geodesics: ``x'' = -Gamma(x', x')``.
+
+        For a true score this is ``weight s (u.Jv) / W``; the part of a network's Jacobian that is
+        not symmetric is kept.
+
+        Args:
+            x: points (..., D).
+            u: vectors (..., D).
+            v: vectors (..., D).
+
+        Returns:
+            (..., D), without a graph.
+
+        Cost: K evaluations, K VJPs and 2 K JVPs per point (K if ``v`` is ``u``).
+        """
+        x, a, b = torch.broadcast_tensors(x, u, v)
+        with torch.enable_grad():
+            leaf = self._around(x).detach().requires_grad_()
+            score = self.score(leaf)
+        s, a, b = score.detach(), a.unsqueeze(-2), b.unsqueeze(-2)
+        with torch.no_grad():
+            ja = self.score_jvp(leaf.detach(), a)
+            jb = ja if v is u else self.score_jvp(leaf.detach(), b)
+        sa, sb = (s * a).sum(-1, keepdim=True), (s * b).sum(-1, keepdim=True)
+        (pulled,) = torch.autograd.grad(score, leaf, sb * a + sa * b)
+        even = (b * ja + a * jb).sum(-1, keepdim=True) / 2
+        lowered = s * even + (sb * ja + sa * jb - pulled) / 2
+        return self._sharp(s, self.weight / self.rank * lowered.sum(-2))
 
 
-class ScoreJacobian(_AtNoise):
+class ScoreJacobian(AtNoise):
     """``g = J^T J + eps I`` with J the Jacobian of the score at one noise level (2510.05509).
 
     Args:
@@ -205,8 +353,8 @@ class ScoreJacobian(_AtNoise):
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """``(Ju).(Jv) + eps u.v``; one JVP per point (two if ``u`` is not ``v``)."""
-        ju = self._push(x, u)
-        return (ju * (ju if v is u else self._push(x, v))).sum(-1) + self.eps * (u * v).sum(-1)
+        ju = self.score_jvp(x, u)
+        return (ju * (ju if v is u else self.score_jvp(x, v))).sum(-1) + self.eps * (u * v).sum(-1)
 
     def newton_steps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Curvature]:
         """Steps and gradient, and the metric frozen at the midpoints, known by its action.
@@ -229,8 +377,4 @@ class ScoreJacobian(_AtNoise):
     def _act(self, x: Tensor, u: Tensor) -> Tensor:
         """``J (J u) + eps u``: the Jacobian of a score is symmetric."""
         with torch.no_grad():
-            return self._push(x, self._push(x, u)) + self.eps * u
-
-    def _push(self, x: Tensor, u: Tensor) -> Tensor:
-        sigma = x.new_tensor(self.sigma)
-        return (self.denoiser.jvp(x, sigma, u)[1] - u) / self.sigma**2
+            return self.score_jvp(x, self.score_jvp(x, u)) + self.eps * u

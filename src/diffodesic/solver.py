@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -25,6 +25,7 @@ from diffodesic.descent import (
     guarded_steps,
 )
 from diffodesic.metric import Metric
+from diffodesic.smooth import Smooth
 
 __all__ = ["Progress", "Relax", "Solution", "Solver"]
 
@@ -83,6 +84,8 @@ class Relax:
             of ``metric.starts``; the best result goes on.
         newton: use the Gauss-Newton curvature of every path (``metric.newton_steps``); default
             where the metric says that it is cheap.
+        splines: (nodes, pieces, iterations) of a search among splines that comes first
+            (:class:`diffodesic.smooth.Smooth`), for learned metrics.
     """
 
     rtol: float = 1e-6
@@ -93,6 +96,7 @@ class Relax:
     coarse_rtol: float = 1e-3
     starts: int = 1
     newton: bool | None = None
+    splines: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         if not (self.rtol > 0 and self.coarse_rtol > 0 and self.refine > 1):
@@ -135,6 +139,8 @@ class Relax:
 
         Cost: one energy gradient per round and active pair.
         """
+        if self.splines is not None:
+            return self._after_splines(metric, a, b, nodes, init, progress)
         coarsest = metric.coarsest if self.coarsest is None else self.coarsest
         levels = self.levels(nodes, coarsest)
         if init is None:
@@ -153,6 +159,28 @@ class Relax:
             descent = self._descend(space, x, rtol, progress)
             x, total = descent.result, total + descent.iterations
         return Solution(x, descent.gradient_norm, descent.statuses, total, names)
+
+    def _after_splines(
+        self,
+        metric: Metric,
+        a: Tensor,
+        b: Tensor,
+        nodes: int,
+        init: Tensor | None,
+        progress: Progress | None,
+    ) -> Solution:
+        """Search among splines, then relax the points of what was found."""
+        assert self.splines is not None
+        few, pieces, iterations = self.splines
+        curves = Smooth(metric, pieces)
+        search = replace(self, splines=None, coarsest=few, iterations=iterations)
+        if init is not None:
+            init = _respace(metric, init, few)
+        first = search.solve(curves, a, b, few, init=init, progress=progress)
+        rest = replace(self, splines=None, coarsest=nodes)
+        last = rest.solve(metric, a, b, nodes, init=curves.fine(first.nodes), progress=progress)
+        total = first.iterations + last.iterations
+        return replace(last, iterations=total, start=first.start)
 
     @staticmethod
     def _rival(metric: Metric, x: Tensor, nodes: int, names: list[str]) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffodesic import (
     Conformal,
+    DensityMetric,
     Euclidean,
     GaussianMixture,
     Hyperbolic,
@@ -18,6 +19,7 @@ from diffodesic import (
     Pullback,
     ScoreJacobian,
     ScoreMetric,
+    ScoreSize,
     Spacetime,
 )
 
@@ -44,6 +46,11 @@ def _pullback(rotation: Tensor) -> Metric:
         return torch.cat([y, 0.5 * torch.sin(y + y.roll(1, -1))], -1)
 
     return Pullback(graph, len(rotation))
+
+
+def _density(rotation: Tensor) -> Metric:
+    origin = torch.zeros(len(rotation), dtype=torch.float64)
+    return DensityMetric(mixture(rotation), log_snr=LOG_SNR, power=0.2, reference=origin)
 
 
 def _hutchinson(rotation: Tensor) -> Metric:
@@ -82,6 +89,8 @@ FAMILIES = {
     "conformal": Family(_conformal),
     "score": Family(lambda r: ScoreMetric(mixture(r), log_snr=LOG_SNR, weight=2.0)),
     "score-jacobian": Family(lambda r: ScoreJacobian(mixture(r), log_snr=LOG_SNR, eps=0.5)),
+    "density": Family(_density),
+    "score-size": Family(lambda r: ScoreSize(mixture(r), log_snr=LOG_SNR, weight=0.5)),
     "pullback": Family(_pullback),
     "hyperbolic": Family(lambda r: Hyperbolic(len(r), variance=1.5), has_noise=True),
     "spacetime": Family(lambda r: Spacetime(mixture(r)), has_noise=True),

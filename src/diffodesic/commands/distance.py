@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffodesic.commands import command, progress, seed
+from diffodesic.commands.source import add_model_options, open_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,7 @@ def add(commands: Any) -> None:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="mnist", help="a name (see `models`) or a folder")
+    add_model_options(parser)
     parser.add_argument(
         "--log-snr", type=float, default=2.0, help="noise level of the ends: the scale, default 2"
     )
@@ -55,7 +56,6 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "--flow-steps", type=int, default=24, help="steps of the probability flow to that level"
     )
     parser.add_argument("--seed", type=seed, default=0)
-    parser.add_argument("--device", default="cpu", help="where the network runs")
     parser.add_argument(
         "--no-resize",
         action="store_true",
@@ -83,11 +83,10 @@ def run_one(options: argparse.Namespace) -> None:
     from diffodesic.edit import edit
     from diffodesic.files import write_atomically
     from diffodesic.interpolate import NETWORK_SOLVER
-    from diffodesic.model import load
     from diffodesic.output import check_outdir
     from diffodesic.plot_edit import draw_edit
 
-    model = load(options.model, device=options.device)
+    model = open_model(options)
     first, second = _read(model, [Path(path) for path in options.images], options)
     folder = None if options.outdir is None else check_outdir(options.outdir)
     with progress() as say:
@@ -124,7 +123,6 @@ def run_many(options: argparse.Namespace) -> None:
     import torch
 
     from diffodesic.dataset import PICTURES
-    from diffodesic.model import load
     from diffodesic.output import check_outdir
     from diffodesic.pairwise import pairwise
 
@@ -133,7 +131,7 @@ def run_many(options: argparse.Namespace) -> None:
     paths = sorted(p for p in options.folder.iterdir() if p.suffix.lower() in PICTURES)
     if len(paths) < 2:
         raise ValueError(f"{options.folder} holds {len(paths)} pictures; at least 2 are needed")
-    model = load(options.model, device=options.device)
+    model = open_model(options)
     images = _read(model, paths, options)
     folder = check_outdir(options.outdir)
     with progress() as say:

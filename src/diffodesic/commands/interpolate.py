@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any, get_args
 
 from diffodesic.commands import command, progress, seed
+from diffodesic.commands.source import add_model_options, open_model
 
 __all__ = ["add"]
 
@@ -15,8 +15,8 @@ EXAMPLES = """\
   diffodesic interpolate A.png B.png --outdir ab          your own images
   diffodesic interpolate --metric score --frames 24
   diffodesic interpolate A.png B.png --model my-model     a model of your own (see train)
+  diffodesic interpolate A.jpg B.jpg --model diffusers:DIR --prompt cat
 """
-DIGITS = (33, 83)  # of the package, for a run without arguments: a 3 and an 8
 
 
 def add(commands: Any) -> None:
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "images", nargs="*", metavar="IMAGE", help="two pictures; none: two digits of the package"
     )
-    parser.add_argument("--model", default="mnist", help="a name (see `models`) or a folder")
+    add_model_options(parser)
     parser.add_argument("--metric", default="spacetime", choices=get_args(MetricName))
     parser.add_argument("--frames", type=int, default=16, help="number of images, ends included")
     parser.add_argument("--nodes", type=int, default=32, help="segments of the path")
@@ -50,7 +50,6 @@ def add(commands: Any) -> None:
         "--flow-steps", type=int, default=24, help="steps of the probability-flow ODE each way"
     )
     parser.add_argument("--seed", type=seed, default=0)
-    parser.add_argument("--device", default="cpu", help="where the network runs")
     parser.add_argument("--outdir", default="out")
     parser.add_argument(
         "--no-resize",
@@ -70,25 +69,12 @@ def _level(text: str) -> float | str:
 
 def run(options: argparse.Namespace) -> None:
     """Interpolate, print a summary, write the folder."""
-    from diffodesic.image import read_image, shipped_digits
+    from diffodesic.commands.pair import read_pair
     from diffodesic.interpolate import interpolate
-    from diffodesic.model import load
     from diffodesic.output import check_outdir
 
-    if len(options.images) not in (0, 2):
-        raise ValueError(f"give two images or none, not {len(options.images)}")
-    model = load(options.model, device=options.device)
-    if options.images:
-        shape, resize = model.codec.shape, not options.no_resize
-        pictures = [read_image(path, shape, resize=resize) for path in options.images]
-        images = [image for image, _ in pictures]
-        for notice in (notice for _, notices in pictures for notice in notices):
-            print(notice, file=sys.stderr)
-    elif model.codec.shape == (1, 28, 28):
-        digits, _ = shipped_digits()
-        images = [digits[DIGITS[0]], digits[DIGITS[1]]]
-    else:
-        raise ValueError("the shipped digits do not fit this model; give two images")
+    model = open_model(options)
+    images = read_pair(model, options.images, resize=not options.no_resize)
     check_outdir(options.outdir)
     with progress() as say:
         result = interpolate(

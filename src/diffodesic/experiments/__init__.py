@@ -127,6 +127,16 @@ EXPERIMENTS = (
         "landscapes:run",
         "Landscapes where the shape of a path matters",
     ),
+    Experiment(
+        "score/sphere",
+        "sphere:run",
+        "The score metric on a sphere, where the truth is a great circle",
+    ),
+    Experiment(
+        "score/surfaces",
+        "surfaces:run",
+        "Metrics of the score on surfaces whose normal turns",
+    ),
 )
 
 

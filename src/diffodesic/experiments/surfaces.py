@@ -1,0 +1,300 @@
+r"""``score/surfaces``: metrics of the score where the normal turns and SLERP is no answer.
+
+An ellipsoid, a torus and a swiss roll in R^3, turned into R^D: codimension D - 2.  The exact score
+is that of a smoothed sample, the learned one a small network's.  Pairs of points are lifted to a
+noise level by the probability flow, joined by each method, and brought back; their frames are
+compared with the surface and with its own geodesic, found in its parameters (u, v) as the
+pullback of the embedding.  The level is that of ``choose_noise_level``, weights are relative;
+nothing was chosen by its results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffodesic.baseline import lerp, slerp
+from diffodesic.conformal import DensityMetric, ScoreSize
+from diffodesic.denoiser import Denoiser
+from diffodesic.experiments import Outcome, Row
+from diffodesic.experiments.points_network import learn_points
+from diffodesic.flow import drop, lift
+from diffodesic.geodesic import geodesic
+from diffodesic.level import choose_noise_level
+from diffodesic.likely import likely_path
+from diffodesic.metric import Metric, Pullback
+from diffodesic.mixture import GaussianMixture
+from diffodesic.plot_canvas import canvas
+from diffodesic.score import ScoreJacobian, ScoreMetric, weight_unit
+from diffodesic.solver import Relax
+
+__all__ = ["SURFACES", "Settings", "Surface", "run"]
+
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A surface of R^3.
+
+    Attributes:
+        embed: parameters (..., 2) to points (..., 3).
+        low: smallest parameters.
+        high: largest parameters.
+        reach: largest difference of the parameters of a pair.
+    """
+
+    embed: Map
+    low: tuple[float, float]
+    high: tuple[float, float]
+    reach: tuple[float, float]
+
+
+def _ellipsoid(p: Tensor) -> Tensor:
+    u, v = p.unbind(-1)
+    return torch.stack([v.cos() * u.cos(), 0.75 * v.cos() * u.sin(), 0.5 * v.sin()], -1)
+
+
+def _torus(p: Tensor) -> Tensor:
+    u, v = p.unbind(-1)
+    ring = 1 + 0.4 * v.cos()
+    return torch.stack([ring * u.cos(), ring * u.sin(), 0.4 * v.sin()], -1)
+
+
+def _roll(p: Tensor) -> Tensor:
+    u, v = p.unbind(-1)
+    return torch.stack([u / 10 * u.cos(), u / 10 * u.sin(), v], -1)
+
+
+SURFACES: Mapping[str, Surface] = {
+    "ellipsoid": Surface(_ellipsoid, (-math.pi, -1.2), (math.pi, 1.2), (1.5, 0.8)),
+    "torus": Surface(_torus, (-math.pi, -math.pi), (math.pi, math.pi), (1.2, 1.5)),
+    "swiss roll": Surface(_roll, (1.5 * math.pi, -0.6), (4.5 * math.pi, 0.6), (2.5, 0.6)),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the experiment.
+
+    Attributes:
+        dim: dimension D of the space.
+        samples: points of the law.
+        bandwidth: smoothing of the exact law.
+        pairs: pairs of points on each surface.
+        nodes: segments of a path.
+        frames: points of a path that are brought back.
+        weight: of the score metrics, in units of 1/E|s|^2 over the data at the level.
+        likely: weight of log-density of the likely path.
+        rank: number of scores of the rank-K metric; the codimension is D - 2.
+        rtol: tolerance of the solver.
+        iterations: limit of the solver.
+        training: steps of the learned score.
+        grid: points of a surface per parameter, for distances to it.
+        flow_steps: steps of the probability flow, each way.
+    """
+
+    dim: int = 8
+    samples: int = 2000
+    bandwidth: float = 0.04
+    pairs: int = 8
+    nodes: int = 32
+    frames: int = 9
+    weight: float = 10.0
+    likely: float = 0.2
+    rank: int = 6
+    rtol: float = 1e-4
+    iterations: int = 200
+    training: int = 3000
+    grid: int = 200
+    flow_steps: int = 24
+
+
+def run(
+    *, quick: bool, outdir: Path, seed: int, progress: Callable[[str], None] | None = None
+) -> Outcome:
+    """Every method on every surface, with the exact and with the learned score.
+
+    Args:
+        quick: two pairs, few points and 60 steps of training.
+        outdir: not used: nothing but the standard files is written.
+        seed: of the samples, the pairs and the training.
+        progress: called with a short line.
+
+    Returns:
+        the numbers and the figure.
+
+    Cost: some 10^6 evaluations of a mixture and of a small network; minutes.
+    """
+    del outdir
+    settings = Settings()
+    if quick:
+        settings = Settings(
+            samples=200, pairs=2, nodes=16, frames=5, training=60, grid=40, iterations=5
+        )
+    say = progress or (lambda text: None)
+    rows: list[Row] = []
+    shown: dict[str, dict[str, Tensor]] = {}
+    for name, surface in SURFACES.items():
+        generator = torch.Generator().manual_seed(seed)
+        frame = torch.linalg.qr(
+            torch.randn(settings.dim, settings.dim, generator=generator, dtype=torch.float64)
+        ).Q[:3]
+        problem = _Problem(surface, settings, frame, generator)
+        learned = learn_points(
+            problem.data,
+            steps=settings.training,
+            sigma_range=(0.01, 4.0),
+            seed=seed,
+            progress=progress,
+        )
+        exact = GaussianMixture.from_data(problem.data, settings.bandwidth)
+        for kind, law in (("exact", exact), ("learned", learned)):
+            say(f"{name}, {kind} score")
+            found, curves = problem.measure(law, seed)
+            rows += [Row(f"{name}, {kind} score: {what}", *value) for what, value in found]
+            shown.setdefault(name, curves)
+    return Outcome(settings, tuple(rows), _notes(settings), {}, lambda to: _draw(to, shown, rows))
+
+
+class _Problem:
+    """A surface in R^D with its sample and its pairs."""
+
+    def __init__(
+        self, surface: Surface, settings: Settings, frame: Tensor, generator: torch.Generator
+    ) -> None:
+        self.settings, self.generator = settings, generator
+        low, high = (torch.tensor(v, dtype=torch.float64) for v in (surface.low, surface.high))
+        axes = [
+            torch.linspace(float(p), float(q), settings.grid)
+            for p, q in zip(low, high, strict=True)
+        ]
+        cells = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2).double()
+        # points in proportion to the area of their cell
+        area = _area(surface.embed, cells)
+        chosen = torch.multinomial(area, settings.samples, replacement=True, generator=generator)
+        jitter = torch.rand(settings.samples, 2, generator=generator, dtype=torch.float64) - 0.5
+        place = cells[chosen] + jitter * (high - low) / (settings.grid - 1)
+        centre = surface.embed(cells)[chosen].mean(0)
+
+        def embed(p: Tensor) -> Tensor:
+            return (surface.embed(p) - centre) @ frame
+
+        self.embed, self.data, self.points = embed, embed(place), embed(cells)
+        first, last = _pairs(surface, low, high, settings.pairs, generator)
+        self.parameters, self.ends = (first, last), (embed(first), embed(last))
+        path = geodesic(Pullback(embed, 2), first, last, nodes=64)
+        self.truth = embed(path(torch.linspace(0, 1, 401, dtype=torch.float64)))
+        self.length = path.length
+
+    def measure(
+        self, law: Denoiser, seed: int
+    ) -> tuple[list[tuple[str, tuple[float, None, None, float | None]]], dict[str, Tensor]]:
+        """Every method: errors as shares of the true length, and the curves of the first pair."""
+        settings = self.settings
+        level = choose_noise_level(law, self.data, seed=seed)
+        lam, sigma = level.log_snr, math.exp(-level.log_snr / 2)
+        a, b = (lift(law, x, lam, steps=settings.flow_steps) for x in self.ends)
+        noise = torch.randn(self.data.shape, generator=self.generator, dtype=torch.float64)
+        unit = weight_unit(law, self.data + sigma * noise, lam)
+        found: list[tuple[str, tuple[float, None, None, float | None]]] = [
+            ("noise level chosen, sigma", (sigma, None, None, None))
+        ]
+        curves = {"surface": self.points, "true geodesic": self.truth[0]}
+        for name, nodes in self._paths(law, lam, unit, a, b).items():
+            with torch.no_grad():
+                clean = drop(law, nodes, lam, steps=settings.flow_steps)
+            off = self._to_surface(clean[:, 1:-1]).mean(-1) / self.length
+            away = torch.cdist(clean[:, 1:-1], self.truth).amin(-1).mean(-1) / self.length
+            for what, error in (("distance to the geodesic", away), ("to the surface", off)):
+                spread = float(error.std()) / math.sqrt(len(error))
+                title = f"{name}, {what} / length"
+                found.append((title, (float(error.mean()), None, None, spread)))
+            curves[name] = clean[0]
+        return found, curves
+
+    def _paths(
+        self, law: Denoiser, lam: float, unit: float, a: Tensor, b: Tensor
+    ) -> dict[str, Tensor]:
+        """Points (P, frames, D) at the noise level, by method."""
+        settings = self.settings
+        s = torch.linspace(0, 1, settings.frames, dtype=torch.float64)
+        weight = settings.weight * unit
+        metrics: dict[str, Metric] = {
+            "score metric": ScoreMetric(law, log_snr=lam, weight=weight),
+            f"score metric, rank {settings.rank}": ScoreMetric(
+                law, log_snr=lam, weight=weight, rank=settings.rank
+            ),
+            "score Jacobian": ScoreJacobian(law, log_snr=lam, eps=1e-2),
+            "density, power 1/D": DensityMetric(law, log_snr=lam),
+            "score size": ScoreSize(law, log_snr=lam, weight=weight),
+        }
+        solver = Relax(rtol=settings.rtol, iterations=settings.iterations)
+        paths = {"LERP": lerp(a, b, s), "SLERP": slerp(a, b, s)}
+        for name, metric in metrics.items():
+            paths[name] = geodesic(metric, a, b, nodes=settings.nodes, solver=solver)(s)
+        likely = likely_path(
+            law, a, b, log_snr=lam, weight=settings.likely, nodes=settings.nodes, rtol=1e-6
+        )
+        share = torch.linspace(0, settings.nodes, settings.frames).round().long()
+        return {**paths, "likely path": likely.nodes[:, share]}
+
+    def _to_surface(self, x: Tensor) -> Tensor:
+        return torch.cdist(x.reshape(-1, x.shape[-1]), self.points).amin(-1).reshape(x.shape[:-1])
+
+
+def _area(embed: Map, p: Tensor) -> Tensor:
+    """Area of the surface per unit of its parameters, (N,)."""
+    eye = torch.eye(2, dtype=p.dtype)
+    first, second = (torch.func.jvp(embed, (p,), (e.expand_as(p).contiguous(),))[1] for e in eye)
+    return torch.linalg.cross(first, second).norm(dim=-1)
+
+
+def _pairs(
+    surface: Surface, low: Tensor, high: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Parameters of pairs, (P, 2) each, that differ by at least half the reach in u."""
+    reach = torch.tensor(surface.reach, dtype=torch.float64)
+    draws = torch.rand(2, count, 2, generator=generator, dtype=torch.float64)
+    share = torch.stack([0.5 + draws[1, :, 0] / 2, 2 * draws[1, :, 1] - 1], -1)
+    middle = low + reach / 2 + draws[0] * (high - low - reach)
+    return middle - share * reach / 2, middle + share * reach / 2
+
+
+def _notes(settings: Settings) -> tuple[str, ...]:
+    return (
+        f"Surfaces in R^{settings.dim}, codimension {settings.dim - 2}; means over "
+        f"{settings.pairs} pairs, +- over pairs, of the inner frames after the probability flow; "
+        "in shares of the length of the true geodesic. Distances to the surface are to a grid of "
+        f"{settings.grid}^2 points.",
+        "The exact score is that of the sample, smoothed: it knows no more of the surface than "
+        "its points do.",
+        "No setting was chosen by these numbers.",
+    )
+
+
+def _draw(to: Path, shown: dict[str, dict[str, Tensor]], rows: list[Row]) -> None:
+    """Distance to the true geodesic of every method, surface by surface."""
+    with canvas(to, columns=len(shown), width=5) as axes:
+        for panel, name in zip(axes, shown, strict=True):
+            methods = [key for key in shown[name] if key not in ("surface", "true geodesic")]
+            values = {row.quantity: row for row in rows}
+            for shift, kind in ((-0.2, "exact"), (0.2, "learned")):
+                title = "{}, {} score: {}, distance to the geodesic / length"
+                picked = [values[title.format(name, kind, method)] for method in methods]
+                panel.barh(
+                    [i + shift for i in range(len(methods))],
+                    [row.measured for row in picked],
+                    height=0.35,
+                    xerr=[row.error for row in picked],
+                    label=f"{kind} score",
+                )
+            panel.set(yticks=range(len(methods)), title=name, xlabel="distance / length")
+            panel.set_yticklabels(methods)
+            panel.invert_yaxis()
+        axes[0].legend()
