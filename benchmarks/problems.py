@@ -284,7 +284,7 @@ def unet() -> Problem:
         b,
         None,
         nodes=8,
-        solver=replace(NETWORK_SOLVER, iterations=4),
+        solver=replace(NETWORK_SOLVER, iterations=4, splines=None),
         grid=8,
         fine=1,
         history=False,

@@ -178,10 +178,10 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] = {
     "below": (file_in_the_way, (*TINY, "--outdir", "x/y"), "cannot write into x/y: .*; give anot"),
     "long": (None, (*TINY, "--outdir", "n" * 300), "File name too long; give another folder"),
     "no command": (None, (), "required: COMMAND"),
-    "command": (None, ("extrapolate",), "invalid choice: 'extrapolate'"),
+    "command": (None, ("extrude",), "invalid choice: 'extrude'"),
     "newline": (None, (*TINY, "--fa\nmes"), "unrecognized arguments: --fa mes"),
-    "data": (None, ("train", "none.npy", "--outdir", "t"), "no data at none.npy: give a folder"),
-    "pictures": (None, ("train", "tiny", "--outdir", "t"), "no image in tiny"),
+    "data": (None, ("train", "none.npy", "--outdir", "out"), "no data at none.npy: give a folder"),
+    "pictures": (None, ("train", "tiny", "--outdir", "out"), "no image in tiny"),
     "no outdir": (None, ("train", "a.png"), "the following arguments are required: --outdir"),
 }
 

@@ -59,6 +59,14 @@ def test_a_solver_that_begins_with_splines_ends_on_nodes(draw):
     assert float(again.length) == pytest.approx(float(plain.length), rel=1e-4)
 
 
+def test_splines_are_left_out_where_they_do_not_belong(draw):
+    space = Spacetime(GaussianMixture(draw(3, 2), std=0.4))
+    a, b = space.point(draw(2, 2), 0.5)
+    plain = geodesic(space, a, b, nodes=16)
+    found = geodesic(space, a, b, nodes=16, solver=Relax(splines=(8, 2, 30)))
+    assert torch.equal(plain.nodes, found.nodes)
+
+
 def test_metrics_with_curves_of_their_own_are_refused(draw):
     law = GaussianMixture(draw(3, 2), std=0.4)
     with pytest.raises(ValueError, match="straight segments"):

@@ -134,8 +134,9 @@ class SqueezeNet(Features):
             x = x.float().expand(-1, 3, -1, -1)
             if small > 1:
                 x = F.interpolate(x, scale_factor=small, mode="bilinear", antialias=True)
-            with torch.inference_mode():
-                yield self._trunk(x)
+            with torch.inference_mode():  # over before the caller goes on
+                layers = self._trunk(x)
+            yield layers
 
 
 class _Fire(nn.Module):

@@ -85,7 +85,8 @@ class Relax:
         newton: use the Gauss-Newton curvature of every path (``metric.newton_steps``); default
             where the metric says that it is cheap.
         splines: (nodes, pieces, iterations) of a search among splines that comes first
-            (:class:`diffodesic.smooth.Smooth`), for learned metrics.
+            (:class:`diffodesic.smooth.Smooth`), for learned metrics; without effect where segments
+            are bent or Newton's curvature is cheap.
     """
 
     rtol: float = 1e-6
@@ -139,7 +140,7 @@ class Relax:
 
         Cost: one energy gradient per round and active pair.
         """
-        if self.splines is not None:
+        if self.splines and not (metric.bent_segments or metric.newton):
             return self._after_splines(metric, a, b, nodes, init, progress)
         coarsest = metric.coarsest if self.coarsest is None else self.coarsest
         levels = self.levels(nodes, coarsest)
@@ -172,6 +173,7 @@ class Relax:
         """Search among splines, then relax the points of what was found."""
         assert self.splines is not None
         few, pieces, iterations = self.splines
+        few = min(few, nodes)
         curves = Smooth(metric, pieces)
         search = replace(self, splines=None, coarsest=few, iterations=iterations)
         if init is not None:

@@ -35,7 +35,11 @@ def add(commands: Any) -> None:
     one = command(commands, "distance", run_one, "the Diffusion Edit Distance of two pictures", ONE)
     one.add_argument("images", nargs=2, metavar="IMAGE", help="two pictures")
     _common(one)
-    one.add_argument("--iterations", type=int, help="limit of the search on each level; default 12")
+    one.add_argument(
+        "--iterations",
+        type=int,
+        help="limit of the search, among splines and on nodes; default 30 and 6",
+    )
     one.add_argument("--outdir", help="folder for edit.png and edit.json; default none")
     many = command(commands, "distances", run_many, "the distances of all pairs of a folder", MANY)
     many.add_argument("folder", metavar="DIR", type=Path, help="a folder of pictures")
@@ -86,6 +90,8 @@ def run_one(options: argparse.Namespace) -> None:
     from diffodesic.output import check_outdir
     from diffodesic.plot_edit import draw_edit
 
+    n = options.iterations
+    solver = None if n is None else replace(NETWORK_SOLVER, iterations=n, splines=(8, 2, n))
     model = open_model(options)
     first, second = _read(model, [Path(path) for path in options.images], options)
     folder = None if options.outdir is None else check_outdir(options.outdir)
@@ -96,7 +102,7 @@ def run_one(options: argparse.Namespace) -> None:
             second,
             log_snr=options.log_snr,
             nodes=options.nodes,
-            solver=options.iterations and replace(NETWORK_SOLVER, iterations=options.iterations),
+            solver=solver,
             flow_steps=options.flow_steps,
             seed=options.seed,
             progress=say,
