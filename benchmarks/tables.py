@@ -91,7 +91,9 @@ def _ratio(problem: str, default: Row, recipe: Row) -> Row:
     reached = spent_at(default, target)
     settled = spent_at(recipe, [1.01 * energy for energy in target])
     if reached is None or settled is None:
-        return {**head, "default reaches it after": "never"}
+        behind = spent_at(recipe, default["energy"])
+        end = {"recipe as good as its end after": behind and round(behind[0])}
+        return {**head, "default reaches it after": "never", **end}
     budget, _, _, seconds, _ = recipe["history"][-1]
     whole = default["history"][-1]
     return {
@@ -135,7 +137,8 @@ def goals(runs: list[Row], best: dict[str, list[float]], scaling: Row) -> list[R
         found.append({"goal": goal, "measured": shown, "met": met})
 
     for name, least in GRADIENT_GOALS.items():
-        value = table.get(name, {}).get("ratio")
+        row = table.get(name, {})
+        value = 0.0 if "never" in row.values() else row.get("ratio")
         add(f"{name}: node gradients, recipe over default >= {least}", value, _least(least))
     for name, least in SECONDS_GOALS.items():
         value = table.get(name, {}).get("CPU ratio")

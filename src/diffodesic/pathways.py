@@ -144,8 +144,8 @@ def pathways(
         space,
         *ends,
         nodes=nodes,
-        # narrow basins far apart need many cheap iterations
-        solver=Relax(iterations=3000),
+        # narrow basins far apart need many cheap iterations, and more than one start
+        solver=Relax(iterations=3000, starts=4),
         progress=lambda line, _: say(line),
     )
     began.append(time.perf_counter())
