@@ -77,7 +77,7 @@ def by_pairs() -> list[Row]:
     return _batches(space, *_pairs(space, law, 64), 32, (1, 4, 16, 64), None)
 
 
-def by_pairs_of_the_network(total: int = 8) -> list[Row]:
+def by_pairs_of_the_network(total: int = 2) -> list[Row]:
     """The same on the shipped network, 1 and all of ``total`` pairs at once (minutes)."""
     from benchmarks.problems import network
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,16 +90,37 @@ def test_trajectories_are_read(tmp_path):
     np.save(tmp_path / "d.npy", points[:, 0])
     np.save(tmp_path / "e.npy", np.array([["a", "b"]]))
     (tmp_path / "f.npy").write_bytes(b"x")
+    whole = (tmp_path / "b.npz").read_bytes()
+    (tmp_path / "h.npz").write_bytes(whole[:200])
+    (tmp_path / "i.npz").write_bytes(whole[:300] + b"x" + whole[301:])
+    np.savez(tmp_path / "j.npz")
     for name, message in (
         ("c.npz", r"arrays one, two: say which one, .*c\.npz:one"),
         ("d.npy", r"shape \(120,\)"),
         ("e.npy", "numbers"),
         ("f.npy", "numpy.save"),
+        ("h.npz", r"h\.npz is no array"),
+        ("i.npz", r"i\.npz:arr_0 is no array"),
+        ("j.npz", "holds no array"),
     ):
         with pytest.raises(ValueError, match=message):
             load_trajectory(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no trajectory"):
         load_trajectory(tmp_path / "g.npy")
+
+
+def test_archives_are_closed(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", np.zeros((5, 2)))
+    opened = []
+    load = np.load
+
+    def spy(file: Any, **how: Any) -> Any:
+        opened.append(load(file, **how))
+        return opened[-1]
+
+    monkeypatch.setattr(np, "load", spy)
+    load_trajectory(tmp_path / "a.npz")
+    assert opened[0].zip.fp.closed
 
 
 def test_samples_that_nothing_can_be_learned_from(draw):

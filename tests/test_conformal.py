@@ -144,10 +144,41 @@ def test_without_a_density_it_is_integrated_from_scores(place: int, draw: Draw):
     torch.testing.assert_close(silent.steps(path), known.steps(path), rtol=1e-3, atol=0)
 
 
-def test_the_default_power_spreads_the_data_evenly(draw: Draw):
+def test_by_the_default_power_volume_is_inverse_density(draw: Draw):
     law = GaussianMixture(draw(4, 3), std=0.6)
     metric, x = DensityMetric(law, log_snr=0.5), draw(7, 3)
     same(metric.log_volume(x), -metric.height(x))
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [(1e-200, torch.float64), (1e-46, torch.float32)])
+def test_inverse_density_where_the_density_itself_overflows(scale: float, dtype: torch.dtype):
+    """Heights whose exponential is infinite: log c = -log(scale) - height, to rounding."""
+    law = GaussianMixture(torch.zeros(1, 2, dtype=dtype), std=1.0)
+    metric = InverseDensity(law, log_snr=0.0, scale=scale, floor=0.5)
+    top = 1.5 * math.log(torch.finfo(dtype).max)
+    height = torch.tensor([-math.inf, -top, top], dtype=dtype)
+    assert bool(height.exp().isinf()[-1])
+    c, rate = metric.of(height)
+    expected = torch.tensor([math.log(2), math.log(2), -math.log(scale) - top], dtype=dtype)
+    torch.testing.assert_close(c.log(), expected, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(rate, torch.tensor([0.0, 0.0, -0.5], dtype=dtype))
+    flat = InverseDensity(law, log_snr=0.0, scale=0.0, floor=0.5).of(height)
+    torch.testing.assert_close(flat[0], torch.full_like(height, 2.0))
+    assert not bool(flat[1].any())
+
+
+def test_inverse_density_that_underflows_is_said():
+    law = GaussianMixture(torch.zeros(1, 2).double(), std=1.0)
+    # log p/p_0 = 900 at the mean: |reference|^2 = 2 * 900 (1 + sigma^2)
+    reference = torch.tensor([math.sqrt(1800 * 2), 0.0], dtype=torch.float64)
+    path = torch.tensor([[0.0, 0.0], [0.5, 0.1], [1.0, 0.0]], dtype=torch.float64)
+    far = InverseDensity(law, log_snr=0.0, reference=reference)
+    assert float(far.height(path[0])) == pytest.approx(900)
+    for ask in (far.factor, far.slope, far.steps, far.steps_and_grad):
+        with pytest.raises(ValueError, match=r"underflows to 0 .* log p/p_0 reaches 900; give"):
+            ask(path)
+    near = InverseDensity(law, log_snr=0.0, reference=path[0])
+    assert bool((near.steps(path) > 0).all())
 
 
 def test_score_size_is_a_bound_of_the_score_metric(draw: Draw):

@@ -91,6 +91,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, image in zip("ab", to_uint8(pictures(2)), strict=True):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "torn.py").write_text("def model(:")
+    (tmp_path / "late.py").write_text("def model():\n    import mine\n    return mine.model()\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     return tmp_path
@@ -101,6 +103,8 @@ def test_a_function_gives_a_model(place):
     model = load("python:mine:model")
     assert (model.name, model.codec.shape, model.denoiser.dim) == ("model", (1, 8, 8), 64)
     assert load("python:mine:placed", device="cuda:7").name == "on cuda:7"
+    sys.modules.pop("mine")
+    assert load("python:late:model").name == "model"  # which imports its neighbour when called
     assert sys.path == before
 
 
@@ -108,9 +112,10 @@ def test_a_function_gives_a_model(place):
     ("address", "words"),
     [
         ("mine", "write python:package.module:function"),
-        ("absent:model", "there is no 'model' in module 'absent'"),
-        ("mine:absent", "there is no 'absent' in module 'mine'"),
-        ("mine:number", "is a int; it must be a function"),
+        ("absent:model", "module 'absent' cannot be imported"),
+        ("torn:model", "module 'torn' cannot be imported"),
+        ("mine:absent", "there is no function 'absent' in module 'mine'"),
+        ("mine:number", "there is no function 'number' in module 'mine'"),
         ("mine:nothing", "returned a NoneType; it must return a Model"),
         ("mine:flat", "shape=\\(C, H, W\\)"),
     ],
@@ -142,7 +147,7 @@ def test_distance_takes_a_function(place, capsys):
         (("--model", "mnist", "--prompt", "a cat"), "model 'mnist' takes no prompt"),
         (("--model", "edm:a.pkl"), "give allow_pickle=True (--allow-pickle)"),
         (("--model", "diffusers:nowhere/here"), "--allow-download"),
-        (("--model", "python:absent:model"), "there is no 'model' in module 'absent'"),
+        (("--model", "python:absent:model"), "module 'absent' cannot be imported"),
     ],
 )
 def test_bad_models_are_one_line_on_the_command_line(place, capsys, words, told):

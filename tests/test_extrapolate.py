@@ -25,6 +25,7 @@ from diffodesic import (
     exp,
     geodesic,
 )
+from diffodesic.calculus import IntegrationError, rk45
 from diffodesic.cli import main
 from diffodesic.commands import extrapolate as verb
 from diffodesic.continuation import Alarm, Continuation, Stop, continue_path
@@ -156,6 +157,43 @@ def test_what_stops_being_finite_ends_there(method):
     assert found.stop is Stop.NON_FINITE
     assert bool((found.points <= 1).all())
     assert found.reached > 0.3
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_metric_that_is_not_finite_keeps_the_points_before(rank: int):
+    """Several scores are solved by Cholesky, a pullback by conjugate gradients: both say so."""
+
+    class Cliff(_Cliff):
+        dim = 2
+
+    a, b = torch.tensor([[-0.5, 0.0], [0.5, 0.1]], dtype=torch.float64)
+    metrics = [
+        ScoreMetric(Cliff(), log_snr=2.0, weight=1.0, rank=rank),
+        Pullback(lambda x: torch.where(x > 1, torch.nan, x), 2),
+    ]
+    for metric in metrics:
+        path = geodesic(metric, a, b, nodes=8)
+        assert continue_path(path, 1.0, points=8, alarm=NEVER).stop is Stop.NON_FINITE
+
+
+def test_too_stiff_ends_there_and_other_errors_are_not_hidden(draw: Draw, monkeypatch):
+    path = geodesic(Euclidean(2), draw(2), draw(2), nodes=4)
+
+    def fails(error: Exception):
+        def sharp(x: Tensor, p: Tensor) -> Tensor:
+            raise error
+
+        return sharp
+
+    with pytest.raises(IntegrationError, match="did not reach its end") as stiff:
+        rk45(lambda _, y: 50 * torch.cos(50 * y), draw(1), max_steps=3)
+    for error in (stiff.value, FloatingPointError("NaN")):
+        monkeypatch.setattr(path.metric, "sharp", fails(error))
+        assert continue_path(path).stop is Stop.NON_FINITE
+    for text in ("mat1 and mat2 shapes cannot be multiplied", "out of memory"):
+        monkeypatch.setattr(path.metric, "sharp", fails(RuntimeError(text)))
+        with pytest.raises(RuntimeError, match=text):
+            continue_path(path)
 
 
 def test_a_path_out_of_the_noise_range_says_so():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from conftest import same
 from diffodesic import DoubleWell, MuellerBrown, Relax, Spacetime, geodesic, load
 from diffodesic.calculus import counting
-from diffodesic.learned import CoordinateNet, Law, LearnedDenoiser, describe, load_denoiser
+from diffodesic.learned import CoordinateNet, Law, LearnedDenoiser, describe, load_denoiser, probe
 from diffodesic.surface import alanine
 
 TURN = 2 * math.pi
@@ -70,6 +71,35 @@ def test_much_noise_on_a_circle_leaves_the_first_wave(draw):
         damped = sigma * math.sqrt(1 + 2 * sigma**2) * math.exp(-(sigma**2) / 2)
         ratio = shift.abs() / damped
         assert 0.01 < float(ratio.max()) < 10
+
+
+@LAWS
+def test_sizes_are_numbers_in_single_precision(law):
+    sigma = torch.logspace(-2, 3, 60)
+    for size in (law.shift(sigma), law.precondition(sigma)[1]):
+        assert bool((size > 0).all())
+        assert bool(size.reciprocal().isfinite().all())
+
+
+def test_the_network_of_the_caller_is_left_alone():
+    network = CoordinateNet(LINE, width=8, blocks=1, harmonics=1).train()
+    learned = LearnedDenoiser(network)
+    assert network.training
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in network.parameters())
+    assert not any(p.requires_grad for p in learned.network.parameters())
+
+
+class Elsewhere(CoordinateNet):
+    """Refuses points that are not where its weights are."""
+
+    def forward(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        assert z.device == sigma.device == self.leave.weight.device == torch.device("meta")
+        return torch.zeros(z.shape, dtype=z.dtype)
+
+
+def test_points_go_where_the_weights_are(draw):
+    learned, z = LearnedDenoiser(Elsewhere(TORUS, width=8).to("meta")), draw(3, 2)
+    same(learned(z, torch.tensor(0.5)), z)
 
 
 def test_lines_are_preconditioned_as_by_edm(uniform):
@@ -151,6 +181,19 @@ def test_another_potential_is_refused():
         denoiser(replace(law, potential="other")).check(alanine())
 
 
+def test_a_potential_is_known_by_its_energies():
+    law = replace(LINE, potential="double-well", kT=1.0, energies=probe(DoubleWell()))
+    d = denoiser(law)
+    d.check(DoubleWell())
+    renamed, wider = copy.copy(DoubleWell()), copy.copy(DoubleWell())
+    renamed.name = "other"
+    d.check(renamed)
+    wider.box = tuple((2 * low, 2 * high) for low, high in wider.box)
+    for potential in (DoubleWell(barrier=3.0), wider):
+        with pytest.raises(ValueError, match="other energies, or in another box"):
+            d.check(potential)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -177,6 +220,11 @@ def test_a_folder_opens_again(tmp_path, draw):
     again = load_denoiser(tmp_path)
     assert again.law == MIXED
     assert again.log_snr_range == d.log_snr_range
+    # folders from before energies were kept
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["law"]["energies"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_denoiser(tmp_path).law == MIXED
     z = draw(4, 3)
     # weights are kept in single precision
     torch.testing.assert_close(

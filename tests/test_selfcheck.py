@@ -154,3 +154,35 @@ def test_the_shipped_kind_of_network_passes():
     found = self_check(denoiser, torch.cat([z, torch.tensor([[2.0], [1.0], [0.0]])], -1))
     assert found.gradient == "reverse"
     assert found.jumps < 0.1
+
+
+class Refusing(Opaque):
+    """One that is not finite far from the data, and says so."""
+
+    def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
+        if bool((z.norm(dim=-1) > 50).any()):
+            raise FloatingPointError("too far")
+        return self.law.posterior_mean(z, sigma)
+
+
+def test_a_pair_that_the_network_refuses_costs_no_other(law, draw):
+    space = Spacetime(Refusing(law), probes=4)
+    a, b = space.point(torch.stack([law.means[:2], 100 * law.means[:2]]).transpose(0, 1), 1.0)
+    path = geodesic(space, a.flip(0), b.flip(0), nodes=8)
+    assert path.statuses[0] is Status.NON_FINITE
+    assert path.statuses[1] is not Status.NON_FINITE
+
+
+def test_the_check_sees_several_pairs(law):
+    class Torn(Opaque):
+        """No gradient on one side of space."""
+
+        def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
+            m = self.law.posterior_mean(z, sigma)
+            return torch.where(z[..., :1] > 5, m.detach(), m)
+
+    space = Spacetime(Torn(law), probes=4)
+    near, far = law.means[:2], law.means[:2] + torch.tensor([20.0, 0, 0, 0]).double()
+    a, b = (space.point(torch.stack([near[i], far[i]]), 1.0) for i in (0, 1))
+    assert space.settled(a, b).gradient == "forward"
+    assert space.settled(a[:1], b[:1]).gradient == "reverse"

@@ -33,6 +33,16 @@ def test_the_gradient_is_that_of_the_energy(draw):
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+def test_points_on_the_bound_have_no_slope(draw):
+    metric = _hills(2)
+    metric.bounds = (torch.tensor([-9.0, -0.1]).double(), torch.tensor([9.0, 9.0]).double())
+    smooth, x = Smooth(metric, 2), draw(1, 6, 2)
+    x[:, 2:4, 1] = -0.5
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(smooth.steps(leaf).sum(), leaf)
+    torch.testing.assert_close(smooth.steps_and_grad(x)[1], expected, rtol=1e-9, atol=1e-9)
+
+
 def test_few_nodes_on_splines_hide_nothing_between_them():
     # round a narrow hill: four segments with free nodes cut it where no midpoint looks
     metric = Conformal(lambda x: 1 + 50 * torch.exp(-200 * x.square().sum(-1)), 2)
@@ -73,4 +83,6 @@ def test_metrics_with_curves_of_their_own_are_refused(draw):
         Smooth(Spacetime(law), 2)
     with pytest.raises(ValueError, match="at least 1"):
         Smooth(_hills(2), 0)
+    with pytest.raises(ValueError, match="splines must be at least 1"):
+        Relax(splines=(8, 0, 30))
     assert Smooth(Spacetime(law, estimator="closure"), 2).coarsest == 8

@@ -113,12 +113,18 @@ def test_bad_images_are_refused(blobs, tmp_path):
         ({"sigma_min": 50.0}, "sigma_min < sigma_max"),
         ({"batch": 0}, "at least 1"),
         ({"threads": 0}, "at least 1"),
+        ({"seed": 2**32}, r"from 0 to 2\^32 - 1"),
         ({"blocks": (1,)}, "one number of blocks"),
     ],
 )
 def test_bad_settings_are_refused(blobs, tmp_path, change, words):
     with pytest.raises(ValueError, match=words):
         train(blobs, tmp_path, settings=replace(TINY, **change))
+
+
+def test_the_largest_seed_trains(blobs, tmp_path):
+    train(blobs, tmp_path, settings=replace(TINY, steps=2, seed=2**32 - 1, name="two words"))
+    assert "--seed 4294967295 --name 'two words'" in (tmp_path / "CARD.md").read_text()
 
 
 def test_diverged_loss_is_an_error(blobs, tmp_path):
@@ -131,6 +137,10 @@ def test_bad_checkpoints_are_refused(blobs, tmp_path):
     with pytest.raises(ValueError, match="other settings"):
         train(blobs, tmp_path, settings=replace(TINY, lr=1e-3))
     checkpoint = tmp_path / "checkpoint.pt"
+    older = torch.load(checkpoint, weights_only=True) | {"format": "diffodesic-train-0"}
+    torch.save(older, checkpoint)
+    with pytest.raises(ValueError, match="another version"):
+        train(blobs, tmp_path, settings=TINY)
     torch.save({"weights": torch.zeros(3)}, checkpoint)
     with pytest.raises(ValueError, match="resume=False"):
         train(blobs, tmp_path, settings=TINY)

@@ -16,7 +16,14 @@ from diffodesic import Denoiser, DoubleWell, GridDenoiser, MuellerBrown, Potenti
 from diffodesic.boltzmann import boltzmann
 from diffodesic.learned import CoordinateNet, LearnedDenoiser, load_denoiser
 from diffodesic.potential import from_callable
-from diffodesic.train_law import LawSettings, _law, _LawRun, train_denoiser, wrapped
+from diffodesic.train_law import (
+    LawSettings,
+    _law,
+    _LawRun,
+    forces_hold,
+    train_denoiser,
+    wrapped,
+)
 
 TURN = 2 * math.pi
 TINY = LawSettings(
@@ -69,8 +76,18 @@ def test_the_wrapped_kernel_is_the_sum_over_images(uniform):
     torch.testing.assert_close(level, level[:, :1].expand_as(level), rtol=0, atol=1e-6)
 
 
+def cut(slope: float, *, period: float | None = None) -> Potential:
+    """U = slope x on [0, 1]: hard walls, unless it is a circle."""
+    return from_callable(
+        lambda x: slope * x[..., 0], dim=1, kT=1.0, box=((0.0, 1.0),), unit="kT",
+        period=(period,), name="cut",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("forces", [True, False])
-@pytest.mark.parametrize("potential", [DoubleWell(barrier=3.0), alanine()], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "potential", [DoubleWell(barrier=3.0), alanine(), cut(3.0)], ids=lambda p: p.name
+)
 def test_targets_have_the_posterior_mean(potential, forces, tmp_path):
     # above the cells of the grid, in which the points below are uniform
     settings = replace(TINY, batch=128, sigma_min=0.1)
@@ -94,6 +111,47 @@ def test_targets_have_the_posterior_mean(potential, forces, tmp_path):
     batches = torch.stack(found)
     error = batches.std(0) / 8
     assert float((batches.mean(0).abs() / error).max()) < 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_forces_are_used_where_the_law_dies_out(seed):
+    for potential, held in (
+        (DoubleWell(barrier=3.0), [True, True]),
+        (MuellerBrown(), [True, True]),
+        (alanine(), [True, True]),
+        (cut(1.0), [False]),
+        (cut(0.0), [False]),
+        (cut(0.0, period=1.0), [True]),
+    ):
+        x, slope = boltzmann(potential, 2000, seed=seed)
+        assert forces_hold(x, slope, potential).tolist() == held
+        law = _law(x, slope, potential.period, TINY, potential)
+        assert [width > 0 for width in law.width] == held
+        # no force at all says nothing of scales beyond those of the box
+        assert 0 < law.sigma_min < 0.2
+
+
+def test_flat_potentials_train(tmp_path):
+    for period in (None, 1.0):
+        folder = train_denoiser(
+            cut(0.0, period=period), tmp_path / str(period), settings=TINY, progress=False
+        )
+        assert load_denoiser(folder).law.sigma_min <= 1 / 8
+    assert (
+        "No forces along coordinates 0: the box cuts" in (tmp_path / "None" / "CARD.md").read_text()
+    )
+
+
+def test_laws_of_mixed_scales_train(tmp_path, draw):
+    # sigma goes up to 50, where the first wave of the circle is e^-1250
+    x = draw(2000, 2) * torch.tensor([1.0, 5.0])
+    folder = train_denoiser(
+        x, tmp_path, period=(TURN, None), settings=replace(TINY, steps=3), progress=False
+    )
+    learned = load_denoiser(folder)
+    assert learned.law.sigma_max > 40
+    level = torch.tensor(learned.law.sigma_max)
+    assert bool(learned(x[:5], level).isfinite().all())
 
 
 def test_levels_are_drawn_as_they_are_weighted(tmp_path):
@@ -167,6 +225,21 @@ def test_a_folder_holds_the_average_and_a_card(tmp_path):
     course.step = 8
     law = load_denoiser(folder).law
     assert 0 < law.sigma_min < min(law.width) < law.sigma_max
+
+
+def test_cards_print_commands_that_run(capsys, tmp_path):
+    for potential, runs in (
+        (DoubleWell().at(1.5), True), (DoubleWell(barrier=3.0), False), (angle(), False),
+    ):  # fmt: skip
+        folder = tmp_path / f"{potential.name}{runs}"
+        train_denoiser(potential, folder, settings=replace(TINY, steps=2), progress=False)
+        card = (folder / "CARD.md").read_text()
+        assert ("diffodesic train" in card) is runs
+        if runs:
+            (line,) = (line for line in card.splitlines() if "diffodesic train" in line)
+            words = line.replace("OUTDIR", str(tmp_path / "again")).split()[1:]
+            assert command(capsys, *words)[0] == 0
+            assert weights(tmp_path / "again") == weights(folder)
 
 
 def weights(folder: Path) -> bytes:

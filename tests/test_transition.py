@@ -132,6 +132,13 @@ def test_a_trace_is_the_whole_of_one_path():
         found.trace(40)
 
 
+@pytest.mark.parametrize("left", [0, 100])
+def test_frames_that_were_lost_are_drawn_again(left, tmp_path):
+    whole = well_paths(block=10, store=tmp_path).frames.clone()
+    (tmp_path / "frames.bin").write_bytes((tmp_path / "frames.bin").read_bytes()[:left])
+    assert torch.equal(well_paths(block=10, store=tmp_path).frames, whole)
+
+
 def test_stored_frames_are_mapped_and_not_read(tmp_path):
     found = well_paths(block=10, store=tmp_path)
     assert (tmp_path / "frames.bin").stat().st_size == 8 * found.frames.numel()

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["boltzmann", "check_samples", "load_trajectory"]
 
 _ROUNDS, _STEPS = 6, 5  # of moves at each temperature; the step is tuned between rounds
+_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)  # by numpy
 _SMALLEST = 1e-6  # a smaller rise of b means that next to no walker is where the law is
 
 
@@ -158,11 +161,14 @@ def load_trajectory(source: str | os.PathLike[str]) -> Tensor:
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(f"no trajectory at {path}: give a .npy or .npz file.")
-    try:
-        content = np.load(path, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is no array of numbers: save it with numpy.save.") from error
-    array: np.ndarray = content if isinstance(content, np.ndarray) else _pick(content, path, key)
+    with path.open("rb") as stream:  # numpy leaves a broken archive open
+        try:
+            content = np.load(stream, allow_pickle=False)
+        except _UNREADABLE as error:
+            raise ValueError(f"{path} is no array of numbers: save it with numpy.save.") from error
+        array: np.ndarray = (
+            content if isinstance(content, np.ndarray) else _pick(content, path, key)
+        )
     if array.ndim not in (2, 3) or array.dtype.kind not in "fiu":
         raise ValueError(
             f"{text} has shape {array.shape} of {array.dtype}: a trajectory is (N, d) or "
@@ -175,11 +181,16 @@ def _pick(content: np.lib.npyio.NpzFile, path: Path, key: str) -> np.ndarray:
     names = content.files
     if not key and len(names) == 1:
         key = names[0]
+    if not names:
+        raise ValueError(f"{path} holds no array: save one with numpy.savez.")
     if key not in names:
         raise ValueError(
             f"{path} holds the arrays {', '.join(names)}: say which one, {path}:{names[0]}"
         )
-    found: np.ndarray = content[key]
+    try:
+        found: np.ndarray = content[key]
+    except _UNREADABLE as error:
+        raise ValueError(f"{path}:{key} is no array of numbers: save it again.") from error
     return found
 
 

@@ -22,7 +22,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Cost", "conjugate_gradient", "counting", "jvp", "record", "rk45", "track_vjp"]
+__all__ = [
+    "Cost",
+    "IntegrationError",
+    "conjugate_gradient",
+    "counting",
+    "jvp",
+    "record",
+    "rk45",
+    "track_vjp",
+]
+
+
+class IntegrationError(RuntimeError):
+    """An ODE could not be followed to its end: it stops being finite, or is too stiff."""
 
 
 @dataclass
@@ -112,7 +125,7 @@ def conjugate_gradient(
         ``x`` of shape ``(..., d)``.
 
     Raises:
-        RuntimeError: if a residual is above ``sqrt(rtol)`` when the limit is reached.
+        LinAlgError: if a residual is above ``sqrt(rtol)`` when the limit is reached.
     """
     x, r = torch.zeros_like(b), b.clone()
     p, rr = r.clone(), (r * r).sum(-1, keepdim=True)
@@ -129,7 +142,7 @@ def conjugate_gradient(
         rr, before = (r * r).sum(-1, keepdim=True), rr
         p = r + torch.where(active, rr / torch.where(before > 0, before, 1.0), 0.0) * p
     if bool((rr > (rtol * (b * b).sum(-1, keepdim=True))).any()):
-        raise RuntimeError(
+        raise torch.linalg.LinAlgError(  # type: ignore[attr-defined]
             "the metric tensor could not be inverted by conjugate gradients: it is singular or "
             "not positive definite at this point"
         )
@@ -173,7 +186,7 @@ def rk45(
         the state at t = 1.
 
     Raises:
-        RuntimeError: if the limit is reached or the state stops being finite.
+        IntegrationError: if the limit is reached or the state stops being finite.
     """
     t, h = 0.0, 0.05
     first = field(t, y)
@@ -188,14 +201,16 @@ def rk45(
         if not error < float("inf"):
             h *= 0.1
             if h < 1e-10:
-                raise RuntimeError("the integrated curve stops being finite; shorten the velocity")
+                raise IntegrationError(
+                    "the integrated curve stops being finite; shorten the velocity"
+                )
             continue
         if error <= 1.0:
             t, y, first = t + h, after, slopes[-1]
             if t >= 1.0 - 1e-14:
                 return y
         h *= min(5.0, max(0.2, 0.9 * (error + 1e-30) ** -0.2))
-    raise RuntimeError(f"the integration did not reach its end in {max_steps} steps")
+    raise IntegrationError(f"the integration did not reach its end in {max_steps} steps")
 
 
 def _combine(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:

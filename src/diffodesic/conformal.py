@@ -172,8 +172,10 @@ class DensityMetric(_OfDensity):
     Args:
         denoiser: posterior mean.
         log_snr: noise level of the density.
-        power: the exponent a >= 0; default 1/D, for which the volume element is ``p_0/p``: the
-            noisy data are spread evenly over the manifold's volume.
+        power: the exponent a >= 0; default 1/D, by which ``log c = -2/D log p/p_0`` does not grow
+            with the dimension as log p does.  The volume element is then ``p_0/p``: volume grows
+            where data are rare, and the density of the data per unit of it is ``p^2/p_0``, less
+            even than p (a = -1/D would make it even).
         reference: point (D,) of density p_0; default the mean of the data.
 
     Raises:
@@ -229,10 +231,27 @@ class InverseDensity(_OfDensity):
         self.scale, self.floor = float(scale), float(floor)
 
     def of(self, height: Tensor) -> tuple[Tensor, Tensor]:
-        """``1/(scale e^height + floor)``, and minus half the density's share in it."""
-        dense = self.scale * height.exp()
-        total = dense + self.floor
-        return 1 / total, -dense / total / 2
+        """``1/(scale e^height + floor)``, and minus half the density's share in it.
+
+        Args:
+            height: ``log p/p_0``, (...).
+
+        Returns:
+            factor (...) and rate (...), by logarithms: e^height itself may overflow.
+
+        Raises:
+            ValueError: where the factor underflows to 0.
+        """
+        dense = height + (math.log(self.scale) if self.scale else -math.inf)
+        floor = height.new_tensor(math.log(self.floor))
+        c = (-torch.logaddexp(dense, floor)).exp()
+        if bool((c == 0).any()):
+            raise ValueError(
+                f"InverseDensity underflows to 0 in {height.dtype}: log p/p_0 reaches "
+                f"{float(height.max()):.4g}; give as reference a point that is about as dense as "
+                "the data on the path, or a smaller scale"
+            )
+        return c, -(dense - floor).sigmoid() / 2
 
 
 class ScoreSize(_Scaled):

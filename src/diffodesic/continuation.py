@@ -40,6 +40,13 @@ __all__ = ["Alarm", "Continuation", "Method", "Stop", "continue_path"]
 
 Method = Literal["exponential", "score-guided"]
 
+# what ends a path, as opposed to what is wrong with a program (shapes, memory)
+_ENDED: tuple[type[Exception], ...] = (
+    calculus.IntegrationError,
+    torch.linalg.LinAlgError,  # type: ignore[attr-defined]
+    FloatingPointError,
+)
+
 
 class Stop(Enum):
     """Why a continuation ended; the value is a sentence."""
@@ -49,7 +56,10 @@ class Stop(Enum):
     DIMENSION = "the local dimension is not that of the path between the ends"
     CURVATURE = "the path turns much faster than between the ends: it is thrown off"
     LEFT_DOMAIN = "the path leaves the noise levels that the metric is made for"
-    NON_FINITE = "the path could not be followed further: it stops being finite, or is too stiff"
+    NON_FINITE = (
+        "the path could not be followed further: it, or the metric on it, stops being finite or "
+        "invertible, or it is too stiff"
+    )
 
 
 @dataclass(frozen=True)
@@ -162,7 +172,7 @@ def continue_path(
         for _ in range(points):
             try:
                 after = walk.step()
-            except (RuntimeError, FloatingPointError):
+            except _ENDED:
                 stop = Stop.NON_FINITE
                 break
             if not bool(torch.isfinite(after).all()):

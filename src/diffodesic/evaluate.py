@@ -64,13 +64,9 @@ class Evaluation:
     ends: Tensor | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, for JSON; what was not asked for is left out."""
-        plain = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in asdict(self).items()}
-        return {
-            k: v
-            for k, v in plain.items()
-            if v is not None and not (isinstance(v, float) and math.isnan(v))
-        }
+        """Plain numbers and lists, for JSON, without what was not asked for; inf is a string."""
+        plain = {k: _plain(v) for k, v in asdict(self).items()}
+        return {k: v for k, v in plain.items() if v is not None and v != "nan"}
 
 
 def evaluate(
@@ -138,6 +134,14 @@ def evaluate(
         outer = frames[:, [0, -1]].flatten(0, 1)
         found["ends"] = psnr(outer, pictures.flatten(0, 1)).unflatten(0, (count, 2))
     return Evaluation(extractor.name, extractor.distance_name, count * length, **found)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return _plain(value.tolist())
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _batched(x: Tensor | None, one: bool) -> Tensor | None:
@@ -216,8 +220,8 @@ def kid(a: Tensor, b: Tensor, *, subsets: int = 100, seed: int = 0) -> tuple[flo
     """Kernel distance times 1000 of features a (N, F) and b (M, F), and its standard error.
 
     The mean over random subsets of half the smaller set, at most 1000, with the cubic polynomial
-    kernel; the error is the standard deviation over subsets times the square root of the share of
-    pictures in one.
+    kernel. The error is that of the delete-d jackknife: the standard deviation over subsets of m of
+    n pictures times sqrt(m / (n - m)).
 
     Args:
         a: features of one set.
@@ -245,7 +249,7 @@ def kid(a: Tensor, b: Tensor, *, subsets: int = 100, seed: int = 0) -> tuple[flo
         metric.update(b.double(), real=True)
         metric.update(a.double(), real=False)
         mean, spread = metric.compute()
-    return 1000 * float(mean), 1000 * float(spread) * math.sqrt(size / few)
+    return 1000 * float(mean), 1000 * float(spread) * math.sqrt(size / (few - size))
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

@@ -205,7 +205,7 @@ def _of_images(
     if hasattr(space, "weight"):
         settings["weight"] = space.weight
     seconds = time.monotonic() - began
-    notices = _notices(found)
+    notices = (*model.caveats(), *_notices(found))
     return Extrapolation(
         found, images[:frames], images[frames:], inputs, seconds, settings, notices
     )

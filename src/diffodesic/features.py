@@ -6,10 +6,10 @@ r"""Feature extractors by name: numbers from one never stand beside numbers from
 
 The distance of two pictures in SqueezeNet is the sum over seven layers of the mean over pixels of
 
-    sum_c w_c (u_c - v_c)^2,     u, v: features scaled to unit length over the channels
+    |u - v|^2,     u, v: features scaled to unit length over the channels
 
-(Zhang et al. 2018).  With the learned weights w of that paper it is called LPIPS.  Without them,
-w = 1, it is a feature distance and nothing else; the two do not compare.
+(the form of Zhang et al. 2018, unweighted).  It is not LPIPS and is not called so: the weights that
+were learned for LPIPS belong to other trainings of these networks, and would mean nothing here.
 """
 
 from __future__ import annotations
@@ -88,8 +88,6 @@ class SqueezeNet(Features):
 
     Args:
         path: an ONNX file with the weights of the Caffe model, which take BGR in 0..255.
-        heads: a safetensors file with the seven learned weights of LPIPS, in order of their names,
-            of 64, 128, 256, 384, 384, 512 and 512 numbers.
 
     Raises:
         FeaturesError: if a file is missing or holds something else, or the package ``onnx`` is not
@@ -98,15 +96,11 @@ class SqueezeNet(Features):
 
     WIDTHS = (64, 128, 256, 384, 384, 512, 512)
 
-    def __init__(
-        self, path: str | os.PathLike[str], heads: str | os.PathLike[str] | None = None
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self._trunk = _Trunk()
         _fill(self._trunk, Path(path))
-        self._heads = None if heads is None else _read_heads(Path(heads), self.WIDTHS)
         self.name, self.size = "squeezenet-1.1", 512
-        kind = "feature distance, unweighted" if heads is None else "LPIPS"
-        self.distance_name = f"{kind} ({self.name})"
+        self.distance_name = f"feature distance, unweighted ({self.name})"
 
     def pooled(self, images: Tensor) -> Tensor:
         """Features of the last layer averaged over pixels, (N, 512)."""
@@ -114,13 +108,11 @@ class SqueezeNet(Features):
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Sum over layers as in the file's first lines, (N,)."""
-        heads = self._heads or [torch.ones(width) for width in self.WIDTHS]
         parts = []
         for first, second in zip(self._layers(a), self._layers(b), strict=True):
             total = torch.zeros(len(first[0]))
-            for u, v, weight in zip(first, second, heads, strict=True):
-                gap = (_unit(u) - _unit(v)).square() * weight[:, None, None]
-                total = total + gap.sum(1).mean((-2, -1))
+            for u, v in zip(first, second, strict=True):
+                total = total + (_unit(u) - _unit(v)).square().sum(1).mean((-2, -1))
             parts.append(total)
         return torch.cat(parts)
 
@@ -130,10 +122,10 @@ class SqueezeNet(Features):
                 f"{self.name} takes pictures of 1 or 3 channels, not {tuple(images.shape[1:])}"
             )
         for x in images.split(BATCH):
-            small = 64 / min(x.shape[-2:])
-            x = x.float().expand(-1, 3, -1, -1)
-            if small > 1:
-                x = F.interpolate(x, scale_factor=small, mode="bilinear", antialias=True)
+            x, least = x.float().expand(-1, 3, -1, -1), min(x.shape[-2:])
+            if least < 64:
+                size = [round(64 * side / least) for side in x.shape[-2:]]
+                x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
             with torch.inference_mode():  # over before the caller goes on
                 layers = self._trunk(x)
             yield layers
@@ -174,12 +166,11 @@ class _Trunk(nn.Module):
         return layers
 
 
-def load_features(source: str | Features, *, heads: str | None = None) -> Features:
+def load_features(source: str | Features) -> Features:
     """An extractor by its name.
 
     Args:
         source: ``digit-classifier-1``, ``squeezenet:FILE``, or an extractor, which is returned.
-        heads: for SqueezeNet, a file with the learned weights of LPIPS.
 
     Returns:
         the extractor.
@@ -190,13 +181,12 @@ def load_features(source: str | Features, *, heads: str | None = None) -> Featur
     if isinstance(source, Features):
         return source
     name, _, file = source.partition(":")
-    if name == NAME and heads is None:
+    if name == NAME:
         return Digits()
     if name == "squeezenet" and file:
-        return SqueezeNet(file, heads)
+        return SqueezeNet(file)
     raise FeaturesError(
         f"unknown feature extractor {source!r}; choose {NAME} or squeezenet:FILE.onnx"
-        + (", the one that heads belong to" if heads else "")
     )
 
 
@@ -231,18 +221,3 @@ def _caffe(name: str) -> str:
     """``fire2.squeeze1x1.weight`` is called ``fire2/squeeze1x1_w_0`` there."""
     *layer, kind = name.split(".")
     return "/".join(layer) + f"_{kind[0]}_0"
-
-
-def _read_heads(path: Path, widths: tuple[int, ...]) -> list[Tensor]:
-    from safetensors.torch import load_file
-
-    try:
-        found = list(dict(sorted(load_file(path).items())).values())
-    except Exception as error:
-        raise FeaturesError(f"{path} is no safetensors file ({error})") from error
-    if [head.numel() for head in found] != list(widths):
-        raise FeaturesError(
-            f"{path} holds tensors of {[head.numel() for head in found]} numbers; LPIPS has "
-            f"{list(widths)}"
-        )
-    return [head.float().flatten() for head in found]

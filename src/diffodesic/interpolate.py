@@ -360,11 +360,7 @@ def _notices(model: Model, path: Geodesic, errors: list[float], lost: list[float
             f"along {wrong:.1%} of the path the model's Jacobian is not that of a posterior mean "
             "(not positive), and the length there is less certain"
         )
-    if (guidance := model.words.get("guidance", 1.0)) != 1.0:
-        notices.append(
-            f"with guidance {guidance:g} the model is no posterior mean: lengths are those of "
-            "the guided field; guidance 1 gives the geometry of the data under the prompt"
-        )
+    notices += model.caveats()
     if max(lost) > 0:
         first, last = (-20 * math.log10(max(error, 1e-9)) for error in lost)
         notices.append(

@@ -22,6 +22,7 @@ In every case m -> z for sigma -> 0, and with forces as sigma^2.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -41,6 +42,8 @@ from diffodesic.potential import Potential
 __all__ = ["CoordinateNet", "Law", "LearnedDenoiser", "load_denoiser"]
 
 _FILES = ("config.json", "weights.safetensors")
+_FADED = 30.0  # T keeps e^-30 of sigma: less would not be a number in single precision
+_PROBES = 16
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Law:
         potential: name of the potential, None for samples alone.
         kT: temperature times Boltzmann's constant, None for samples alone.
         unit: unit of energy of kT.
+        energies: U/kT at fixed points of the potential's box (``probe``), which tell it from
+            others; None for samples alone, and in folders written before they were kept.
     """
 
     period: tuple[float | None, ...]
@@ -68,10 +73,13 @@ class Law:
     potential: str | None = None
     kT: float | None = None
     unit: str | None = None
+    energies: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("period", "centre", "spread", "width"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.energies is not None:
+            object.__setattr__(self, "energies", tuple(self.energies))
         if not len(self.period) == len(self.centre) == len(self.spread) == len(self.width) > 0:
             raise ValueError("period, centre, spread and width need one entry per coordinate")
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
@@ -95,7 +103,7 @@ class Law:
         sigma = sigma.unsqueeze(-1)
         rate, circle = self.rates(sigma)
         spread, turn = sigma.new_tensor(self.spread), (rate * sigma).square()
-        wrapped = sigma * (1 + 2 * turn).sqrt() * (-turn / 2).exp()
+        wrapped = sigma * (1 + 2 * turn).sqrt() * (-turn / 2).clamp(min=-_FADED).exp()
         return torch.where(circle, wrapped, sigma * spread / (sigma**2 + spread**2).sqrt())
 
     def precondition(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,13 +170,13 @@ class LearnedDenoiser(Denoiser):
     For few coordinates take ``Spacetime(learned, estimator="exact")``: D derivatives are cheap.
 
     Args:
-        network: F, which knows its law; it is put in evaluation mode.
+        network: F, which knows its law; a copy is kept, in double precision, on its device.
 
     Cost: one call of the network per point; ``moments`` takes D derivatives besides.
     """
 
     def __init__(self, network: CoordinateNet) -> None:
-        self.network = network.double().eval().requires_grad_(False)
+        self.network = copy.deepcopy(network).double().eval().requires_grad_(False)
         self.law = law = network.law
         self.dim, self.period = law.dim, law.period
         self.mean = self.centre = torch.tensor(law.centre, dtype=torch.float64)
@@ -177,10 +185,12 @@ class LearnedDenoiser(Denoiser):
 
     def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | z] for ``z`` (N, D), ``sigma`` (N,); computed in double precision."""
-        skip, out, _ = self.law.precondition(sigma.double())
-        point = z.double()
+        point, level = z.double(), sigma.double()
+        skip, out, _ = self.law.precondition(level)
         shift = (skip - 1) * (point - self.centre.to(z.device))
-        return (point + shift + out * self.network(point, sigma.double())).to(z)
+        place = next(self.network.parameters()).device
+        given = self.network(point.to(place), level.to(place)).to(z.device)
+        return (point + shift + out * given).to(z)
 
     def check(self, potential: Potential) -> None:
         """Refuse a potential that this is no denoiser of, as far as can be told.
@@ -189,20 +199,45 @@ class LearnedDenoiser(Denoiser):
             potential: U, its kT and its periods.
 
         Raises:
-            ValueError: if coordinates, periods, kT or names differ.
+            ValueError: if coordinates, periods, kT or energies differ; of a folder that keeps no
+                energies, names.
+
+        Cost: 16 energies.
         """
         law, mine = self.law, self.law.potential or "samples"
+        named = law.potential if law.energies is None else None
         for name, ours, theirs in (
             ("coordinates", law.dim, potential.dim),
             ("periods", law.period, potential.period),
             ("kT", law.kT, potential.kT),
-            ("name", law.potential, potential.name),
+            ("name", named, potential.name),
         ):
             if ours is not None and ours != theirs and not _close(ours, theirs):
                 raise ValueError(
                     f"the model was trained on {mine}, with {name} {ours}; {potential.name} has "
                     f"{name} {theirs}; train one for this potential"
                 )
+        if law.energies is not None and not same_energies(law.energies, probe(potential)):
+            raise ValueError(
+                f"the model was trained on {mine}, with other energies, or in another box, than "
+                f"{potential.name} has now; train one for this potential"
+            )
+
+
+def probe(potential: Potential) -> tuple[float, ...]:
+    """U/kT at 16 fixed points of the box: what a potential is, whatever its name."""
+    generator = torch.Generator().manual_seed(0)
+    low, high = torch.tensor(potential.box, dtype=torch.float64).T
+    share = torch.rand(_PROBES, potential.dim, generator=generator, dtype=torch.float64)
+    energies = potential(low + (high - low) * share) / potential.kT
+    return tuple(float(u) for u in energies.tolist())
+
+
+def same_energies(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    """Whether energies agree to a thousandth, of themselves or of kT."""
+    return len(a) == len(b) and all(
+        math.isclose(x, y, rel_tol=1e-3, abs_tol=1e-3) for x, y in zip(a, b, strict=True)
+    )
 
 
 def _close(a: object, b: object) -> bool:

@@ -185,7 +185,18 @@ class Model:
             condition = dict(self.conditioner(**words))
         elif "prompt" in condition:
             raise ModelError(f"model {self.name!r} takes no prompt")
-        return replace(self, denoiser=self.denoiser.given(**condition), words=words)
+        plain = {name: _in_words(word) for name, word in words.items()}
+        return replace(self, denoiser=self.denoiser.given(**condition), words=plain)
+
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader of any result of this model should know of it."""
+        guidance = self.words.get("guidance", 1.0)
+        if guidance == 1.0:
+            return ()
+        return (
+            f"with guidance {guidance:g} the model is no posterior mean: lengths are those of "
+            "the guided field; guidance 1 gives the geometry of the data under the prompt",
+        )
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``config.json`` and ``weights.safetensors`` into a folder, made if needed.
@@ -227,6 +238,13 @@ class Model:
             for name in _FILES:
                 (partial / name).replace(target / name)
         return target
+
+
+def _in_words(value: Any) -> Any:
+    """A condition as a result can keep it."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def available() -> dict[str, str]:

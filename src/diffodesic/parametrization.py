@@ -261,7 +261,7 @@ class NetworkDenoiser(Denoiser):
         try:
             # not autograd.grad, which does not work where a derivative is being taken already
             slope, tangent = torch.func.grad(both, has_aux=True)(z)
-        except NonFiniteError:
+        except (NonFiniteError, torch.OutOfMemoryError):
             raise
         except (RuntimeError, NetworkError):  # as networks say that they cannot
             return None

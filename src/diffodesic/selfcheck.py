@@ -47,8 +47,8 @@ class SelfCheck:
 
     @property
     def gradient(self) -> Literal["reverse", "forward"]:
-        """The kind of gradient that this denoiser can give."""
-        return "reverse" if self.reverse < FALSE else "forward"
+        """The kind of gradient that this denoiser can give; where it is not finite, reverse."""
+        return "forward" if self.reverse >= FALSE else "reverse"
 
     def warn(self) -> None:
         """Say in a RuntimeWarning what will go wrong, if anything."""
@@ -115,7 +115,9 @@ def _reverse_error(
         leaf = z.detach().requires_grad_()
         try:
             (found,) = torch.autograd.grad((denoiser(leaf, sigma) @ u[0]).sum(), leaf)
-        except RuntimeError:  # what torch raises where there is no graph
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # no graph, or no derivative: forward passes of this shape have run
             return math.inf
     return _ratio(found @ u.T - expected, expected)
 

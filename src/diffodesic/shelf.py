@@ -35,7 +35,7 @@ class Shelf:
     """
 
     def __init__(self, store: Path | str | None, kind: dict[str, object]) -> None:
-        self.folder = None if store is None else Path(store)
+        self.folder, self._held = None if store is None else Path(store), 0
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -49,26 +49,39 @@ class Shelf:
         write_atomically(label, text.encode())
 
     def frames(self, shape: tuple[int, int, int]) -> Tensor:
-        """Room for the frames of all paths, (P, F, d); with a folder, those already there."""
+        """Room for the frames of all paths, (P, F, d); with a folder, those already there.
+
+        What is written into it is written into the file: copy frames before changing them.
+
+        Args:
+            shape: (P, F, d).
+
+        Returns:
+            the frames.
+        """
         if self.folder is None:
             return torch.empty(shape, dtype=torch.float64)
-        size, file = shape[0] * shape[1] * shape[2], self.folder / "frames.bin"
+        path, file = 8 * shape[1] * shape[2], self.folder / "frames.bin"
+        size = shape[0] * shape[1] * shape[2]
         # torch would make the file longer too, but spoils its first byte on the way
         with file.open("ab") as end:
+            self._held = end.tell() // path
             end.truncate(max(end.tell(), 8 * size))
         return torch.from_file(str(file), shared=True, size=size, dtype=torch.float64).view(shape)
 
-    def load(self, block: int, count: int) -> dict[str, Tensor] | None:
+    def load(self, block: int, count: int, last: int) -> dict[str, Tensor] | None:
         """A finished block of ``count`` paths, or None.
 
         Args:
             block: its number.
             count: its paths; the last block of a run for fewer or more paths is drawn again.
+            last: number of paths up to its end; a block whose frames were not all there when
+                :meth:`frames` made room for them is drawn again.
 
         Returns:
             what :meth:`save` was given.
         """
-        if self.folder is None or not self._file(block).exists():
+        if self.folder is None or last > self._held or not self._file(block).exists():
             return None
         found: dict[str, Tensor] = torch.load(self._file(block), weights_only=True)
         return found if len(found["max_energy"]) == count else None

@@ -88,8 +88,10 @@ class Smooth(Metric):
 
         Cost: that of the metric at ``pieces n + 1`` nodes.
         """
-        y = self.fine(x)
+        free = self._matrix(x) @ x
+        y = self.metric.confine(free)
         steps, grad, wrong = self.metric.steps_and_grad(y)
+        grad = torch.where(y == free, grad, 0.0)  # a point on the bound stays there
         # the solver counts its own nodes; the rest are ours
         calculus.record(node_gradients=y[..., 0].numel() - x[..., 0].numel())
         found = self._gathered(steps, wrong)

@@ -106,8 +106,10 @@ class Relax:
                 f"{self.coarse_rtol:g} and {self.refine:g}"
             )
         coarsest = 1 if self.coarsest is None else self.coarsest
-        if min(self.starts, self.iterations, self.memory + 1, coarsest) < 1:
-            raise ValueError("starts, iterations and coarsest must be at least 1, memory 0 or more")
+        if min(self.starts, self.iterations, self.memory + 1, coarsest, *(self.splines or ())) < 1:
+            raise ValueError(
+                "starts, iterations, coarsest and splines must be at least 1, memory 0 or more"
+            )
 
     def levels(self, nodes: int, coarsest: int) -> list[int]:
         """Numbers of segments from ``coarsest`` to ``nodes``, growing evenly."""

@@ -1,8 +1,9 @@
 r"""A few states of a long chain that still tell where it went.
 
 A chain x_0 .. x_T rattles and comes back.  For a reach r, go from each state to the *last* one
-within r of it.  The states left have no loop of size r and no step between them longer than r.  The
-smallest r that leaves as few states as asked for is found by bisection.
+within r of it.  The states left have no loop of size r and no step between them longer than r.  A
+small r that leaves as few states as asked for is found by bisection (the number of states need not
+fall steadily with r, so there may be a smaller one).
 """
 
 from __future__ import annotations

@@ -11,6 +11,10 @@ variances, share q_i = T^2/(T^2 + sigma^4/l^2) of forces, and averaged over the 
 the posterior weights w_ij ~ K(z_i - x_j): given z_i and the *set* of points, w_ij is the
 probability that x_j made z_i, so this takes noise away and adds no bias (cf. 2302.00670).
 
+The second mean comes by parts in x, so it is right where the law dies out before the box ends:
+what is left at its faces is 1 - E[(x - c) dU/kT] >= 0 for any c in the box.  Forces of a
+coordinate whose samples contradict E[dU/kT] = 0 or this virial are not used (l = 0).
+
 Levels are uniform in log sigma as far as the loss goes; how often a level is drawn adapts to the
 noise of its gradient: a bin of levels with root-mean-square gradient g is drawn in proportion to
 g (mixed with the uniform law), and its loss divided by that.
@@ -30,12 +34,14 @@ import torch
 from torch import Tensor
 
 from diffodesic.boltzmann import boltzmann, check_samples, load_trajectory
-from diffodesic.learned import CoordinateNet, Law, describe
-from diffodesic.potential import Potential
+from diffodesic.learned import CoordinateNet, Law, describe, probe, same_energies
+from diffodesic.potential import DoubleWell, DualChannel, MuellerBrown, Potential, Ring
+from diffodesic.surface import alanine
 from diffodesic.training import RunSettings, Training, check_run, flags
 
 __all__ = ["LawSettings", "train_denoiser"]
 
+_DOUBT = 6.0  # standard errors by which samples may miss what is true of forces
 _LEVELS = 24  # bins of log sigma
 _WAVES = 3  # of a periodic kernel for much noise; for little, three images
 _WRAPPED = 1.5  # where they meet, in units of L/2 pi: either series errs by 1e-7
@@ -130,10 +136,16 @@ def _law(
     circle = torch.tensor([length is not None for length in period])
     centre = torch.where(circle, middle, x.mean(0)).tolist()
     spread = [length or float(s) for s, length in zip(x.std(0), period, strict=True)]
-    width = [0.0] * len(period) if slope is None else slope.square().mean(0).rsqrt().tolist()
-    least = min(width) / 8 if slope is not None else min(x.std(0).tolist()) / 50
+    width = [0.0] * len(period)
+    if slope is not None and potential is not None:
+        hold = forces_hold(x, slope, potential)
+        size = slope.square().mean(0).rsqrt().minimum(torch.tensor(spread, dtype=slope.dtype))
+        width = torch.where(hold, size, torch.zeros_like(size)).tolist()
+    least = min(w / 8 if w else float(s) / 50 for w, s in zip(width, x.std(0), strict=True))
     most = max(length or 10 * s for s, length in zip(spread, period, strict=True))
-    known = (potential.name, potential.kT, potential.unit) if potential is not None else ()
+    known: tuple[Any, ...] = ()
+    if potential is not None:
+        known = (potential.name, potential.kT, potential.unit, probe(potential))
     return Law(
         period,
         tuple(centre),
@@ -143,6 +155,26 @@ def _law(
         most if settings.sigma_max is None else settings.sigma_max,
         *known,
     )
+
+
+def forces_hold(x: Tensor, slope: Tensor, potential: Potential) -> Tensor:
+    """Tell by samples where a law dies out before its box ends, so that forces are its score's.
+
+    Args:
+        x: points (N, d) of the law.
+        slope: grad U/kT there (N, d).
+        potential: says what is periodic, and the box.
+
+    Returns:
+        for each coordinate whether its forces can be used, (d,); always on a circle.
+    """
+    middle = x.new_tensor(potential.box).mean(-1)
+    circle = torch.tensor([length is not None for length in potential.period])
+    held = torch.ones_like(circle)
+    for sample, exact in ((slope, 0.0), ((x - middle) * slope, 1.0)):
+        error = sample.std(0) / math.sqrt(len(x))
+        held &= (sample.mean(0) - exact).abs() <= _DOUBT * error
+    return held | circle
 
 
 class _LawRun(Training):
@@ -301,22 +333,41 @@ def _check(settings: LawSettings) -> None:
 
 def _card(config: dict[str, Any], law: Law) -> str:
     t = config["training"]
-    periods = ", ".join("none" if p is None else f"{p:g}" for p in law.period)
+    periods = ", ".join("none" if p is None else f"{p:.12g}" for p in law.period)
     if law.potential is None:
         what, data = f"the points of a trajectory, {t['points']} of them", "TRAJECTORY"
         data += f" --period {periods.replace(' ', '')}"
     else:
         what = f"exp(-U/kT) of {law.potential} at kT = {law.kT:g} {law.unit}"
-        data = f"--potential {law.potential} --kT {law.kT:g}"
+        data = _shipped(law)
+    how = "."
+    if data:
+        command = f"diffodesic train {data} --outdir OUTDIR{flags(t, LawSettings())}"
+        how = f":\n\n      {command}\n"
+    blind = [str(axis) for axis, width in enumerate(law.width) if law.potential and not width]
+    if blind:
+        how += f"\n- No forces along coordinates {', '.join(blind)}: the box cuts the law there."
     return f"""# {config["name"]}
 
 A denoiser, m(z, sigma) = E[x0 | z = x0 + sigma eps], of {what}.
 
 - Coordinates: {law.dim}; periods: {periods}.
 - Noise levels: sigma from {law.sigma_min:.4g} to {law.sigma_max:.4g}.
-- Training: {t["steps_done"]} steps of {t["batch"]} points, {t["minutes_done"]:g} minutes.
-
-      diffodesic train {data} --outdir OUTDIR{flags(t, LawSettings())}
-
+- Training: {t["steps_done"]} steps of {t["batch"]} points, {t["minutes_done"]:g} minutes{how}
 - Weights: exponential moving average (decay {t["ema"]:g}).
 """
+
+
+def _shipped(law: Law) -> str:
+    """The flags that name a law's potential, where it is one that the command line knows."""
+    made: dict[str, Callable[[], Potential]] = {
+        **{kind.name: kind for kind in (DoubleWell, MuellerBrown, DualChannel, Ring)},
+        "alanine": alanine,
+    }
+    if law.potential not in made or law.kT is None or law.energies is None:
+        return ""
+    there = made[law.potential]()
+    # a potential of that name may have other parameters
+    if there.dim != law.dim or not same_energies(law.energies, probe(there.at(law.kT))):
+        return ""
+    return f"--potential {law.potential} --kT {law.kT:.12g}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
@@ -76,8 +77,9 @@ def check_run(settings: RunSettings) -> None:
         value = getattr(settings, name)
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"{name} = {value}: give a positive, finite number.")
-    if not 0 <= settings.seed < 2**63:
-        raise ValueError(f"seed = {settings.seed}: give a number from 0 to 2^63 - 1.")
+    # a step's generator takes 64 bits: the seed above, the step below
+    if not 0 <= settings.seed < 2**32:
+        raise ValueError(f"seed = {settings.seed}: give a number from 0 to 2^32 - 1.")
 
 
 class Training(ABC):
@@ -228,8 +230,8 @@ class Training(ABC):
         path = self.outdir / CHECKPOINT
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            same = state["settings"] == self.kind()
-            if same and state["format"] == FORMAT:
+            same = state["format"] == FORMAT and state["settings"] == self.kind()
+            if same:
                 self.net.load_state_dict(state["net"])
                 self.optimiser.load_state_dict(state["optimiser"])
         except Exception as error:
@@ -238,8 +240,8 @@ class Training(ABC):
             ) from error
         if not same:
             raise ValueError(
-                f"{path} was written with other settings: give the same settings, another "
-                "outdir, or resume=False."
+                f"{path} was written with other settings, or by another version: give the same "
+                "settings, another outdir, or resume=False."
             )
         for name in ("ema", "step", "seconds", "losses", *self.state()):
             setattr(self, name, state[name])
@@ -253,5 +255,5 @@ def flags(training: dict[str, Any], defaults: RunSettings) -> str:
         if value not in (default, None) and not name.endswith("_minutes"):
             words = value if isinstance(value, list | tuple) else [value]
             text += " --" + name.replace("_", "-")
-            text += "" if value is True else " " + " ".join(map(str, words))
+            text += "" if value is True else " " + shlex.join(map(str, words))
     return text

@@ -262,7 +262,7 @@ def transition_paths(
                 progress(f"{title}, node {node + 1} of {len(nodes)}")
 
         part = room[first : first + block]
-        found = shelf.load(first // block, len(part))
+        found = shelf.load(first // block, len(part), first + len(part))
         if found is None:
             found = _Block(potential, nodes, settings, first // block).draw(kept, part, tell)
             shelf.save(first // block, found)

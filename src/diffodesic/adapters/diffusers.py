@@ -261,6 +261,7 @@ def load_pipeline(
                 folder if folder.is_dir() else source,
                 local_files_only=not allow_download,
                 low_cpu_mem_usage=False,  # needs a further library
+                use_safetensors=True,  # never a pickle
                 **absent,
             )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:

@@ -37,18 +37,25 @@ def load_function(address: str, *, device: torch.device | str = "cpu") -> Model:
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        function = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ModelError(
-            f"there is no {name!r} in module {module!r} ({error}); run where the module can be "
-            "imported"
-        ) from error
+        return _as_model(_made(module, name, device), address)
     finally:
         sys.path.remove(here)
+
+
+def _made(module: str, name: str, device: torch.device | str) -> object:
+    """What the function returns, called while its neighbours can be imported."""
+    try:
+        found = import_module(module)
+    except (ImportError, SyntaxError) as error:
+        raise ModelError(
+            f"module {module!r} cannot be imported ({error}); run where it can be"
+        ) from error
+    function = getattr(found, name, None)
     if not callable(function):
-        raise ModelError(f"{address} is a {type(function).__name__}; it must be a function")
+        raise ModelError(f"there is no function {name!r} in module {module!r}")
     moved = {"device": device} if "device" in inspect.signature(function).parameters else {}
-    return _as_model(function(**moved), address)
+    made: object = function(**moved)
+    return made
 
 
 def _as_model(made: object, address: str) -> Model:

@@ -40,6 +40,7 @@ def potential(options: argparse.Namespace, name: str) -> Potential:
     kinds = (DoubleWell, MuellerBrown, DualChannel, Ring)
     built_in = {**{kind.name: kind for kind in kinds}, "alanine": alanine}
     if name in built_in:
+        _refuse(options, name, "unit", "box", "period")
         made: Potential = built_in[name]()
         return made.at(options.kT) if options.kT is not None else made
     if ".py:" in name:
@@ -50,6 +51,7 @@ def potential(options: argparse.Namespace, name: str) -> Potential:
             "`phi psi energy`, or FILE.py:NAME"
         )
     _demand(options, name, "kT", "unit")
+    _refuse(options, name, "box", "period")
     return read_grid(name, kT=options.kT, unit=options.unit, name=Path(name).stem)
 
 
@@ -85,6 +87,13 @@ def _from_file(options: argparse.Namespace, text: str) -> Potential:
         period=periods(options.period, len(sides) // 2),
         name=name,
     )
+
+
+def _refuse(options: argparse.Namespace, name: str, *known: str) -> None:
+    """What a potential says itself must not be said again: it would not be listened to."""
+    given = [f"--{key}" for key in known if getattr(options, key, None) is not None]
+    if given:
+        raise ValueError(f"{name} has its own {', '.join(given)}: leave it out")
 
 
 def _demand(options: argparse.Namespace, name: str, *needed: str) -> None:

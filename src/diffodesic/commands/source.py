@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="mnist",
         help="a name (see `models`), a folder, diffusers:DIR, edm:FILE or "
-        "python:package.module:function",
+        "python:package.module:function, whose code is run",
     )
     parser.add_argument("--device", default="cpu", help="where the network runs")
     parser.add_argument("--prompt", help="for models with a text encoder; default the empty one")
@@ -50,4 +51,7 @@ def open_model(options: argparse.Namespace) -> Model:
     )
     given = {name: getattr(options, name) for name in WORDS}
     words = {name: word for name, word in given.items() if word is not None}
-    return model.given(**words) if words else model
+    model = model.given(**words) if words else model
+    for caveat in model.caveats():
+        print(f"note: {caveat}", file=sys.stderr)
+    return model

@@ -1,4 +1,4 @@
-r"""``score/surfaces``: metrics of the score where the normal turns and SLERP is no answer.
+r"""``score/surfaces``: metrics of the score on surfaces whose normal turns, beside LERP and SLERP.
 
 An ellipsoid, a torus and a swiss roll in R^3, turned into R^D: codimension D - 2.  The exact score
 is that of a smoothed sample, the learned one a small network's.  Pairs of points are lifted to a
