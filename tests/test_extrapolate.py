@@ -261,6 +261,12 @@ def test_images_are_continued(tmp_path: Path):
     assert {file.name for file in folder.iterdir()} == frames | {"filmstrip.png", "result.json"}
 
 
+def test_an_unknown_metric_is_refused():
+    a, b = pictures(2)
+    with pytest.raises(ValueError, match="unknown metric 'jacobean'; choose one of spacetime"):
+        extrapolate(tiny_model(), a, b, metric="jacobean", points=2)
+
+
 def test_images_in_another_metric():
     a, b = pictures(2)
     found = extrapolate(

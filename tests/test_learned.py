@@ -240,7 +240,7 @@ def test_folders_that_hold_no_denoiser(tmp_path):
         load(tmp_path)
     weights = (tmp_path / "weights.safetensors").read_bytes()
     (tmp_path / "weights.safetensors").write_bytes(weights[:99])
-    with pytest.raises(ValueError, match="other weights"):
+    with pytest.raises(ValueError, match="does not hold the weights"):
         load_denoiser(tmp_path)
     bad = {k: v * math.nan for k, v in denoiser(LINE).network.float().state_dict().items()}
     save_file(bad, tmp_path / "weights.safetensors")

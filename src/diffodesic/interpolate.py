@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -169,10 +169,6 @@ def interpolate(
     """
     began = time.monotonic()
     say = progress or _silent
-    if metric not in get_args(MetricName):
-        raise ValueError(
-            f"unknown metric {metric!r}; choose one of {', '.join(get_args(MetricName))}"
-        )
     if frames < 2:
         raise ValueError(f"frames must be at least 2, got {frames}")
     if not 0 <= weight < math.inf:
@@ -238,6 +234,8 @@ def _image(image: Tensor) -> Tensor:
 
 
 def _anchor(model: Model, metric: str, log_snr: float | str) -> float:
+    if metric not in ANCHOR:
+        raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(ANCHOR)}")
     low, high = model.denoiser.log_snr_range[0], clean_log_snr(model.denoiser)
     anchor = ANCHOR[metric] if log_snr == "auto" else float(log_snr)
     if not low < anchor < high:

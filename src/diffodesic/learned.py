@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffodesic.denoiser import Denoiser
-from diffodesic.network import NoiseEmbedding
+from diffodesic.network import NoiseEmbedding, read_weights
 from diffodesic.potential import Potential
 
 __all__ = ["CoordinateNet", "Law", "LearnedDenoiser", "load_denoiser"]
@@ -278,24 +278,10 @@ def load_denoiser(
         if config.get("prediction") == "edm":
             raise ValueError("it holds a model of images; open it with diffodesic.load")
         network = CoordinateNet(Law(**config["law"]), **config["network"])
-        _read_weights(network, place / _FILES[1])
+        read_weights(network, place / _FILES[1])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{place} is no trained denoiser of coordinates ({error}); give a folder that "
             "`diffodesic train --potential` wrote"
         ) from error
     return LearnedDenoiser(network.to(device))
-
-
-def _read_weights(network: CoordinateNet, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        # torch's own message has a line for every tensor
-        reason = "other tensors" if isinstance(error, RuntimeError) else str(error)
-        raise ValueError(f"{path.name} holds other weights: {reason}") from error
-    if not all(bool(torch.isfinite(w).all()) for w in network.parameters()):
-        raise ValueError(f"{path.name} holds weights that are not finite")

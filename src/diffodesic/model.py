@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from diffodesic.network import UNet
+from diffodesic.network import UNet, read_weights
 from diffodesic.parametrization import NetworkDenoiser, from_network
 from diffodesic.schedule import EDM
 
@@ -315,7 +315,10 @@ def load(
             f"{folder / _FILES[0]} does not describe a diffodesic model ({error!r}); give a folder "
             "written by `diffodesic train`"
         ) from error
-    _read_weights(network, folder / _FILES[1])
+    try:
+        read_weights(network, folder / _FILES[1])
+    except ValueError as error:
+        raise ModelError(str(error)) from error
     _move(network, device)
     channels, height, width = denoiser.shape
     codec = PixelCodec((channels, height, width))
@@ -337,22 +340,6 @@ def _denoiser(network: UNet, config: Mapping[str, Any]) -> NetworkDenoiser:
         jvp_mode="finite-difference",
         chunk=CHUNK,
     )
-
-
-def _read_weights(network: UNet, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        # torch's own message has a line for every tensor
-        reason = "other tensors" if isinstance(error, RuntimeError) else str(error)
-        raise ModelError(
-            f"{path} does not hold the weights of this model ({reason}); train or copy it again"
-        ) from error
-    if not all(bool(torch.isfinite(w).all()) for w in network.parameters()):
-        raise ModelError(f"{path} holds weights that are not finite; train or copy it again")
 
 
 def _move(network: UNet, device: torch.device | str) -> None:
