@@ -101,7 +101,7 @@ ONLY = {
     "reference": {"calculus", "curve", "metric", "descent", "solver"},
     "shooting": {"calculus", "curve", "metric", "solver", "geodesic"},
     "flow": {"calculus", "denoiser", "schedule"},
-    "baseline": set(),
+    "baseline": {"curve"},
     "image": set(),
     "model": {"network", "parametrization", "schedule", "adapters"},
     "plot": {"report", "files"},

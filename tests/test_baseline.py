@@ -1,4 +1,4 @@
-"""LERP and SLERP: ends, norms, angles, and the cases where no great circle is singled out."""
+"""Baselines: ends, norms, angles, likelihoods, and the cases that none of them is defined in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from conftest import same
-from diffodesic.baseline import lerp, slerp
+from diffodesic.baseline import chi_length, lerp, nao, noise_diffusion, slerp
+from diffodesic.geodesic import geodesic
+from diffodesic.metric import Conformal
 
 S = torch.linspace(0, 1, 9, dtype=torch.float64)
 
@@ -105,3 +107,152 @@ def test_slerp_refuses_zero_vectors(draw, side):
     ends[side] = torch.zeros(3).double()
     with pytest.raises(ValueError, match="zero vector"):
         slerp(ends[0], ends[1], S)
+
+
+def same_within(actual: Tensor, expected: float, atol: float) -> None:
+    torch.testing.assert_close(actual, torch.full_like(actual, expected), rtol=0, atol=atol)
+
+
+def unlikely(x: Tensor, dim: int) -> Tensor:
+    """-log of the chi density at |x|, by torch's own chi-squared law: r = sqrt(q), dq = 2 r dr."""
+    square = x.square().sum(-1)
+    law = torch.distributions.Chi2(torch.tensor(float(dim), dtype=x.dtype))
+    return -(law.log_prob(square) + math.log(2) + square.log() / 2)
+
+
+def test_nao_is_the_geodesic_of_unlikeliness(draw):
+    # another solver, in all of R^D, on the metric as torch.distributions has it
+    a, b = draw(2, 5)
+    path = nao(a, b, torch.linspace(0, 1, 129, dtype=torch.float64), sigma=1.0, power=0.0)
+    metric = Conformal(lambda x: unlikely(x, 5).square(), 5)
+    other = geodesic(metric, a, b, nodes=64)
+    length = float(chi_length(path, sigma=1.0, power=0.0))
+    # both are of second order in the nodes: 1/64^2 of the length, times a few
+    assert length == pytest.approx(float(other.length), rel=2e-3)
+    assert float(torch.cdist(path, other(S)).amin(0).max()) < 0.02
+
+
+@pytest.mark.parametrize("dim", [2, 10, 784, 16384])
+@pytest.mark.parametrize("size", [0.8, 1.0, 1.3])
+def test_nao_is_likelier_than_lerp_and_slerp(draw, dim, size):
+    a, b = draw(2, dim)
+    a = size * a
+    s = torch.linspace(0, 1, 65, dtype=torch.float64)
+    with torch.no_grad():
+        found = chi_length(nao(a, b, s, sigma=1.0, power=0.0), sigma=1.0, power=0.0)
+    for path in (lerp, slerp):
+        assert found <= chi_length(path(a, b, s), sigma=1.0, power=0.0) * (1 + 1e-3)
+
+
+def test_nao_between_likely_norms_stays_on_the_shell_and_is_nearly_slerp(draw):
+    dim, sigma, power = 1000, 0.7, 0.5
+    radius = math.sqrt(dim * (power + sigma**2))
+    a, b = (radius * x / x.norm() for x in draw(2, dim))
+    path = nao(a, b, S, sigma=sigma, power=power)
+    same(path[[0, -1]], torch.stack([a, b]))
+    # least r (-log K): -log K is log(pi)/2 + (r - sqrt(D-1))^2 near its least, up to 1/D
+    best = math.sqrt(dim - 1) - math.log(math.pi) / (4 * math.sqrt(dim))
+    # 64 chords on a quarter of a circle dip by r (pi/2)^2/(8 64^2), and nodes move out by as much
+    tolerance = 1 / dim + math.sqrt(dim) * (math.pi / 2) ** 2 / (8 * 64**2)
+    same_within(path[1:-1].norm(dim=-1) * math.sqrt(dim) / radius, best, tolerance)
+    assert float(torch.rad2deg(angle(path, slerp(a, b, S))).max()) < 0.1
+
+
+def test_nao_returns_to_the_shell_between_norms_that_left_it(draw):
+    a, b = 0.8 * draw(2, 1000)
+    path = nao(a, b, S, sigma=1.0, power=0.0)
+    same(path[[0, -1]], torch.stack([a, b]))
+    middle = float(path[4].norm() / math.sqrt(1000))
+    assert middle == pytest.approx(1.0, abs=0.01)
+    assert float(slerp(a, b, S)[4].norm() / math.sqrt(1000)) < 0.85
+
+
+def test_nao_takes_batches_pair_by_pair_at_constant_speed(draw):
+    a, b = draw(2, 3, 20), draw(3, 20)
+    path = nao(a, b, S, sigma=1.0)
+    assert path.shape == (2, 3, 9, 20)
+    same(path[1, 2], nao(a[1, 2], b[2], S, sigma=1.0))
+    fine = nao(a[0, 0], b[0], torch.linspace(0, 1, 65, dtype=torch.float64), sigma=1.0)
+    steps = fine.diff(dim=0).norm(dim=-1)
+    assert float(steps.std() / steps.mean()) < 0.01
+
+
+def test_nao_of_identical_vectors_stays(draw):
+    a = draw(2, 7).float()
+    path = nao(a, a, S.float(), sigma=1.0)
+    assert path.dtype == torch.float32
+    torch.testing.assert_close(path, a.unsqueeze(-2).expand(2, 9, 7))
+
+
+def test_nao_refuses_what_has_no_plane_and_what_has_no_direction(draw):
+    a = draw(4)
+    with pytest.raises(ValueError, match="opposite"):
+        nao(a, -2 * a, S, sigma=1.0)
+    with pytest.raises(ValueError, match="zero vector"):
+        nao(a, 0 * a, S, sigma=1.0)
+    with pytest.raises(ValueError, match="two coordinates"):
+        nao(a[:1], a[:1], S, sigma=1.0)
+    with pytest.raises(ValueError, match="sigma > 0"):
+        nao(a, draw(4), S, sigma=0.0)
+
+
+def latents(draw, dim: int, sigma: float) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    x0, y0 = draw(2, dim)
+    a, b = (x + sigma * draw(dim) for x in (x0, y0))
+    return a, b, (x0, y0)
+
+
+def test_noise_diffusion_returns_the_ends_and_tends_to_them(draw):
+    a, b, clean = latents(draw, 6, 0.7)
+    s = torch.tensor([0, 1e-9, 1 - 1e-9, 1], dtype=torch.float64)
+    points = noise_diffusion(a, b, s, clean=clean, sigma=0.7, signal=1.0, bound=100.0)
+    same(points[[0, -1]], torch.stack([a, b]))
+    torch.testing.assert_close(points[1:-1], torch.stack([a, b]), rtol=0, atol=1e-7)
+
+
+def test_noise_diffusion_keeps_the_variance_of_the_noise_and_weighs_the_images(draw):
+    dim, sigma, signal = 40_000, 0.5, 1.2
+    a, b, (x0, y0) = latents(draw, dim, sigma)
+    inner = S[1:-1]
+    points = noise_diffusion(
+        a,
+        b,
+        inner,
+        clean=(x0, y0),
+        sigma=sigma,
+        signal=signal,
+        gamma=0.6,
+        bound=100.0,
+        noise=draw(7, dim),
+    )
+    turn = inner.unsqueeze(-1) * math.pi / 2
+    mu = signal * turn.cos() / (turn.cos() + turn.sin())
+    rest = points - mu * x0 - (signal - mu) * y0
+    variance = rest.square().mean(-1) / sigma**2
+    # five standard errors of a variance from 40,000 draws: 3 in 10^7 per position
+    same_within(variance, 1.0, 5 * 0.00708)
+
+
+def test_noise_diffusion_is_the_published_mixture_in_its_own_coordinates(draw):
+    # x_t = alpha_t z with alpha_t^2 + sigma_t^2 = 1: clip at 2, mu + nu = 1.2, no fresh noise
+    sigma = 0.8
+    alpha_t = 1 / math.sqrt(1 + sigma**2)
+    a, b, (x0, y0) = latents(draw, 50, sigma)
+    left, right = ((alpha_t * z).clamp(-2, 2) for z in (a, b))
+    alpha, beta = math.cos(math.pi / 8), math.sin(math.pi / 8)
+    mu, nu = 1.2 * alpha / (alpha + beta), 1.2 * beta / (alpha + beta)
+    images = alpha_t * ((mu - alpha) * x0 + (nu - beta) * y0)
+    expected = (alpha * left + beta * right + images).clamp(-2, 2)
+    found = noise_diffusion(a, b, S[[2]], clean=(x0, y0), sigma=sigma)
+    same(alpha_t * found[0], expected)
+    assert bool((left != alpha_t * a).any())  # something was clipped
+
+
+def test_noise_diffusion_says_what_is_missing(draw):
+    a, b, clean = latents(draw, 6, 0.7)
+    with pytest.raises(ValueError, match="give noise"):
+        noise_diffusion(a, b, S, clean=clean, sigma=0.7, gamma=0.1)
+    with pytest.raises(ValueError, match="gamma must be in"):
+        noise_diffusion(a, b, S, clean=clean, sigma=0.7, gamma=1.1)
+    with pytest.raises(ValueError, match="bound > 0"):
+        noise_diffusion(a, b, S, clean=clean, sigma=0.7, bound=0.0)
