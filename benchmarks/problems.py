@@ -212,8 +212,8 @@ C_ADAM = {2: 0.03, 64: 0.01}
 def network() -> Problem:
     """The shipped digit model: the first shipped 3 to the first 8, lifted to log SNR 2."""
     from diffodesic import lift, load, shipped_digits
+    from diffodesic.bridge import NETWORK_SOLVER
     from diffodesic.flow import clean_log_snr
-    from diffodesic.interpolate import NETWORK_SOLVER
 
     model = load("mnist")
     images, labels = shipped_digits()
@@ -249,7 +249,7 @@ def unet() -> Problem:
     It is here for time and memory: eight segments and four rounds, whatever they reach.
     """
     from diffodesic import VP, from_network
-    from diffodesic.interpolate import NETWORK_SOLVER
+    from diffodesic.bridge import NETWORK_SOLVER
 
     torch.manual_seed(0)
     blocks = ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D")

@@ -9,12 +9,8 @@ import pytest
 import torch
 
 import pipelines
-from diffodesic.interpolate import (
-    NETWORK_SOLVER,
-    Interpolation,
-    MetricName,
-    interpolate,
-)
+from diffodesic.bridge import NETWORK_SOLVER, MetricName
+from diffodesic.interpolate import Interpolation, interpolate
 from diffodesic.model import Model, load
 from diffodesic.parametrization import JvpMode
 

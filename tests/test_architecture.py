@@ -55,6 +55,7 @@ LAYERS = (
     # images
     {"model", "image", "baseline", "report", "features", "recheck"},
     {"plot", "plot_canvas"},
+    {"bridge"},
     {"interpolate", "output", "extrapolate", "evaluate", "diagnose"},
     {"edit"},
     {"pairwise", "plot_edit"},

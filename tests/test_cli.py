@@ -222,7 +222,7 @@ def test_training_into_a_file_is_refused(run, place):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("interpolate", "lift"), ("interpolate", "geodesic"), ("output", "animation")],
+    [("bridge", "lift"), ("bridge", "geodesic"), ("output", "animation")],
 )
 def test_an_interruption_leaves_the_earlier_run(run, place, monkeypatch, module, name):
     assert run(*TINY)[0] == 0

@@ -29,11 +29,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from diffodesic.bridge import NETWORK_SOLVER, REFINE, Bridge, image_metric, noise_level
 from diffodesic.denoiser import Denoiser
 from diffodesic.descent import Status
-from diffodesic.flow import lift
 from diffodesic.geodesic import Geodesic, geodesic
-from diffodesic.interpolate import NETWORK_SOLVER, REFINE, _anchor, _grain, _images, _metric
 from diffodesic.mixture import GaussianMixture
 from diffodesic.model import Model
 from diffodesic.solver import Relax, Solver
@@ -175,10 +174,10 @@ class Edit:
         nodes = self.geodesic.nodes
         s = torch.linspace(0, 1, count, dtype=nodes.dtype, device=nodes.device)
         z, level = _space(self.geodesic).split(self.geodesic(s))
-        with torch.no_grad():
-            if self.model is None:
+        if self.model is None:
+            with torch.no_grad():
                 return _space(self.geodesic).denoiser(z, (-level / 2).exp())
-            return _images(self.model, z, level, flow_steps)
+        return Bridge(self.model, self.log_snr, flow_steps).images(z, level)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the tensors, for JSON."""
@@ -241,15 +240,12 @@ def anchored(
     if not isinstance(source, Model):
         space = Spacetime(source, seed=seed)
         return space, space.point(data, log_snr)
-    anchor = _anchor(source, "spacetime", log_snr)
+    bridge = Bridge(source, noise_level(source, "spacetime", log_snr), flow_steps, seed)
     data = torch.as_tensor(data)
-    codes = source.codec.encode(data.double() if data.is_floating_point() else data / 255.0)
-    codes = codes.double()
-    with torch.no_grad():
-        z = lift(source.denoiser, codes + _grain(source, codes, seed), anchor, steps=flow_steps)
-    metric = _metric(source, "spacetime", anchor, 0.0, z, seed)
+    z = bridge.lift(data.double() if data.is_floating_point() else data / 255.0)
+    metric = image_metric(bridge, "spacetime", z)
     assert isinstance(metric, Spacetime)
-    return metric, metric.point(z, anchor)
+    return metric, metric.point(z, bridge.log_snr)
 
 
 def edit(

@@ -10,7 +10,6 @@ be believed is its own affair: the alarms say where the path leaves what was see
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable
@@ -21,22 +20,17 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from diffodesic.bridge import (
+    Bridge,
+    MetricName,
+    as_images,
+    image_geodesic,
+    image_metric,
+    noise_level,
+)
 from diffodesic.continuation import Alarm, Continuation, Method, continue_path
 from diffodesic.descent import Status
-from diffodesic.flow import lift
 from diffodesic.geodesic import geodesic
-from diffodesic.interpolate import (
-    NETWORK_SOLVER,
-    REFINE,
-    MetricName,
-    _anchor,
-    _grain,
-    _image,
-    _images,
-    _metric,
-    _pack,
-    _unpack,
-)
 from diffodesic.metric import Metric
 from diffodesic.model import Model
 from diffodesic.solver import Solver
@@ -153,27 +147,15 @@ def _of_images(
 ) -> Extrapolation:
     """:func:`extrapolate` for a model and two images."""
     began, say = time.monotonic(), progress or (lambda _: None)
-    if frames < 2 or not 0 <= weight < math.inf:
-        raise ValueError(
-            f"frames must be at least 2 and weight >= 0 and finite, got {frames} and {weight}"
-        )
-    anchor = _anchor(model, metric, log_snr)
-    inputs = torch.stack([_image(image) for image in (image_a, image_b)])
-    codes = model.codec.encode(inputs)
+    if frames < 2:
+        raise ValueError(f"frames must be at least 2, got {frames}")
+    bridge = Bridge(model, noise_level(model, metric, log_snr), flow_steps, seed)
+    inputs = as_images(image_a, image_b)
     say("lifting the images to the noise level")
-    with torch.no_grad():
-        ends = lift(model.denoiser, codes + _grain(model, codes, seed), anchor, steps=flow_steps)
-    space = _metric(model, metric, anchor, weight, ends, seed)
-    a, b = (_pack(space, z, anchor) for z in ends)
-    path = geodesic(
-        space,
-        a,
-        b,
-        nodes=nodes,
-        solver=solver or NETWORK_SOLVER,
-        refine=REFINE,
-        progress=lambda text, _: say(text),
-    )
+    ends = bridge.lift(inputs)
+    space = image_metric(bridge, metric, ends, weight=weight)
+    a, b = bridge.pack(space, ends)
+    path = image_geodesic(space, a, b, nodes=nodes, solver=solver, progress=say)
     say("continuing beyond the second image")
     found = continue_path(
         path,
@@ -188,8 +170,7 @@ def _of_images(
     say("bringing the path back to clean images")
     s = torch.linspace(0, 1, frames, dtype=ends.dtype)
     along = torch.cat([path(s.to(ends)), found.points[1:]])
-    with torch.no_grad():
-        images = _images(model, *_unpack(space, along, anchor), flow_steps)
+    images = bridge.images(*bridge.unpack(space, along))
     settings: dict[str, object] = {
         "model": model.name,
         **model.words,
@@ -198,7 +179,7 @@ def _of_images(
         "amount": amount,
         "points": points,
         "nodes": nodes,
-        "log_snr": anchor,
+        "log_snr": bridge.log_snr,
         "flow_steps": flow_steps,
         "seed": seed,
     }

@@ -21,23 +21,23 @@ import torch
 from torch import Tensor
 
 from diffodesic.baseline import lerp, slerp
-from diffodesic.flow import clean_log_snr, drop, lift
-from diffodesic.geodesic import Geodesic, geodesic
-from diffodesic.metric import Euclidean, Metric
+from diffodesic.bridge import (
+    REFINE,
+    Bridge,
+    MetricName,
+    as_images,
+    image_geodesic,
+    image_metric,
+    noise_level,
+)
+from diffodesic.geodesic import Geodesic
+from diffodesic.metric import Metric
 from diffodesic.model import Model
 from diffodesic.recheck import no_worse_than_start, second_opinion
-from diffodesic.score import ScoreMetric, weight_unit
-from diffodesic.solver import Relax, Solver
-from diffodesic.spacetime import Spacetime
+from diffodesic.score import ScoreMetric
+from diffodesic.solver import Solver
 
-__all__ = ["Interpolation", "MetricName", "Row", "interpolate"]
-
-MetricName = Literal["spacetime", "score", "euclidean"]
-# A network's energy is known to about 1e-3.
-# chosen on the shipped 1 -> 7 and 0 -> 6, by the path estimator
-NETWORK_SOLVER = Relax(rtol=2e-3, coarse_rtol=5e-3, iterations=6, splines=(8, 2, 30))
-REFINE = 4  # of the certificate, and of the lengths of the baselines
-ANCHOR = {"spacetime": 2.0, "score": 0.0, "euclidean": 0.0}  # log SNR of the ends under "auto"
+__all__ = ["Interpolation", "Row", "interpolate"]
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def interpolate(
         weight: weight of the score metric in units of 1 / mean |score|^2 at the ends.
         flow_steps: steps of the probability-flow ODE each way.
         seed: seed of the probes.
-        solver: default :data:`NETWORK_SOLVER`.
+        solver: default :data:`diffodesic.bridge.NETWORK_SOLVER`.
         progress: called with a short line on every step.
 
     Returns:
@@ -168,41 +168,30 @@ def interpolate(
     ``71 nodes`` evaluations more for its check, and as many for that of its start.
     """
     began = time.monotonic()
-    say = progress or _silent
+    say = progress or (lambda _: None)
     if frames < 2:
         raise ValueError(f"frames must be at least 2, got {frames}")
-    if not 0 <= weight < math.inf:
-        raise ValueError(f"weight must be >= 0 and finite, got {weight}")
-    anchor = _anchor(model, metric, log_snr)
-    images = [_image(image) for image in (image_a, image_b)]
-    codes = torch.stack([model.codec.encode(image) for image in images])
-    inputs = torch.stack(images)
+    bridge = Bridge(model, noise_level(model, metric, log_snr), flow_steps, seed)
+    inputs = as_images(image_a, image_b)
     say("lifting the images to the anchor noise level")
-    with torch.no_grad():
-        ends = lift(model.denoiser, codes + _grain(model, codes, seed), anchor, steps=flow_steps)
-    space = _metric(model, metric, anchor, weight, ends, seed)
-    a, b = (_pack(space, z, anchor) for z in ends)
-    path = geodesic(
-        space,
-        a,
-        b,
-        nodes=nodes,
-        solver=solver or NETWORK_SOLVER,
-        refine=REFINE,
-        progress=lambda text, _: say(text),
-    )
+    ends = bridge.lift(inputs)
+    space = image_metric(bridge, metric, ends, weight=weight)
+    a, b = bridge.pack(space, ends)
+    path = image_geodesic(space, a, b, nodes=nodes, solver=solver, progress=say)
     path, worse = no_worse_than_start(path, seed, refine=REFINE)
-    rows, unlike = _rows(model, space, path, ends, anchor, frames, flow_steps, seed, say)
+    rows, unlike = _rows(bridge, space, path, ends, frames, say)
     first = next(iter(rows.values())).frames
     errors = _error(first[[0, -1]], inputs)
-    lost = [0.0, 0.0] if model.codec.lossless else _error(model.codec.decode(codes), inputs)
+    lost = [0.0, 0.0]
+    if not model.codec.lossless:
+        lost = _error(model.codec.decode(model.codec.encode(inputs)), inputs)
     settings = {
         "model": model.name,
         **model.words,
         "metric": metric,
         "frames": frames,
         "nodes": nodes,
-        "log_snr": anchor,
+        "log_snr": bridge.log_snr,
         "flow_steps": flow_steps,
         "seed": seed,
         "estimator": getattr(space, "estimator", "midpoint rule"),
@@ -220,59 +209,12 @@ def interpolate(
     )
 
 
-def _silent(_: str) -> None:
-    pass
-
-
-def _image(image: Tensor) -> Tensor:
-    image = torch.as_tensor(image)
-    image = image.unsqueeze(0) if image.ndim == 2 else image
-    if image.ndim != 3:
-        raise ValueError(f"an image must be (C, H, W) or (H, W), got {tuple(image.shape)}")
-    # geometry in float64 whatever the network's own precision: sums over D cancel
-    return image.double() if image.is_floating_point() else image.double() / 255
-
-
-def _anchor(model: Model, metric: str, log_snr: float | str) -> float:
-    if metric not in ANCHOR:
-        raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(ANCHOR)}")
-    low, high = model.denoiser.log_snr_range[0], clean_log_snr(model.denoiser)
-    anchor = ANCHOR[metric] if log_snr == "auto" else float(log_snr)
-    if not low < anchor < high:
-        raise ValueError(
-            f"log_snr = {anchor:g} is outside the noise levels of model "
-            f"{model.name!r}; choose a value between {low:.3g} and {high:.3g}"
-        )
-    return anchor
-
-
-def _metric(
-    model: Model, name: str, anchor: float, weight: float, ends: Tensor, seed: int
-) -> Metric:
-    if name == "euclidean":
-        return Euclidean(model.denoiser.dim)
-    if name == "score":
-        unit = weight_unit(model.denoiser, ends, anchor)
-        return ScoreMetric(model.denoiser, log_snr=anchor, weight=weight * unit)
-    # five e-folds of SNR below one, per coordinate, nothing is left of an image
-    low, high = model.denoiser.log_snr_range[0], clean_log_snr(model.denoiser)
-    floor = max(low, min(anchor, -math.log(model.denoiser.variance) - 5))
-    return Spacetime(model.denoiser, seed=seed, log_snr_range=(floor, high))
-
-
-def _pack(space: Metric, z: Tensor, log_snr: float | Tensor) -> Tensor:
-    return space.point(z, log_snr) if isinstance(space, Spacetime) else z
-
-
 def _rows(
-    model: Model,
+    bridge: Bridge,
     space: Metric,
     path: Geodesic,
     ends: Tensor,
-    anchor: float,
     frames: int,
-    flow_steps: int,
-    seed: int,
     say: Callable[[str], None],
 ) -> tuple[dict[str, Row], list[str]]:
     """The paths by name, and a notice for each that does not exist between these ends."""
@@ -282,8 +224,8 @@ def _rows(
     s = torch.linspace(0, 1, frames, dtype=ends.dtype, device=ends.device)
     curves: dict[str, Callable[[Tensor], Tensor]] = {
         "geodesic": path,
-        "LERP": lambda at: _pack(space, lerp(ends[0], ends[1], at), anchor),
-        "SLERP": lambda at: _pack(space, slerp(ends[0], ends[1], at), anchor),
+        "LERP": lambda at: bridge.pack(space, lerp(ends[0], ends[1], at)),
+        "SLERP": lambda at: bridge.pack(space, slerp(ends[0], ends[1], at)),
     }
     rows, notices = {}, []
     with torch.no_grad():
@@ -294,8 +236,8 @@ def _rows(
             except ValueError as error:  # SLERP between opposite ends: the solve is not lost for it
                 notices.append(f"no {name} row: {error}")
                 continue
-            z, level = _unpack(space, points, anchor)
-            images = _images(model, z, level, flow_steps)
+            z, level = bridge.unpack(space, points)
+            images = bridge.images(z, level)
             on_fine = curve(fine)
             steps = space.steps(on_fine)
             speed = steps.clamp(min=0).sqrt() * steps.shape[-1]
@@ -303,46 +245,13 @@ def _rows(
                 images,
                 float(speed.mean()),
                 float(steps.sum()) * len(steps) / 2,
-                second_opinion(space, on_fine[::REFINE], seed),
+                second_opinion(space, on_fine[::REFINE], bridge.seed),
                 level,
                 (fine[1:] + fine[:-1]) / 2,
-                _unpack(space, (on_fine[1:] + on_fine[:-1]) / 2, anchor)[1],
+                bridge.unpack(space, (on_fine[1:] + on_fine[:-1]) / 2)[1],
                 speed,
             )
     return rows, notices
-
-
-def _grain(model: Model, codes: Tensor, seed: int) -> Tensor:
-    """Noise of the cleanest level (D,), the same for both ends: a network knows noisy images only.
-
-    One without a trace of noise stays outside what the network was trained on all the way up,
-    since the flow multiplies the noise that is there.
-
-    Args:
-        model: the model.
-        codes: what the noise is added to, (..., D).
-        seed: seed of the noise, drawn on the CPU.
-
-    Returns:
-        (D,).
-    """
-    generator = torch.Generator().manual_seed(seed)
-    sigma = math.exp(-clean_log_snr(model.denoiser) / 2)
-    noise = torch.randn(codes.shape[-1], generator=generator, dtype=codes.dtype)
-    return sigma * noise.to(codes.device)
-
-
-def _images(model: Model, z: Tensor, level: Tensor, steps: int) -> Tensor:
-    """Clean images of points at any level: the flow down, and the mean at the last level."""
-    clean = clean_log_snr(model.denoiser)
-    lowest = drop(model.denoiser, z, level, steps=steps)
-    return model.codec.decode(model.denoiser(lowest, z.new_tensor(math.exp(-clean / 2))))
-
-
-def _unpack(space: Metric, points: Tensor, anchor: float) -> tuple[Tensor, Tensor]:
-    if isinstance(space, Spacetime):
-        return space.split(points)
-    return points, points.new_full(points.shape[:-1], anchor)
 
 
 def _error(images: Tensor, inputs: Tensor) -> list[float]:

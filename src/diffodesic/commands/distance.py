@@ -84,9 +84,9 @@ def run_one(options: argparse.Namespace) -> None:
     import json
     from dataclasses import replace
 
+    from diffodesic.bridge import NETWORK_SOLVER
     from diffodesic.edit import edit
     from diffodesic.files import write_atomically
-    from diffodesic.interpolate import NETWORK_SOLVER
     from diffodesic.output import check_outdir
     from diffodesic.plot_edit import draw_edit
 

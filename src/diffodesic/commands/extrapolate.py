@@ -20,8 +20,8 @@ EXAMPLES = """\
 
 def add(commands: Any) -> None:
     """Add the verb."""
+    from diffodesic.bridge import MetricName
     from diffodesic.continuation import Method
-    from diffodesic.interpolate import MetricName
 
     parser = command(
         commands,

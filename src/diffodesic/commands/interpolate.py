@@ -21,7 +21,7 @@ EXAMPLES = """\
 
 def add(commands: Any) -> None:
     """Add the verb."""
-    from diffodesic.interpolate import MetricName
+    from diffodesic.bridge import MetricName
 
     parser = command(
         commands,
