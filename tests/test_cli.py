@@ -151,7 +151,7 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] = {
     "nan": (nan_picture, X, "x.png cannot be read as a picture .*not finite"),
     "one image": (None, ("interpolate", "a.png"), "give two images or none, not 1"),
     "three": (None, ("interpolate", "a.png", "a.png", "a.png"), "give two images or none, not 3"),
-    "no images": (None, ("interpolate", "--model", "tiny"), "do not fit this model; give two"),
+    "no images": (None, ("interpolate", "--model", "tiny"), "do not fit this model; give images"),
     "model": (None, (*TINY, "--model", "nonesuch"), r"unknown model 'nonesuch': .*\(.*mnist"),
     "torn": (torn_model, TINY, r"weights\.safetensors does not hold .*copy it again"),
     "foreign": (foreign_model, TINY, r"config\.json does not describe .*give a folder"),

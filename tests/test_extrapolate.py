@@ -246,6 +246,25 @@ def test_sphere_denoiser_is_the_mean_of_von_mises_and_fisher(draw: Draw):
     same(law(torch.zeros(5).double(), sigma[0]), torch.zeros(5).double())
 
 
+@pytest.mark.parametrize("sphere", [1, 3, 9])
+def test_spheres_of_other_dimensions_follow_bessel_functions(draw: Draw, sphere: int):
+    law = SphereDenoiser(12, radius=2.0, sphere=sphere)
+    z, sigma = draw(40, 12), 10 ** torch.linspace(-2.5, 2.5, 40, dtype=torch.float64)
+    y = z[:, : sphere + 1]
+    size = y.norm(dim=-1, keepdim=True)
+    kappa = 2.0 * size / sigma.unsqueeze(-1) ** 2
+    order = (sphere - 1) / 2
+    ratio = torch.from_numpy(ive(order + 1, kappa.numpy()) / ive(order, kappa.numpy()))
+    # the bound at the top is off by 1e-8 at most where the recurrence does not forget it
+    torch.testing.assert_close(
+        law(z, sigma)[:, : sphere + 1], 2 * ratio * y / size, rtol=2e-8, atol=0
+    )
+    assert not bool(law(z, sigma)[:, sphere + 1 :].any())
+    same(law.sample(3).norm(dim=-1), torch.full((3,), 2.0).double())
+    with pytest.raises(ValueError, match="dim > sphere"):
+        SphereDenoiser(3, sphere=3)
+
+
 def test_images_are_continued(tmp_path: Path):
     a, b = pictures(2)
     found = extrapolate(tiny_model(), a, b, amount=0.5, points=3, frames=4, nodes=6, flow_steps=4)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from conftest import same
-from diffodesic import GaussianMixture
+from diffodesic import GaussianMixture, Relax, ScoreMetric, Tabulated, geodesic
 from diffodesic.experiments import sphere, surfaces
+from diffodesic.experiments.paired import difference_row, mean_row
 from diffodesic.experiments.points_network import learn_points
 from diffodesic.flow import lift
 from diffodesic.sphere import SphereDenoiser, great_circle_angle
@@ -27,6 +28,31 @@ def test_acceptance_on_a_sphere():
     wide = {row.quantity.split(": ")[1]: row.measured for row in rows[4:]}
     assert wide["largest distance to the great circle"] <= 1e-3
     assert wide["geodesic equation against the boundary solver"] <= 1e-4
+
+
+def test_the_deviation_from_the_sphere_is_the_weights_and_not_the_meshs():
+    """Of order two in the segments about a limit that falls as one over the weight."""
+    alpha, sigma = (float(v) for v in Tabulated.ddpm_linear().alpha_sigma(400))
+    a, b = torch.eye(3, dtype=torch.float64)[:2]
+
+    def dip(weight: float, nodes: int) -> float:
+        metric = ScoreMetric.native(SphereDenoiser(3), alpha, sigma, weight=weight)
+        path = geodesic(metric, a, b, nodes=nodes, solver=Relax(rtol=1e-10))
+        return alpha * float(1 - path(0.5).norm())
+
+    first, second, third = (dip(1000.0, n) for n in (20, 40, 80))
+    assert (second - first) / (third - second) == pytest.approx(4, rel=0.05)
+    limit = third + (third - second) / 3
+    assert limit == pytest.approx(5.369e-4, rel=1e-3)
+    assert dip(4000.0, 40) * 4 == pytest.approx(limit, rel=0.01)
+
+
+def test_paired_differences_decide_what_means_cannot():
+    shared = torch.linspace(0, 10, 8, dtype=torch.float64)
+    row = difference_row("a minus b", shared + 0.1, shared)
+    same(torch.tensor([row.measured, row.error]).double(), torch.tensor([0.1, 0.0]).double())
+    alone = mean_row("a", shared + 0.1)
+    assert alone.error == pytest.approx(float(shared.std()) / math.sqrt(8))
 
 
 @pytest.mark.parametrize(("dim", "t"), [(3, 50), (3, 200), (100, 100), (100, 400)])

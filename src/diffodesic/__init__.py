@@ -10,7 +10,8 @@ from diffodesic.counterexample import FisherRao, decoder_pullback
 from diffodesic.curve import Polyline, Spline
 from diffodesic.denoiser import Denoiser
 from diffodesic.descent import Status
-from diffodesic.dimension import dimension_from_slope, flipd
+from diffodesic.diagnose import Diagnosis, diagnose
+from diffodesic.dimension import dimension_from_slope, flipd, normal_bundle
 from diffodesic.divergence import (
     Divergences,
     divergences,
@@ -94,6 +95,7 @@ __all__ = [
     "Cost",
     "Denoiser",
     "DensityMetric",
+    "Diagnosis",
     "Divergences",
     "DoubleWell",
     "DualChannel",
@@ -152,6 +154,7 @@ __all__ = [
     "counting",
     "counting_energies",
     "decoder_pullback",
+    "diagnose",
     "dimension_from_slope",
     "distance",
     "divergences",
@@ -185,6 +188,7 @@ __all__ = [
     "mismatch_length",
     "mismatch_steps",
     "nearest",
+    "normal_bundle",
     "pairwise",
     "path_diagnostics",
     "pathways",

@@ -19,12 +19,14 @@ are known (stochastic localisation, El Alaoui & Montanari 2022; 2505.17517 App.)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from diffodesic.denoiser import Denoiser
 
-__all__ = ["clean_log_snr", "drop", "lift", "sample_posterior"]
+__all__ = ["clean_log_snr", "drop", "lift", "sample_posterior", "trajectory"]
 
 _CLEANEST = 9.2  # sigma = .01: below what an 8-bit image can show
 
@@ -80,6 +82,30 @@ def drop(denoiser: Denoiser, z: Tensor, log_snr: Tensor | float, *, steps: int =
     return _integrate(denoiser, z, top, bottom, steps)
 
 
+def trajectory(
+    denoiser: Denoiser, z: Tensor, log_snr: Tensor | float, *, steps: int = 48
+) -> Tensor:
+    """All the points that :func:`drop` comes through, both ends included.
+
+    Args:
+        denoiser: posterior mean.
+        z: noisy points (..., D).
+        log_snr: their levels, a number or (...).
+        steps: steps of Heun's rule.
+
+    Returns:
+        points (..., steps + 1, D), the noisiest first.
+
+    Raises:
+        ValueError: as for :func:`drop`.
+
+    Cost: ``2 steps`` evaluations per point.
+    """
+    top = _level(denoiser, z, log_snr)
+    bottom = torch.full_like(top, clean_log_snr(denoiser))
+    return torch.stack([z, *_states(denoiser, z, top, bottom, steps)], -2)
+
+
 def _level(denoiser: Denoiser, z: Tensor, log_snr: Tensor | float) -> Tensor:
     lam = torch.as_tensor(log_snr, dtype=z.dtype, device=z.device).expand(z.shape[:-1])
     low, high = denoiser.log_snr_range[0], clean_log_snr(denoiser)
@@ -93,6 +119,14 @@ def _level(denoiser: Denoiser, z: Tensor, log_snr: Tensor | float) -> Tensor:
 
 
 def _integrate(denoiser: Denoiser, z: Tensor, start: Tensor, stop: Tensor, steps: int) -> Tensor:
+    for after in _states(denoiser, z, start, stop, steps):
+        z = after
+    return z
+
+
+def _states(
+    denoiser: Denoiser, z: Tensor, start: Tensor, stop: Tensor, steps: int
+) -> Iterator[Tensor]:
     """Heun's rule on the grid of 2206.00364 (rho = 7), each point on its own grid."""
     if steps < 1:
         raise ValueError(f"the flow takes at least 1 step, got {steps}")
@@ -107,7 +141,7 @@ def _integrate(denoiser: Denoiser, z: Tensor, start: Tensor, stop: Tensor, steps
         guess = z + width * slope
         end_slope = (guess - denoiser(guess, then)) / then.unsqueeze(-1)
         z = z + width * (slope + end_slope) / 2
-    return z
+        yield z
 
 
 def sample_posterior(

@@ -22,6 +22,7 @@ from diffodesic.baseline import lerp, slerp
 from diffodesic.continuation import Alarm, Method, continue_path
 from diffodesic.denoiser import Denoiser
 from diffodesic.experiments import Outcome, Row
+from diffodesic.experiments.paired import mean_row
 from diffodesic.experiments.points_network import learn_points
 from diffodesic.flow import drop, lift
 from diffodesic.geodesic import Geodesic, geodesic
@@ -224,7 +225,7 @@ def _pipeline(
         error = _degrees(found, slerp(a, b, s))[:, 1:-1].mean(-1)
         kind = "shared noise" if shared else "inversion"
         title = f"{name}, {kind}, t = {t}: {method}, degrees off the true frame"
-        rows.append(Row(title, float(error.mean()), expected=before, error=_standard_error(error)))
+        rows.append(mean_row(title, error, before))
     return rows
 
 
@@ -261,7 +262,7 @@ def _beyond(
         for share, column in ((0.5, 3), (1.0, 7)):
             error = torch.stack(errors)[:, column]
             what = f"{title}: degrees off the true point {share:g} past the end"
-            rows.append(Row(what, float(error.mean()), error=_standard_error(error)))
+            rows.append(mean_row(what, error))
         whole = sum(count == len(s) for count in reached) / len(reached)
         rows.append(Row(f"{title}: share of paths that reached the end", whole))
     return rows
@@ -275,7 +276,7 @@ def _learned_error(settings: Settings, learned: Denoiser, generator: torch.Gener
     level = z.new_tensor(sigma / alpha)
     angle = _degrees(learned.score(z, level), law.score(z, level))
     name = "learned score, R = 1, D = 10, t = 100: degrees off the exact score"
-    return Row(name, float(angle.mean()), error=_standard_error(angle))
+    return mean_row(name, angle)
 
 
 def _turned(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
@@ -289,10 +290,6 @@ def _degrees(x: Tensor, y: Tensor) -> Tensor:
     """Angles between vectors (..., D) about the origin, by half-angles: exact near zero."""
     u, v = (p / p.norm(dim=-1, keepdim=True) for p in (x, y))
     return torch.rad2deg(2 * torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1)))
-
-
-def _standard_error(values: Tensor) -> float:
-    return float(values.std()) / math.sqrt(len(values))
 
 
 def _notes(settings: Settings) -> tuple[str, ...]:
