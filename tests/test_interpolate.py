@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -21,11 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffodesic.baseline import lerp
+from diffodesic.bridge import MetricName
 from diffodesic.descent import Status
 from diffodesic.interpolate import Interpolation, interpolate
 from diffodesic.mixture import GaussianMixture
 from diffodesic.model import Model
 from diffodesic.output import check_outdir
+from diffodesic.rival import Rival
 from tiny import exact_model, files, pictures, tiny_model
 
 FRAMES, NODES = 4, 6
@@ -42,10 +44,7 @@ def model() -> Model:
 def results(model: Model) -> dict[str, Interpolation]:
     """One run in every metric, from the same two pictures."""
     a, b = pictures(2)
-    return {
-        name: interpolate(model, a, b, metric=name, **FAST)
-        for name in ("spacetime", "score", "euclidean")
-    }
+    return {name: interpolate(model, a, b, metric=name, **FAST) for name in get_args(MetricName)}
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +52,7 @@ def still(model: Model) -> dict[str, Interpolation]:
     """Between identical pictures."""
     a = pictures(1)[0]
     return {
-        name: interpolate(model, a, a.clone(), metric=name, **FAST)
-        for name in ("spacetime", "score", "euclidean")
+        name: interpolate(model, a, a.clone(), metric=name, **FAST) for name in get_args(MetricName)
     }
 
 
@@ -72,7 +70,7 @@ def ends() -> tuple[Tensor, Tensor]:
     return a, b
 
 
-@pytest.mark.parametrize("metric", ["spacetime", "score", "euclidean"])
+@pytest.mark.parametrize("metric", get_args(MetricName))
 def test_every_metric_gives_three_rows_of_frames(results, metric):
     result = results[metric]
     assert list(result.rows) == ["geodesic", "LERP", "SLERP"]
@@ -93,7 +91,7 @@ def test_every_metric_gives_three_rows_of_frames(results, metric):
     assert result.settings["metric"] == metric
 
 
-@pytest.mark.parametrize("metric", ["spacetime", "score", "euclidean"])
+@pytest.mark.parametrize("metric", get_args(MetricName))
 def test_the_geodesic_is_no_longer_than_the_baselines(results, metric):
     """By energy, which is what is minimised; a refined grid may take back a per cent."""
     rows = results[metric].rows
@@ -110,7 +108,7 @@ def test_levels_stay_at_the_anchor_but_in_spacetime(results):
     assert set(rows["LERP"].log_snr.tolist()) == {2.0}
 
 
-@pytest.mark.parametrize("metric", ["spacetime", "score", "euclidean"])
+@pytest.mark.parametrize("metric", get_args(MetricName))
 def test_the_stated_end_error_is_the_one_made(results, metric):
     result = results[metric]
     made = (result.frames[[0, -1]] - pictures(2)).square().mean((1, 2, 3)).sqrt()
@@ -168,7 +166,30 @@ def test_another_seed_is_another_choice_of_probes(model, results):
     assert other.settings["seed"] == 1
 
 
-@pytest.mark.parametrize("metric", ["spacetime", "score", "euclidean"])
+def test_all_baselines_are_rows_of_one_call(model):
+    a, b = pictures(2)
+    names = get_args(Rival)
+    result = interpolate(model, a, b, metric="score", baselines=names, **FAST)
+    assert tuple(result.rows) == ("geodesic", *names)
+    for row in result.rows.values():
+        assert row.frames.shape == result.frames.shape
+        assert row.floor is not None
+        assert row.energy >= row.floor
+    with pytest.raises(ValueError, match="unknown baselines CLERP; choose from LERP, SLERP, NAO"):
+        interpolate(model, a, b, baselines=("CLERP", "LERP"), **FAST)  # type: ignore[arg-type]
+
+
+def test_paper_mode_says_what_it_is_and_misses_the_images(model, results):
+    """One noise for both ends, which the probability flow does not take off again."""
+    a, b = pictures(2)
+    found = interpolate(model, a, b, metric="score", mode="paper", **FAST)
+    assert found.settings["mode"] == "paper"
+    assert found.settings["weight"] == pytest.approx(1000 / 0.194, rel=5e-3)
+    assert found.geodesic.status is Status.FIXED_BUDGET
+    assert min(found.end_error) > 2 * max(results["score"].end_error)
+
+
+@pytest.mark.parametrize("metric", get_args(MetricName))
 def test_identical_images_give_a_path_of_length_zero(still, tmp_path, metric):
     result = still[metric]
     assert result.geodesic.status is Status.SAME_POINT
@@ -208,7 +229,7 @@ def test_progress_is_told(model):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"metric": "flat"}, "unknown metric 'flat'; choose one of spacetime, score, euclidean"),
+        ({"metric": "flat"}, "unknown metric 'flat'; choose one of spacetime, score"),
         ({"frames": 1}, "frames must be at least 2, got 1"),
         ({"nodes": 1}, "nodes must be at least 2, got 1"),
         ({"flow_steps": 0}, "at least 1 step, got 0"),
@@ -296,6 +317,7 @@ def test_a_length_that_is_not_finite_is_saved_as_unknown(results, tmp_path):
     assert content["paths"]["LERP"] == {
         "length": None,
         "energy": None,
+        "energy_floor": row.floor,
         "independent_length": None,
     }
 

@@ -153,3 +153,14 @@ def test_a_heavy_weight_in_single_precision_ends_in_a_status(draw: Draw):
     path = geodesic(metric, law.means[0], law.means[1], nodes=32, solver=Relax(iterations=20))
     assert bool(torch.isfinite(path.nodes).all())
     assert path.nodes.dtype == torch.float32
+
+
+def test_no_path_has_less_energy_than_the_floor_and_a_straight_graph_has_it():
+    """A Gaussian far out has a score that hardly turns: its graph is nearly a plane there."""
+    law = _bow()
+    metric = ScoreMetric(law, log_snr=3.0, weight=2.0)
+    x = geodesic(metric, *_ends(law), nodes=64).nodes
+    assert float(metric.energy_floor(x)) < float(metric.steps(x).sum()) * 32
+    wide = ScoreMetric(GaussianMixture(torch.zeros(1, 2).double(), std=1e3), log_snr=0.0)
+    line = torch.tensor([[900.0, 0.0], [900.5, 0.1], [901.0, 0.2]], dtype=torch.float64)
+    assert float(wide.energy_floor(line)) == pytest.approx(float(wide.steps(line).sum()), rel=1e-9)

@@ -109,7 +109,7 @@ def extrapolate(
         **options: ``amount`` (.5: half the path again), ``method`` (``exponential``: the geodesic
             itself; ``score-guided``: the stepper of 2505.11128), ``points``, ``gain``, ``alarm``
             and ``seed`` of :func:`continue_path`; ``nodes`` and ``solver`` of :func:`geodesic`;
-            for a metric ``rtol``; for a model ``metric``, ``log_snr``, ``weight``,
+            for a metric ``rtol``; for a model ``metric``, ``log_snr``, ``weight``, ``rank``,
             ``flow_steps`` and ``progress`` of :func:`interpolate`, ``score`` the default metric,
             and ``frames``, the number of images between the ends.
 
@@ -140,6 +140,7 @@ def _of_images(
     nodes: int = 32,
     log_snr: float | Literal["auto"] = "auto",
     weight: float = 10.0,
+    rank: int = 1,
     flow_steps: int = 24,
     seed: int = 0,
     solver: Solver | None = None,
@@ -153,7 +154,7 @@ def _of_images(
     inputs = as_images(image_a, image_b)
     say("lifting the images to the noise level")
     ends = bridge.lift(inputs)
-    space = image_metric(bridge, metric, ends, weight=weight)
+    space = image_metric(bridge, metric, ends, weight=weight, rank=rank)
     a, b = bridge.pack(space, ends)
     path = image_geodesic(space, a, b, nodes=nodes, solver=solver, progress=say)
     say("continuing beyond the second image")

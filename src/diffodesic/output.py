@@ -126,6 +126,7 @@ def result_dict(result: Interpolation) -> dict[str, Any]:
             name: {
                 "length": row.length,
                 "energy": row.energy,
+                "energy_floor": row.floor,
                 "independent_length": row.check and list(row.check),
             }
             for name, row in result.rows.items()
@@ -174,6 +175,7 @@ def _path_data(name: str, row: Row, frames: list[Any]) -> PathData:
 def _report(result: Interpolation, rows: Mapping[str, list[Any]]) -> ReportData:
     path, settings = result.geodesic, result.settings
     numbers = path.certificate
+    own = result.rows["geodesic"]
     certificate = CertificateData(
         status=path.status.value,
         converged=path.status.name in {"CONVERGED", "SAME_POINT"},
@@ -188,6 +190,7 @@ def _report(result: Interpolation, rows: Mapping[str, list[Any]]) -> ReportData:
         derivatives=path.derivatives,
         node_gradients=round(path.node_gradients),
         seconds=result.seconds,
+        floor_ratio=own.energy / own.floor if own.floor else None,
     )
     frames = len(rows["geodesic"])
     return ReportData(

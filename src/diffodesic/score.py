@@ -255,6 +255,24 @@ class ScoreMetric(AtNoise):
             flat = Scalar.of(torch.ones_like(steps).unsqueeze(-1), self.blocks)
             return steps, 2 * pull, hidden, flat
 
+    def energy_floor(self, x: Tensor) -> Tensor:
+        """The least energy of a path with the ends of this one, and its change of log-density.
+
+        It is ``1/2 (|dx|^2 + weight mean_k (d phi_k)^2)``, by Cauchy and Schwarz.  d phi is
+        known along the path alone: a bound for a true score, a diagnostic for a network's.
+
+        Args:
+            x: nodes (..., n+1, D).
+
+        Returns:
+            energies (...).
+
+        Cost: K evaluations per node.
+        """
+        _, change, _ = self._steps(x, self.scores(x))
+        across = (x[..., -1, :] - x[..., 0, :]).square().sum(-1)
+        return (across + self.weight * change.sum(-2).square().mean(-1)) / 2
+
     def _steps(self, x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Steps (..., n), the changes r of log-density (..., n, K), and what may hide (..., n)."""
         u = x.diff(dim=-2).unsqueeze(-2)

@@ -52,8 +52,9 @@ def add(commands: Any) -> None:
         "--weight",
         type=float,
         default=10.0,
-        help="score metric: weight of the score term, in units of 1/|score|^2",
+        help="score and conformal metric: weight of the score, in units of 1/|score|^2",
     )
+    parser.add_argument("--rank", type=int, default=1, help="score metric: number of scores")
     parser.add_argument(
         "--no-alarm", action="store_true", help="do not stop where the model is no longer believed"
     )
@@ -93,6 +94,7 @@ def run(options: argparse.Namespace) -> None:
             nodes=options.nodes,
             log_snr=options.log_snr,
             weight=options.weight,
+            rank=options.rank,
             flow_steps=options.flow_steps,
             seed=options.seed,
             progress=say,

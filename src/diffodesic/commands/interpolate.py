@@ -21,7 +21,8 @@ EXAMPLES = """\
 
 def add(commands: Any) -> None:
     """Add the verb."""
-    from diffodesic.bridge import MetricName
+    from diffodesic.bridge import MetricName, Mode
+    from diffodesic.rival import Rival
 
     parser = command(
         commands,
@@ -35,6 +36,12 @@ def add(commands: Any) -> None:
     )
     add_model_options(parser)
     parser.add_argument("--metric", default="spacetime", choices=get_args(MetricName))
+    parser.add_argument(
+        "--mode",
+        default="sound",
+        choices=get_args(Mode),
+        help="paper: the recipe of arXiv 2505.11128 as published, for --metric score",
+    )
     parser.add_argument("--frames", type=int, default=16, help="number of images, ends included")
     parser.add_argument("--nodes", type=int, default=32, help="segments of the path")
     parser.add_argument(
@@ -44,10 +51,19 @@ def add(commands: Any) -> None:
         "--weight",
         type=float,
         default=10.0,
-        help="score metric: weight of the score term, in units of 1/|score|^2",
+        help="score and conformal metric: weight of the score, in units of 1/|score|^2",
     )
+    parser.add_argument("--rank", type=int, default=1, help="score metric: number of scores")
     parser.add_argument(
         "--flow-steps", type=int, default=24, help="steps of the probability-flow ODE each way"
+    )
+    parser.add_argument(
+        "--baselines",
+        nargs="*",
+        default=["LERP", "SLERP"],
+        choices=get_args(Rival),
+        metavar="NAME",
+        help=f"rows beside the geodesic: {', '.join(get_args(Rival))} (default LERP SLERP)",
     )
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--outdir", default="out")
@@ -81,12 +97,15 @@ def run(options: argparse.Namespace) -> None:
             model,
             *images,
             metric=options.metric,
+            mode=options.mode,
             frames=options.frames,
             nodes=options.nodes,
             log_snr=options.log_snr,
             weight=options.weight,
+            rank=options.rank,
             flow_steps=options.flow_steps,
             seed=options.seed,
+            baselines=options.baselines,
             progress=say,
         )
         say("writing")
