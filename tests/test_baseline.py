@@ -171,7 +171,9 @@ def test_nao_takes_batches_pair_by_pair_at_constant_speed(draw):
     a, b = draw(2, 3, 20), draw(3, 20)
     path = nao(a, b, S, sigma=1.0)
     assert path.shape == (2, 3, 9, 20)
-    same(path[1, 2], nao(a[1, 2], b[2], S, sigma=1.0))
+    # all pairs are searched together, and a path is as sharp as the root of its length's tolerance
+    alone = nao(a[1, 2], b[2], S, sigma=1.0)
+    torch.testing.assert_close(path[1, 2], alone, rtol=0, atol=2e-3)
     fine = nao(a[0, 0], b[0], torch.linspace(0, 1, 65, dtype=torch.float64), sigma=1.0)
     steps = fine.diff(dim=0).norm(dim=-1)
     assert float(steps.std() / steps.mean()) < 0.01

@@ -110,7 +110,7 @@ def nao(
         ValueError: for opposite or zero vectors, as for :func:`slerp`, or fewer than two
             coordinates.
 
-    Cost: no network evaluation; some hundred gradients of a path in the plane per pair.
+    Cost: no network evaluation; some hundred gradients of the paths in their planes, all at once.
     """
     if a.shape[-1] < 2:
         raise ValueError("norms and directions are told apart in two coordinates or more")
@@ -125,8 +125,8 @@ def nao(
     plane = torch.stack([size, torch.zeros_like(size), along, across], -1).double() / scale
     grid = torch.linspace(0, 1, nodes + 1, dtype=plane.dtype, device=plane.device)
     starts = torch.stack([way(plane[..., :2], plane[..., 2:], grid) for way in (lerp, slerp)], -3)
-    paths = [_likeliest(both, dim) for both in starts.reshape(-1, 2, nodes + 1, 2)]
-    found = torch.stack(paths).reshape(*a.shape[:-1], nodes + 1, 2)
+    found = _likeliest(starts.reshape(-1, 2, nodes + 1, 2), dim)
+    found = found.reshape(*a.shape[:-1], nodes + 1, 2)
     # equal ends: all steps are zero, and any spacing is right
     steps = found.diff(dim=-2).norm(dim=-1) + torch.finfo(found.dtype).tiny
     arc = torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
@@ -229,28 +229,37 @@ def _chi_length(path: Tensor, dim: int) -> Tensor:
 
 
 def _likeliest(starts: Tensor, dim: int) -> Tensor:
-    """The path (n+1, 2) of least length that descends from the better of (2, n+1, 2)."""
-    start = starts[_chi_length(starts, dim).argmin()]
-    inner = start[1:-1].clone().requires_grad_()
+    """The paths (P, n+1, 2) of least length that descend from the better of (P, 2, n+1, 2)."""
+    best = _chi_length(starts, dim).argmin(-1)
+    start = starts[torch.arange(len(starts), device=starts.device), best]
+    moving = (start[:, 0] != start[:, -1]).any(-1)
+    found = start.clone()
+    if bool(moving.any()):
+        found[moving] = _search(start[moving], dim)
+    better = _chi_length(found, dim) < _chi_length(start, dim)
+    return torch.where(better[:, None, None], found, start)
+
+
+@torch.enable_grad()  # the caller's no_grad does not reach the search
+def _search(start: Tensor, dim: int) -> Tensor:
+    """Minimise the bound of all paths (P, n+1, 2) at once: it is a sum over them."""
+    inner = start[:, 1:-1].clone().requires_grad_()
 
     def path() -> Tensor:
-        return torch.cat([start[:1], inner, start[-1:]])
+        return torch.cat([start[:, :1], inner, start[:, -1:]], 1)
 
-    @torch.enable_grad()  # the caller's no_grad does not reach the search
     def bound() -> Tensor:
         search.zero_grad()
         unlikely, length = _segments(path(), dim)
-        value = ((unlikely * length.square()).sum() * unlikely.sum()).sqrt()
+        value = ((unlikely * length.square()).sum(-1) * unlikely.sum(-1)).sqrt().sum()
         value.backward()
         return value
 
     search = torch.optim.LBFGS(
         [inner], max_iter=500, history_size=30, line_search_fn="strong_wolfe", tolerance_change=1e-9
     )
-    if not torch.equal(start[0], start[-1]):
-        search.step(bound)
-    found = path().detach()
-    return torch.stack([found, start])[_chi_length(torch.stack([found, start]), dim).argmin()]
+    search.step(bound)
+    return path().detach()
 
 
 def _scale(sigma: float, power: float) -> float:

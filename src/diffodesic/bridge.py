@@ -249,6 +249,7 @@ def image_geodesic(
     *,
     nodes: int = 32,
     solver: Solver | None = None,
+    init: Tensor | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Geodesic:
     """The geodesic of a network's metric: :func:`geodesic` with this module's solver.
@@ -260,6 +261,7 @@ def image_geodesic(
         nodes: segments of the path, >= 2.
         solver: default :data:`NETWORK_SOLVER`; for a frozen score, on which line searches fail,
             :data:`PAPER_SOLVER`.
+        init: see :func:`geodesic`.
         progress: called with a short line on every step.
 
     Returns:
@@ -275,6 +277,7 @@ def image_geodesic(
         b,
         nodes=nodes,
         solver=solver or default,
+        init=init,
         refine=REFINE,
         progress=lambda text, _: say(text),
     )

@@ -58,12 +58,16 @@ class Features(ABC):
 
 
 class Digits(Features):
-    """The shipped classifier of turned digits; its distance is Euclid's in 96 features."""
+    """The shipped classifier of turned digits; its distance is Euclid's in 96 features.
 
-    def __init__(self) -> None:
-        self.name, self.size = NAME, 96
+    Args:
+        device: where it runs.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.name, self.size, self.device = NAME, 96, torch.device(device)
         self.distance_name = f"feature distance ({NAME})"
-        self._network = load_classifier()
+        self._network = load_classifier().to(device)
 
     def pooled(self, images: Tensor) -> Tensor:
         """Features (N, 96) of digits (N, 1, 28, 28)."""
@@ -73,7 +77,8 @@ class Digits(Features):
                 "squeezenet:FILE"
             )
         with torch.inference_mode():
-            parts = [self._network.features(x.float() * 2 - 1) for x in images.split(BATCH)]
+            batches = (x.to(self.device).float() for x in images.split(BATCH))
+            parts = [self._network.features(x * 2 - 1) for x in batches]
         return torch.cat(parts)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
@@ -88,6 +93,7 @@ class SqueezeNet(Features):
 
     Args:
         path: an ONNX file with the weights of the Caffe model, which take BGR in 0..255.
+        device: where it runs.
 
     Raises:
         FeaturesError: if a file is missing or holds something else, or the package ``onnx`` is not
@@ -96,10 +102,11 @@ class SqueezeNet(Features):
 
     WIDTHS = (64, 128, 256, 384, 384, 512, 512)
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> None:
         self._trunk = _Trunk()
         _fill(self._trunk, Path(path))
-        self.name, self.size = "squeezenet-1.1", 512
+        self._trunk.to(device)
+        self.name, self.size, self.device = "squeezenet-1.1", 512, torch.device(device)
         self.distance_name = f"feature distance, unweighted ({self.name})"
 
     def pooled(self, images: Tensor) -> Tensor:
@@ -110,7 +117,7 @@ class SqueezeNet(Features):
         """Sum over layers as in the file's first lines, (N,)."""
         parts = []
         for first, second in zip(self._layers(a), self._layers(b), strict=True):
-            total = torch.zeros(len(first[0]))
+            total = torch.zeros(len(first[0]), device=self.device)
             for u, v in zip(first, second, strict=True):
                 total = total + (_unit(u) - _unit(v)).square().sum(1).mean((-2, -1))
             parts.append(total)
@@ -122,7 +129,8 @@ class SqueezeNet(Features):
                 f"{self.name} takes pictures of 1 or 3 channels, not {tuple(images.shape[1:])}"
             )
         for x in images.split(BATCH):
-            x, least = x.float().expand(-1, 3, -1, -1), min(x.shape[-2:])
+            x = x.to(self.device).float().expand(-1, 3, -1, -1)
+            least = min(x.shape[-2:])
             if least < 64:
                 size = [round(64 * side / least) for side in x.shape[-2:]]
                 x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
@@ -166,11 +174,12 @@ class _Trunk(nn.Module):
         return layers
 
 
-def load_features(source: str | Features) -> Features:
+def load_features(source: str | Features, device: torch.device | str = "cpu") -> Features:
     """An extractor by its name.
 
     Args:
         source: ``digit-classifier-1``, ``squeezenet:FILE``, or an extractor, which is returned.
+        device: where it runs; it takes pictures from anywhere.
 
     Returns:
         the extractor.
@@ -182,9 +191,9 @@ def load_features(source: str | Features) -> Features:
         return source
     name, _, file = source.partition(":")
     if name == NAME:
-        return Digits()
+        return Digits(device)
     if name == "squeezenet" and file:
-        return SqueezeNet(file)
+        return SqueezeNet(file, device)
     raise FeaturesError(
         f"unknown feature extractor {source!r}; choose {NAME} or squeezenet:FILE.onnx"
     )

@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 _SHIPPED = Path(__file__).parent / "assets"
-CHUNK = 128  # points per call of the network: enough to keep a CPU busy, little memory
+# points per call of the network: enough to keep a device busy, little memory
+CHUNK, CHUNK_ACCELERATED = 128, 4096
 _FILES = ("config.json", "weights.safetensors")
 
 
@@ -309,7 +310,8 @@ def load(
         if config["prediction"] == "coordinates":
             raise ModelError("a denoiser of coordinates: open it with load_denoiser")
         network = UNet(**config["network"]).eval().requires_grad_(False)
-        denoiser = _denoiser(network, config)
+        chunk = CHUNK if torch.device(device).type == "cpu" else CHUNK_ACCELERATED
+        denoiser = _denoiser(network, config, chunk)
     except (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError) as error:
         raise ModelError(
             f"{folder / _FILES[0]} does not describe a diffodesic model ({error!r}); give a folder "
@@ -325,7 +327,7 @@ def load(
     return Model(denoiser, codec, str(config.get("name", folder.name)), config)
 
 
-def _denoiser(network: UNet, config: Mapping[str, Any]) -> NetworkDenoiser:
+def _denoiser(network: UNet, config: Mapping[str, Any], chunk: int) -> NetworkDenoiser:
     if config["prediction"] != "edm":
         raise ValueError(f"prediction is {config['prediction']!r}, not 'edm'")
     channels, height, width = (int(n) for n in config["shape"])
@@ -338,7 +340,7 @@ def _denoiser(network: UNet, config: Mapping[str, Any]) -> NetworkDenoiser:
         prediction="edm",
         sigma_data=float(config["sigma_data"]),
         jvp_mode="finite-difference",
-        chunk=CHUNK,
+        chunk=chunk,
     )
 
 

@@ -27,6 +27,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--data", metavar="DIR", type=Path, help="folder of real data")
     parser.add_argument("--model", metavar="DIR", help="a model's name or folder")
+    parser.add_argument("--device", help="where networks run, for experiments that take it")
     parser.add_argument("--pairs", metavar="DIR", type=Path, help="folder of pairs of images")
 
 
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
         find(name)  # a mistyped name must not wait for the experiments before it
     for name in options.name:
         folder = Path(options.outdir or Path("out") / name)
-        inputs = {key: getattr(options, key) for key in ("data", "model", "pairs")}
+        inputs = {key: getattr(options, key) for key in ("data", "model", "pairs", "device")}
         with progress() as show:
             outcome = reproduce(
                 name,

@@ -40,8 +40,8 @@ class Experiment:
         place: ``module:function``, the module inside this package.
         about: one line.
         inputs: what the function takes beside ``quick``, ``outdir``, ``seed`` and ``progress`` (a
-            function of a short line): any of ``data`` (a folder), ``model`` (a name or folder)
-            and ``pairs`` (a folder).
+            function of a short line): any of ``data`` (a folder), ``model`` (a name or folder),
+            ``pairs`` (a folder) and ``device``.
     """
 
     name: str
@@ -137,6 +137,12 @@ EXPERIMENTS = (
         "surfaces:run",
         "Metrics of the score on surfaces whose normal turns",
     ),
+    Experiment(
+        "score/rotated-mnist",
+        "rotated_mnist:run",
+        "From one angle of a digit to another, and past the end",
+        ("data", "model", "device"),
+    ),
 )
 
 
@@ -225,6 +231,8 @@ def table(outcome: Outcome) -> str:
     kept = [c for c in range(4) if c in (0, 3) or any(line[c] for line in lines[1:])]
     widths = [max(len(line[c]) for line in lines) for c in range(4)]
     lines.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
+    if not outcome.rows:
+        return "\n\n".join(outcome.notes) + "\n"
     rows = ["| " + " | ".join(f"{line[c]:<{widths[c]}}" for c in kept) + " |" for line in lines]
     return "\n".join([*rows, "", *outcome.notes]).rstrip() + "\n"
 
