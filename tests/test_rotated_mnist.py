@@ -136,14 +136,16 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):
     asked: list[str] = []
     reproduce("score/rotated-mnist", tmp_path, quick=True, data=DATA, progress=asked.append)
     before = json.loads((tmp_path / "result.json").read_text())
-    (tmp_path / "partial" / "30 SLERP.safetensors").unlink()
+    for kind in ("frames", "scores"):
+        (tmp_path / "partial" / f"30 SLERP.{kind}.safetensors").unlink()
     made = []
     original = rotated_mnist.frames_of
-    monkeypatch.setattr(
-        rotated_mnist,
-        "frames_of",
-        lambda m, method, *rest: made.append(method) or original(m, method, *rest),
-    )
+
+    def counted(model, method, *rest):
+        made.append(method)
+        return original(model, method, *rest)
+
+    monkeypatch.setattr(rotated_mnist, "frames_of", counted)
     reproduce("score/rotated-mnist", tmp_path, quick=True, data=DATA)
     after = json.loads((tmp_path / "result.json").read_text())
     assert made == [few["SLERP"]]

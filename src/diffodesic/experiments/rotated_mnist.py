@@ -12,12 +12,13 @@ method found at one gap is a file in ``partial/``: an interrupted run goes on wh
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -40,7 +41,16 @@ from diffodesic.model import Model, load
 from diffodesic.rival import Rival, rival_curve
 from diffodesic.solver import Relax
 
-__all__ = ["METHODS", "OURS", "Method", "Settings", "frames_of", "run", "solver"]
+__all__ = [
+    "METHODS",
+    "OURS",
+    "Method",
+    "Settings",
+    "frames_of",
+    "frames_of_all",
+    "run",
+    "solver",
+]
 
 SHOWN = 6  # digits whose frames are kept
 
@@ -103,7 +113,6 @@ class Settings:
         flow_steps: steps of the probability flow, each way.
         resamples: of the intervals.
         beyond: digits that are extrapolated.
-        device: where the networks ran.
         seed: of everything random.
     """
 
@@ -118,7 +127,6 @@ class Settings:
     flow_steps: int = 16
     resamples: int = 200
     beyond: int = 100
-    device: str = "cpu"
     seed: int = 0
 
 
@@ -154,35 +162,33 @@ def run(
     """
     if data is None:
         raise ValueError("this takes --data DIR, a folder that holds mnist and squeezenet")
-    settings = Settings(model or "mnist", device=device or "cpu", seed=seed)
+    settings, place = Settings(model or "mnist", seed=seed), torch.device(device or "cpu")
     if quick:
         settings = replace(
             settings, digits=2, gaps=(30.0,), frames=4, nodes=4, iterations=2, flow_steps=4
         )
         settings = replace(settings, resamples=20, beyond=2)
     say = progress or (lambda _: None)
-    source = load(settings.model, device=settings.device)
+    source = load(settings.model, device=place)
     if source.codec.shape != (1, 28, 28):
         raise ValueError(f"the model's pictures are {source.codec.shape}; this takes (1, 28, 28)")
     extractors = [
-        load_features(name, settings.device)
+        load_features(name, place)
         for name in ("digit-classifier-1", f"squeezenet:{data / 'squeezenet/SqueezeNet_fp16.onnx'}")
     ]
     digits, _ = choose(data, settings.digits, settings.split)
     weights = draws(len(digits), settings.resamples, settings.seed)
     folder = _partial(outdir, settings)
-    tables = {}
+    tables, places = {}, set()
     for gap in settings.gaps:
-        given = pairs(digits, gap, settings.frames, settings.seed).to(settings.device)
-        found, shown = {}, {"truth": given.truth[:SHOWN].cpu()}
-        for name, method in METHODS.items():
-            say(f"{gap:g} degrees: {name}")
-            found[name], shown[name] = _kept(
-                folder / f"{gap:g} {name}.safetensors",
-                partial(frames_of, source, method, given, settings),
-                given,
-                extractors,
-            )
+        given = pairs(digits, gap, settings.frames, settings.seed).to(place)
+        found = {}
+        shown = {"truth": given.truth[:SHOWN].cpu()}
+        for name, frames, made_on in frames_of_all(source, given, settings, folder, say):
+            file = folder / f"{gap:g} {name}.scores.safetensors"
+            found[name] = _judged(file, frames, given, extractors)
+            shown[name] = frames[:SHOWN].float() / 255
+            places.add(made_on)
         say(f"{gap:g} degrees: intervals")
         reference = {e.name: _features(e, given.reference) for e in extractors}
         tables[gap] = conclusions(found, reference, weights)
@@ -192,9 +198,24 @@ def run(
         settings,
         (),
         pages(tables, beyond, OURS, settings),
-        {"tables": tables, "beyond": beyond, "methods": {k: asdict(m) for k, m in METHODS.items()}},
+        {
+            "tables": tables,
+            "beyond": beyond,
+            "methods": {name: asdict(method) for name, method in METHODS.items()},
+            "frames made on": sorted(places),
+        },
         lambda to: picture(to, tables, beyond),
     )
+
+
+def frames_of_all(
+    model: Model, given: Pairs, settings: Settings, folder: Path, say: Callable[[str], None]
+) -> Iterator[tuple[str, Tensor, str]]:
+    """Name, frames in bytes and device of every method, kept in a folder."""
+    for name, method in METHODS.items():
+        say(f"{given.gap:g} degrees: {name}")
+        make = partial(frames_of, model, method, given, settings)
+        yield name, *_made(folder / f"{given.gap:g} {name}.frames.safetensors", make)
 
 
 def frames_of(model: Model, method: Method, given: Pairs, settings: Settings) -> Tensor:
@@ -255,21 +276,27 @@ def _partial(outdir: Path, settings: Settings) -> Path:
     return folder
 
 
-def _kept(
-    file: Path, make: Callable[[], Tensor], given: Pairs, extractors: list[Features]
-) -> tuple[Scores, Tensor]:
-    """Scores and the first frames of a method, read where an earlier run has left them."""
+def _made(file: Path, make: Callable[[], Tensor]) -> tuple[Tensor, str]:
+    """Frames in bytes, as they would be saved, and where they were made; read where they exist."""
     if not file.exists():
         frames = make()
-        scores = measure(frames, given, extractors)
+        place = frames.device
+        name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
+        content = {"frames": (frames * 255).round().clamp(0, 255).byte().cpu()}
+        write_atomically(file, save(content, {"device": name}))
+    with safe_open(file, "pt") as content:
+        return content.get_tensor("frames"), content.metadata()["device"]
+
+
+def _judged(file: Path, frames: Tensor, given: Pairs, extractors: list[Features]) -> Scores:
+    """Scores of frames in bytes, read where an earlier run has left them."""
+    if not file.exists():
+        scores = measure((frames.float() / 255).to(given.truth), given, extractors)
         content = {f"each/{name}": value for name, value in scores.each.items()}
         content |= {f"pooled/{name}": value.float() for name, value in scores.pooled.items()}
-        content["frames"] = frames[:SHOWN].float().cpu()
         write_atomically(file, save({k: v.contiguous() for k, v in content.items()}))
-    content = load_file(file)
     parts: dict[str, dict[str, Tensor]] = {"each": {}, "pooled": {}}
-    for key, value in content.items():
+    for key, value in load_file(file).items():
         kind, _, name = key.partition("/")
-        if name:
-            parts[kind][name] = value.double()
-    return Scores(parts["each"], parts["pooled"]), content["frames"]
+        parts[kind][name] = value.double()
+    return Scores(parts["each"], parts["pooled"])
