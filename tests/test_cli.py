@@ -149,8 +149,7 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] = {
     "truncated": (truncated_picture, X, "x.png cannot be read as a picture"),
     "size": (big_picture, (*X, "--no-resize"), "x.png is 9x8 L, the model takes 8x8 L; allow"),
     "nan": (nan_picture, X, "x.png cannot be read as a picture .*not finite"),
-    "one image": (None, ("interpolate", "a.png"), "give two images or none, not 1"),
-    "three": (None, ("interpolate", "a.png", "a.png", "a.png"), "give two images or none, not 3"),
+    "one image": (None, ("interpolate", "a.png"), "give two images or more, or none, not 1"),
     "no images": (None, ("interpolate", "--model", "tiny"), "do not fit this model; give images"),
     "model": (None, (*TINY, "--model", "nonesuch"), r"unknown model 'nonesuch': .*\(.*mnist"),
     "torn": (torn_model, TINY, r"weights\.safetensors does not hold .*copy it again"),
@@ -234,7 +233,66 @@ def test_an_interruption_leaves_the_earlier_run(run, place, monkeypatch, module,
     monkeypatch.setattr(import_module(f"diffodesic.{module}"), name, interrupt)
     code, _, err = run(*TINY, "--metric", "score")
     assert (code, err) == (130, "diffodesic: interrupted; no half-written files are left\n")
-    assert files(place) == before
+    after = {name: content for name, content in files(place).items() if "/partial/" not in name}
+    assert after == before
+
+
+@pytest.mark.parametrize("when", ["the path", "its frames", "its files"])
+def test_an_interrupted_run_goes_on_to_the_same_files(run, place, monkeypatch, when):
+    """24 frames, and nothing that was finished is made again."""
+    words = (*TINY, "--frames=24", "--metric=score")
+    assert run(*words, "--outdir=whole")[0] == 0
+    module, name, kept = {
+        "the path": ("bridge", "geodesic", 1),
+        "its frames": ("interpolate", "make_row", 2),
+        "its files": ("output", "animation", 5),
+    }[when]
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(import_module(f"diffodesic.{module}"), name, interrupt)
+        assert run(*words)[0] == 130
+    left = list((place / "out" / "partial").rglob("*.safetensors"))
+    assert len(left) == kept
+    lifts: list[object] = []
+    lift = import_module("diffodesic.bridge").lift
+
+    def counted(*given: object, **options: object) -> object:
+        lifts.append(given)
+        return lift(*given, **options)
+
+    monkeypatch.setattr("diffodesic.bridge.lift", counted)
+    assert (run(*words)[0], lifts) == (0, [])
+    one, two = files(place / "whole"), files(place / "out")
+    assert one.keys() == two.keys()
+    # the page and the result tell the time that it took
+    assert all(one[name] == two[name] for name in one.keys() - {"report.html", "result.json"})
+
+
+def test_another_command_does_not_take_what_is_left(run, place, monkeypatch):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr("diffodesic.output.animation", interrupt)
+        assert run(*TINY, "--metric=score")[0] == 130
+    assert run(*TINY, "--metric=euclidean")[0] == 0
+    assert json.loads((place / "out/result.json").read_text())["settings"]["metric"] == "euclidean"
+    assert not (place / "out" / "partial").exists()
+
+
+def test_several_key_images(run, place):
+    code, out, err = run(
+        "interpolate", "a.png", "b.png", "a.png", "--model=tiny", *FAST, "--frames=7"
+    )
+    assert (code, err) == (0, "")
+    result = json.loads((place / "out" / "result.json").read_text())
+    assert result["keys"] == [0, 3, 6]
+    assert "the images are frames 0, 3, 6" in out
+    assert (place / "out" / "pair-2" / "report.html").exists()
+    assert (place / "out" / "frame_0006.png").exists()
 
 
 def test_a_missing_library_names_the_extra(run, place, monkeypatch):

@@ -1,6 +1,7 @@
 """Geodesics, distances and paths in the geometry that a diffusion model has learned."""
 
 from diffodesic.calculus import Cost, counting
+from diffodesic.chain import Chain, interpolate_through
 from diffodesic.channel import Channel, channels, committor, effective_paths
 from diffodesic.conformal import DensityMetric, InverseDensity, ScoreSize
 from diffodesic.consistency import PathDiagnostics, path_diagnostics
@@ -88,6 +89,7 @@ __all__ = [
     "AnisotropicGaussian",
     "AvoidRegion",
     "Certificate",
+    "Chain",
     "Channel",
     "Conformal",
     "Continuation",
@@ -172,6 +174,7 @@ __all__ = [
     "geodesic",
     "graph_path",
     "interpolate",
+    "interpolate_through",
     "jeffreys",
     "kl",
     "kl_along",

@@ -49,7 +49,9 @@ Mode = Literal["sound", "paper"]
 NETWORK_SOLVER = Relax(rtol=2e-3, coarse_rtol=5e-3, iterations=6, splines=(8, 2, 30))
 REFINE = 4  # of the certificate, and of the lengths of the baselines
 # log SNR of the ends under "auto"
-LEVEL = {"spacetime": 2.0, "score": 0.0, "jacobian": 0.0, "conformal": 0.0, "euclidean": 0.0}
+LEVEL = {"spacetime": 2.0, "score": 1.0, "jacobian": 1.0, "conformal": 1.0, "euclidean": 1.0}
+# in units of 1/mean |score|^2; chosen, as the levels, on validation digits (docs/rotated-digits.md)
+WEIGHT = {"score": 10.0, "conformal": 100.0}
 PAPER_TIME, PAPER_WEIGHT = 400, 1000.0  # of 2505.11128: on DDPM's table, weight in x = alpha z
 PAPER_SOLVER = AdamNodes(learning_rate=0.01, steps=200)
 
@@ -87,7 +89,7 @@ def noise_level(
         model: the model.
         metric: name of a metric.
         log_snr: the level, or ``"auto"``: 2 for spacetime (a path chooses its own level in
-            between) and 0 for metrics at one level; in paper mode time 400 of DDPM's 1000.
+            between) and 1 for metrics at one level; in paper mode time 400 of DDPM's 1000.
         mode: see :class:`Bridge`.
 
     Returns:
@@ -189,7 +191,7 @@ class Bridge:
 
 
 def image_metric(
-    bridge: Bridge, name: str, ends: Tensor, *, weight: float = 10.0, rank: int = 1
+    bridge: Bridge, name: str, ends: Tensor, *, weight: float | None = None, rank: int = 1
 ) -> Metric:
     """A metric by its name.
 
@@ -200,7 +202,7 @@ def image_metric(
             ``(1 + w |s|^2) I`` (:class:`ScoreSize`), or flat.
         ends: points (..., D) at the level, by which the weight has its unit.
         weight: of the score and the conformal metric, in units of 1 / mean |score|^2 at the ends;
-            not used in paper mode, which has its own.
+            default 10 and 100; not used in paper mode, which has its own.
         rank: number of scores of the score metric.
 
     Returns:
@@ -213,6 +215,7 @@ def image_metric(
     Cost: one evaluation per end for the score and the conformal metric.
     """
     denoiser, level = bridge.model.denoiser, bridge.log_snr
+    weight = WEIGHT.get(name, 0.0) if weight is None else weight
     if not 0 <= weight < math.inf:
         raise ValueError(f"weight must be >= 0 and finite, got {weight}")
     if rank != 1 and name != "score":

@@ -139,7 +139,7 @@ def _of_images(
     alarm: Alarm | None = None,
     nodes: int = 32,
     log_snr: float | Literal["auto"] = "auto",
-    weight: float = 10.0,
+    weight: float | None = None,
     rank: int = 1,
     flow_steps: int = 24,
     seed: int = 0,

@@ -108,6 +108,28 @@ class Geodesic:
             f"{self.status.name})"
         )
 
+    def split(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Its tensors, and the rest but the metric as JSON takes it."""
+        own = ("nodes", "iterations", "smooth")
+        tensors = {name: getattr(self, name) for name in own} | asdict(self.certificate)
+        statuses = [status.name for status in self.statuses]
+        return tensors, {"statuses": statuses, "start": list(self.start), "cost": asdict(self.cost)}
+
+    @classmethod
+    def joined(cls, metric: Metric, tensors: dict[str, Tensor], rest: dict[str, Any]) -> Geodesic:
+        """What :meth:`split` took apart, in the same metric."""
+        rated = {name: tensors[name] for name in Certificate.__dataclass_fields__}
+        return cls(
+            metric,
+            tensors["nodes"],
+            Certificate(**rated),
+            tuple(Status[name] for name in rest["statuses"]),
+            calculus.Cost(**rest["cost"]),
+            tensors["iterations"],
+            tuple(rest["start"]),
+            tensors["smooth"],
+        )
+
     def _either(self, ask: Callable[[Polyline], Tensor]) -> Tensor:
         smooth = ask(self.metric.curve(self.nodes))
         if bool(self.smooth.all()):

@@ -13,11 +13,11 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor
 
 from diffodesic.bridge import (
@@ -30,45 +30,19 @@ from diffodesic.bridge import (
     image_metric,
     noise_level,
 )
+from diffodesic.checkpoint import Checkpoint, fingerprint
 from diffodesic.conformal import ScoreSize
+from diffodesic.features import Features, load_features
 from diffodesic.geodesic import Geodesic
 from diffodesic.metric import Metric
 from diffodesic.model import Model
-from diffodesic.recheck import no_worse_than_start, second_opinion
+from diffodesic.recheck import no_worse_than_start
 from diffodesic.rival import Rival, rival_curve
+from diffodesic.row import Pace, Row, make_row
 from diffodesic.score import ScoreMetric
 from diffodesic.solver import Solver
 
-__all__ = ["Interpolation", "Row", "interpolate"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One path between the two images.
-
-    Attributes:
-        frames: images (F, C, H, W) in [0, 1].
-        length: refined length under the metric of the interpolation.
-        energy: refined energy under it.
-        floor: for the score metric, the least energy that a path with the same ends and the same
-            change of log-density can have, else None; see :meth:`ScoreMetric.energy_floor`.
-        check: for spacetime, the length by :func:`mismatch_length`, which shares no formula with
-            the metric's own, and its standard error; else None.
-        log_snr: noise level at the frames, (F,).
-        curve_s: parameters of the two curves below, (S,).
-        curve_log_snr: noise level along the path, (S,).
-        curve_speed: speed ``|c'(s)|`` under the metric, (S,).
-    """
-
-    frames: Tensor
-    length: float
-    energy: float
-    floor: float | None
-    check: tuple[float, float] | None
-    log_snr: Tensor
-    curve_s: Tensor
-    curve_log_snr: Tensor
-    curve_speed: Tensor
+__all__ = ["Interpolation", "Plan", "Row", "interpolate"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -134,18 +108,10 @@ def interpolate(
     image_a: Tensor,
     image_b: Tensor,
     *,
-    metric: MetricName = "spacetime",
-    mode: Mode = "sound",
     frames: int = 16,
-    nodes: int = 32,
-    log_snr: float | Literal["auto"] = "auto",
-    weight: float = 10.0,
-    rank: int = 1,
-    flow_steps: int = 24,
-    seed: int = 0,
-    solver: Solver | None = None,
-    baselines: Sequence[Rival] = ("LERP", "SLERP"),
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> Interpolation:
     """Interpolate between two images along a geodesic of the model.
 
@@ -153,136 +119,212 @@ def interpolate(
         model: see ``load``.
         image_a: first image (C, H, W) in [0, 1].
         image_b: second image, likewise.
-        metric: ``spacetime`` (2505.17517), ``score`` (2505.11128), ``jacobian`` (2510.05509),
-            ``conformal`` or ``euclidean``; see :func:`diffodesic.bridge.image_metric`.
-        mode: ``sound``; or ``paper``, for the score metric only: the recipe of 2505.11128 with one
-            noise for both images, time 400 of 1000, weight 1000, and a score that is not
-            differentiated. Its ends are not the images, which ``end_error`` shows.
         frames: number F >= 2 of images, ends included.
-        nodes: segments of the path, >= 2.
-        log_snr: noise level to which the ends are lifted; ``"auto"`` is 2 for spacetime (the
-            path chooses its own level in between) and 0 for metrics at one level.
-        weight: weight of the score or conformal metric in units of 1 / mean |score|^2 at the ends.
-        rank: number of scores of the score metric.
-        flow_steps: steps of the probability-flow ODE each way.
-        seed: seed of the probes.
-        solver: default :data:`diffodesic.bridge.NETWORK_SOLVER`.
-        baselines: other curves between the same ends, rows of the result: any of ``LERP``,
-            ``SLERP``, ``NAO``, ``NoiseDiffusion`` and ``likely path``.
+        checkpoint: folder of finished stages; a run that was interrupted goes on from them.
         progress: called with a short line on every step.
+        **options: ``metric``, ``mode``, ``nodes``, ``log_snr``, ``weight``, ``rank``,
+            ``flow_steps``, ``seed``, ``solver``, ``baselines``, ``pace`` and ``features``, as
+            :class:`Plan` describes them.
 
     Returns:
         frames, path, certificate and the baselines.
 
     Raises:
         ValueError: for images that do not fit the model, an unknown metric or mode, frames or
-            nodes < 2, a weight, rank or noise level out of range, or a score without size.
+            nodes < 2, a weight, rank or noise level out of range, a score without size, or a
+            checkpoint of other settings.
 
     Cost: ``2 flow_steps`` evaluations per end and per frame of every row; the geodesic (see
     ``geodesic``); for the length of every row ``4 nodes`` steps, and for spacetime
     ``71 nodes`` evaluations more for its check, and as many for that of its start.
     """
-    began = time.monotonic()
-    say = progress or (lambda _: None)
     if frames < 2:
         raise ValueError(f"frames must be at least 2, got {frames}")
-    if unknown := set(baselines) - set(get_args(Rival)):
-        known = ", ".join(get_args(Rival))
-        raise ValueError(f"unknown baselines {', '.join(sorted(unknown))}; choose from {known}")
-    level = noise_level(model, metric, log_snr, mode)
-    bridge = Bridge(model, level, flow_steps, seed, mode)
-    inputs = as_images(image_a, image_b)
-    say("lifting the images to the anchor noise level")
-    ends = bridge.lift(inputs)
-    space = image_metric(bridge, metric, ends, weight=weight, rank=rank)
-    a, b = bridge.pack(space, ends)
-    path = image_geodesic(space, a, b, nodes=nodes, solver=solver, progress=say)
-    path, worse = no_worse_than_start(path, seed, refine=REFINE)
-    rows, unlike = _rows(bridge, space, path, inputs, ends, frames, baselines, say)
-    first = next(iter(rows.values())).frames
-    errors = _error(first[[0, -1]], inputs)
-    lost = [0.0, 0.0]
-    if not model.codec.lossless:
-        lost = _error(model.codec.decode(model.codec.encode(inputs)), inputs)
-    settings = {
-        "model": model.name,
-        **model.words,
-        "metric": metric,
-        "mode": mode,
-        "frames": frames,
-        "nodes": nodes,
-        "log_snr": bridge.log_snr,
-        "flow_steps": flow_steps,
-        "seed": seed,
-        "estimator": getattr(space, "estimator", "midpoint rule"),
-    }
-    if isinstance(space, ScoreMetric | ScoreSize):
-        settings["weight"] = space.weight
-    if isinstance(space, ScoreMetric):
-        settings["rank"] = space.rank
-    return Interpolation(
-        path,
-        rows,
-        inputs,
-        (errors[0], errors[1]),
-        time.monotonic() - began,
-        settings,
-        (*worse, *unlike, *_notices(model, path, errors, lost)),
+    plan, inputs = Plan(model, **options), as_images(image_a, image_b)
+    store = Checkpoint(
+        None if checkpoint is None else Path(checkpoint),
+        {**plan.words(), "frames": frames, "inputs": fingerprint(inputs)},
     )
+    return plan.solve(inputs, store, progress).finish(frames)
 
 
-def _rows(
-    bridge: Bridge,
-    space: Metric,
-    path: Geodesic,
-    inputs: Tensor,
-    ends: Tensor,
-    frames: int,
-    baselines: Sequence[str],
-    say: Callable[[str], None],
-) -> tuple[dict[str, Row], list[str]]:
-    """The paths by name, and a notice for each that does not exist between these ends."""
-    fine = torch.linspace(
-        0, 1, REFINE * (path.nodes.shape[-2] - 1) + 1, dtype=ends.dtype, device=ends.device
-    )
-    s = torch.linspace(0, 1, frames, dtype=ends.dtype, device=ends.device)
-    rows, notices = {}, []
-    with torch.no_grad():
-        for name in ("geodesic", *baselines):
-            say(f"bringing {name} back to clean images")
-            try:
-                curve = _curve(name, bridge, space, path, inputs, ends)
-                points = curve(s)
-            except ValueError as error:  # SLERP between opposite ends: the solve is not lost for it
-                notices.append(f"no {name} row: {error}")
-                continue
-            z, level = bridge.unpack(space, points)
-            images = bridge.images(z, level)
-            on_fine = curve(fine)
-            steps = space.steps(on_fine)
-            speed = steps.clamp(min=0).sqrt() * steps.shape[-1]
-            rows[name] = Row(
-                images,
-                float(speed.mean()),
-                float(steps.sum()) * len(steps) / 2,
-                float(space.energy_floor(on_fine)) if isinstance(space, ScoreMetric) else None,
-                second_opinion(space, on_fine[::REFINE], bridge.seed),
-                level,
-                (fine[1:] + fine[:-1]) / 2,
-                bridge.unpack(space, (on_fine[1:] + on_fine[:-1]) / 2)[1],
-                speed,
-            )
-    return rows, notices
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of every pair of images: the options of :func:`interpolate`.
+
+    Attributes:
+        model: the model.
+        metric: ``spacetime`` (2505.17517), ``score`` (2505.11128), ``jacobian`` (2510.05509),
+            ``conformal`` or ``euclidean``; see :func:`diffodesic.bridge.image_metric`.
+        mode: ``sound``; or ``paper``, for the score metric only: the recipe of 2505.11128 with one
+            noise for both images, time 400 of 1000, weight 1000, and a score that is not
+            differentiated. Its ends are not the images, which ``end_error`` shows.
+        nodes: segments of the path, >= 2.
+        log_snr: noise level to which the ends are lifted; ``"auto"`` is 2 for spacetime (the
+            path chooses its own level in between) and 1 for metrics at one level.
+        weight: of the score or conformal metric in units of 1 / mean |score|^2 at the ends; default
+            10 and 100.
+        rank: number of scores of the score metric.
+        flow_steps: steps of the probability-flow ODE each way.
+        seed: seed of the probes.
+        solver: default :data:`diffodesic.bridge.NETWORK_SOLVER`.
+        baselines: other curves between the same ends, rows of the result: any of ``LERP``,
+            ``SLERP``, ``NAO``, ``NoiseDiffusion`` and ``likely path``.
+        pace: frames at equal steps of the ``metric``, or ``perceptual``: of the distance under
+            ``features``.
+        features: name of the extractor of a perceptual pace; see
+            :func:`diffodesic.features.load_features`.
+    """
+
+    model: Model
+    metric: MetricName = "spacetime"
+    mode: Mode = "sound"
+    nodes: int = 32
+    log_snr: float | Literal["auto"] = "auto"
+    weight: float | None = None
+    rank: int = 1
+    flow_steps: int = 24
+    seed: int = 0
+    solver: Solver | None = None
+    baselines: Sequence[Rival] = ("LERP", "SLERP")
+    pace: Pace = "metric"
+    features: str = "digit-classifier-1"
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.baselines) - set(get_args(Rival)):
+            known = ", ".join(get_args(Rival))
+            raise ValueError(f"unknown baselines {', '.join(sorted(unknown))}; choose from {known}")
+        if self.nodes < 2:
+            raise ValueError(f"nodes must be at least 2, got {self.nodes}")
+        if self.weight is not None and not 0 <= self.weight < math.inf:
+            raise ValueError(f"weight must be >= 0 and finite, got {self.weight}")
+        if self.flow_steps < 1:
+            raise ValueError(f"the flow takes at least 1 step, got {self.flow_steps}")
+        if self.pace not in get_args(Pace):
+            raise ValueError(f"unknown pace {self.pace!r}; choose {' or '.join(get_args(Pace))}")
+
+    def words(self) -> dict[str, Any]:
+        """Everything that a result depends on but the images."""
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "model"}
+        options |= {"solver": repr(self.solver), "baselines": list(self.baselines)}
+        return {"model": self.model.name, **self.model.words, **options}
+
+    def solve(
+        self, inputs: Tensor, store: Checkpoint, progress: Callable[[str], None] | None = None
+    ) -> _Solved:
+        """Lift a pair (2, C, H, W) and join it."""
+        began, say = time.monotonic(), progress or (lambda _: None)
+        features = load_features(self.features) if self.pace == "perceptual" else None
+        level = noise_level(self.model, self.metric, self.log_snr, self.mode)
+        bridge = Bridge(self.model, level, self.flow_steps, self.seed, self.mode)
+
+        def lifted() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            say("lifting the images to the anchor noise level")
+            return {"ends": bridge.lift(inputs)}, {}
+
+        ends = store.stage("ends", lifted)[0]["ends"]
+        space = image_metric(bridge, self.metric, ends, weight=self.weight, rank=self.rank)
+        a, b = bridge.pack(space, ends)
+
+        def joined() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            path = image_geodesic(space, a, b, nodes=self.nodes, solver=self.solver, progress=say)
+            path, worse = no_worse_than_start(path, self.seed, refine=REFINE)
+            tensors, words = path.split()
+            return tensors, {**words, "worse": worse}
+
+        tensors, words = store.stage("path", joined)
+        worse = words.pop("worse")
+        path = Geodesic.joined(space, tensors, words)
+        return _Solved(self, bridge, space, path, inputs, ends, features, worse, store, say, began)
 
 
-def _curve(
-    name: str, bridge: Bridge, space: Metric, path: Geodesic, inputs: Tensor, ends: Tensor
-) -> Callable[[Tensor], Tensor]:
-    """Points (S, d) of the metric by parameters (S,)."""
-    if name == "geodesic":
-        return path
-    rival = rival_curve(name, bridge, (inputs[0], inputs[1]), (ends[0], ends[1]))
-    return lambda s: bridge.pack(space, rival(s))
+@dataclass(frozen=True)
+class _Solved:
+    """A pair that is joined, and what it takes to bring it back."""
+
+    plan: Plan
+    bridge: Bridge
+    space: Metric
+    path: Geodesic
+    inputs: Tensor
+    ends: Tensor
+    features: Features | None
+    worse: list[str]
+    store: Checkpoint
+    say: Callable[[str], None]
+    began: float
+
+    def finish(self, frames: int) -> Interpolation:
+        """Frames and rows."""
+        rows, unlike = self._rows(frames)
+        model, path = self.plan.model, self.path
+        errors = _error(next(iter(rows.values())).frames[[0, -1]], self.inputs)
+        lost = [0.0, 0.0]
+        if not model.codec.lossless:
+            lost = _error(model.codec.decode(model.codec.encode(self.inputs)), self.inputs)
+        return Interpolation(
+            path,
+            rows,
+            self.inputs,
+            (errors[0], errors[1]),
+            time.monotonic() - self.began,
+            self._settings(frames),
+            (*self.worse, *unlike, *_notices(model, path, errors, lost)),
+        )
+
+    def _rows(self, frames: int) -> tuple[dict[str, Row], list[str]]:
+        """The paths by name, and a notice for each that does not exist between these ends."""
+        rows, notices = {}, []
+        for name in ("geodesic", *self.plan.baselines):
+            tensors, words = self.store.stage(name, partial(self._row, name, frames))
+            if "missing" in words:
+                notices.append(f"no {name} row: {words['missing']}")
+            else:
+                rows[name] = Row.joined(tensors, words)
+        return rows, notices
+
+    def _row(self, name: str, frames: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        self.say(f"bringing {name} back to clean images")
+        try:
+            curve = self._curve(name)
+            curve(self.ends.new_zeros(1))
+        except ValueError as error:  # SLERP between opposite ends: the solve is not lost for it
+            return {}, {"missing": str(error)}
+        nodes = self.path.nodes.shape[-2] - 1
+        return make_row(
+            self.bridge, self.space, curve, frames, nodes, self.ends, self.features
+        ).split()
+
+    def _curve(self, name: str) -> Callable[[Tensor], Tensor]:
+        """Points (S, d) of the metric by parameters (S,)."""
+        if name == "geodesic":
+            return self.path
+        images, ends = (self.inputs[0], self.inputs[1]), (self.ends[0], self.ends[1])
+        rival = rival_curve(name, self.bridge, images, ends)
+        return lambda s: self.bridge.pack(self.space, rival(s))
+
+    def _settings(self, frames: int) -> dict[str, object]:
+        plan, space = self.plan, self.space
+        settings = {
+            "model": plan.model.name,
+            **plan.model.words,
+            "metric": plan.metric,
+            "mode": plan.mode,
+            "frames": frames,
+            "nodes": plan.nodes,
+            "log_snr": self.bridge.log_snr,
+            "flow_steps": plan.flow_steps,
+            "seed": plan.seed,
+            "pace": plan.pace,
+            "estimator": getattr(space, "estimator", "midpoint rule"),
+        }
+        if self.features is not None:
+            settings["features"] = self.features.name
+        if isinstance(space, ScoreMetric | ScoreSize):
+            settings["weight"] = space.weight
+        if isinstance(space, ScoreMetric):
+            settings["rank"] = space.rank
+        return settings
 
 
 def _error(images: Tensor, inputs: Tensor) -> list[float]:

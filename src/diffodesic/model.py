@@ -310,7 +310,7 @@ def load(
         if config["prediction"] == "coordinates":
             raise ModelError("a denoiser of coordinates: open it with load_denoiser")
         network = UNet(**config["network"]).eval().requires_grad_(False)
-        chunk = CHUNK if torch.device(device).type == "cpu" else CHUNK_ACCELERATED
+        chunk = CHUNK if str(device) == "cpu" else CHUNK_ACCELERATED
         denoiser = _denoiser(network, config, chunk)
     except (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError) as error:
         raise ModelError(

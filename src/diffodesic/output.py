@@ -12,12 +12,10 @@ import math
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from diffodesic.files import write_atomically
 from diffodesic.image import to_uint8
@@ -27,7 +25,13 @@ from diffodesic.report import CertificateData, PathData, ReportData, write_repor
 if TYPE_CHECKING:
     from diffodesic.interpolate import Interpolation, Row
 
-__all__ = ["check_outdir", "result_dict", "save_interpolation"]
+__all__ = [
+    "check_outdir",
+    "replace_files",
+    "result_dict",
+    "save_interpolation",
+    "write_pictures",
+]
 
 
 def check_outdir(outdir: str | os.PathLike[str]) -> Path:
@@ -66,37 +70,56 @@ def save_interpolation(result: Interpolation, outdir: str | os.PathLike[str]) ->
     Returns:
         The folder.
     """
+    return replace_files(outdir, lambda folder: _write_all(result, folder))
+
+
+def replace_files(outdir: str | os.PathLike[str], write: Callable[[Path], None]) -> Path:
+    """Write files elsewhere first, and move them into a folder when all are there.
+
+    Args:
+        outdir: the folder, made if needed.
+        write: writes the files into the folder it is given.
+
+    Returns:
+        the folder; frames of an earlier, longer run are gone, other files stay.
+    """
     target = check_outdir(outdir)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as partial:
-        _write_all(result, Path(partial))
+        write(Path(partial))
         names = sorted(file.name for file in Path(partial).iterdir())
         for name in names:
             (Path(partial) / name).replace(target / name)
     for old in target.glob("frame_[0-9][0-9][0-9][0-9].png"):
-        if old.name not in names:  # frames of an earlier, longer run
+        if old.name not in names:
             old.unlink()
     return target
 
 
 def _write_all(result: Interpolation, folder: Path) -> None:
-    from PIL import Image
     from safetensors.torch import save
 
     rows = {name: to_uint8(row.frames) for name, row in result.rows.items()}
-    first = rows["geodesic"]
-    for i, frame in enumerate(first):
-        Image.fromarray(frame).save(folder / f"frame_{i:04d}.png")
-    filmstrip(rows, folder / "filmstrip.png")
-    animation(first, folder / "path.gif")
+    write_pictures(rows, folder)
     tensors = {"nodes": result.geodesic.nodes, "inputs": result.inputs}
     for name, row in result.rows.items():
-        for field in ("frames", "log_snr", "curve_s", "curve_log_snr", "curve_speed"):
+        for field in ("frames", "s", "log_snr", "curve_s", "curve_log_snr", "curve_speed"):
             tensors[f"{name}.{field}"] = getattr(row, field)
     kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     (folder / "path.safetensors").write_bytes(save(kept))
     text = json.dumps(result_dict(result), indent=1, allow_nan=False)
     write_atomically(folder / "result.json", text.encode())
     write_report(_report(result, rows), folder / "report.html")
+
+
+def write_pictures(rows: Mapping[str, list[Any]], folder: Path) -> None:
+    """Frames of the first row, the filmstrip of all and the animation of the first."""
+    from PIL import Image
+
+    first = next(iter(rows.values()))
+    for i, frame in enumerate(first):
+        Image.fromarray(frame).save(folder / f"frame_{i:04d}.png")
+    filmstrip(rows, folder / "filmstrip.png")
+    animation(first, folder / "path.gif")
 
 
 def result_dict(result: Interpolation) -> dict[str, Any]:
@@ -192,7 +215,6 @@ def _report(result: Interpolation, rows: Mapping[str, list[Any]]) -> ReportData:
         seconds=result.seconds,
         floor_ratio=own.energy / own.floor if own.floor else None,
     )
-    frames = len(rows["geodesic"])
     return ReportData(
         title="A geodesic between two images",
         subtitle=f"Model {settings['model']}, {settings['metric']} metric, both ends lifted to "
@@ -200,7 +222,7 @@ def _report(result: Interpolation, rows: Mapping[str, list[Any]]) -> ReportData:
         metric=str(settings["metric"]),
         certificate=certificate,
         paths=[_path_data(name, row, rows[name]) for name, row in result.rows.items()],
-        s=torch.linspace(0, 1, frames).tolist(),
+        s=own.s.tolist(),
         inputs=(to_uint8(result.inputs)[0], to_uint8(result.inputs)[1]),
         endpoint_errors=result.end_error,
         settings=settings,

@@ -51,8 +51,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--weight",
         type=float,
-        default=10.0,
-        help="score and conformal metric: weight of the score, in units of 1/|score|^2",
+        help="of the score in its metric and the conformal one, in units of 1/|score|^2 "
+        "(default 10 and 100)",
     )
     parser.add_argument("--rank", type=int, default=1, help="score metric: number of scores")
     parser.add_argument(

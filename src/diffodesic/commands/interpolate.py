@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import shutil
+from pathlib import Path
 from typing import Any, get_args
 
 from diffodesic.commands import command, progress, seed
@@ -14,6 +17,7 @@ EXAMPLES = """\
   diffodesic interpolate                                  two shipped digits, results in out/
   diffodesic interpolate A.png B.png --outdir ab          your own images
   diffodesic interpolate --metric score --frames 24
+  diffodesic interpolate A.png B.png C.png --pace perceptual   through several images
   diffodesic interpolate A.png B.png --model my-model     a model of your own (see train)
   diffodesic interpolate A.jpg B.jpg --model diffusers:DIR --prompt cat
 """
@@ -23,6 +27,7 @@ def add(commands: Any) -> None:
     """Add the verb."""
     from diffodesic.bridge import MetricName, Mode
     from diffodesic.rival import Rival
+    from diffodesic.row import Pace
 
     parser = command(
         commands,
@@ -32,7 +37,10 @@ def add(commands: Any) -> None:
         EXAMPLES,
     )
     parser.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="two pictures; none: two digits of the package"
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="two pictures or more, in their order; none: two digits of the package",
     )
     add_model_options(parser)
     parser.add_argument("--metric", default="spacetime", choices=get_args(MetricName))
@@ -50,8 +58,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--weight",
         type=float,
-        default=10.0,
-        help="score and conformal metric: weight of the score, in units of 1/|score|^2",
+        help="of the score in its metric and the conformal one, in units of 1/|score|^2 "
+        "(default 10 and 100)",
     )
     parser.add_argument("--rank", type=int, default=1, help="score metric: number of scores")
     parser.add_argument(
@@ -64,6 +72,17 @@ def add(commands: Any) -> None:
         choices=get_args(Rival),
         metavar="NAME",
         help=f"rows beside the geodesic: {', '.join(get_args(Rival))} (default LERP SLERP)",
+    )
+    parser.add_argument(
+        "--pace",
+        default="metric",
+        choices=get_args(Pace),
+        help="frames at equal steps of the metric, or of the distance under --features",
+    )
+    parser.add_argument(
+        "--features",
+        default="digit-classifier-1",
+        help="extractor of a perceptual pace: digit-classifier-1 or squeezenet:FILE.onnx",
     )
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--outdir", default="out")
@@ -85,35 +104,63 @@ def _level(text: str) -> float | str:
 
 def run(options: argparse.Namespace) -> None:
     """Interpolate, print a summary, write the folder."""
-    from diffodesic.commands.pair import read_pair
-    from diffodesic.interpolate import interpolate
+    from diffodesic.commands.pair import DIGITS, read_pictures
     from diffodesic.output import check_outdir
 
+    if len(options.images) == 1:
+        raise ValueError("give two images or more, or none, not 1")
     model = open_model(options)
-    images = read_pair(model, options.images, resize=not options.no_resize)
-    check_outdir(options.outdir)
+    images = read_pictures(model, options.images, default=DIGITS, resize=not options.no_resize)
+    # a command that was stopped goes on; another begins anew beside what it left
+    kind = {**vars(options), "run": None}
+    name = hashlib.sha256(repr(sorted(kind.items())).encode()).hexdigest()[:12]
+    stages = check_outdir(options.outdir) / "partial"
     with progress() as say:
-        result = interpolate(
-            model,
-            *images,
-            metric=options.metric,
-            mode=options.mode,
-            frames=options.frames,
-            nodes=options.nodes,
-            log_snr=options.log_snr,
-            weight=options.weight,
-            rank=options.rank,
-            flow_steps=options.flow_steps,
-            seed=options.seed,
-            baselines=options.baselines,
-            progress=say,
-        )
+        result = _interpolate(model, images, options, stages / name, say)
         say("writing")
         folder = result.save(options.outdir)
+    shutil.rmtree(stages)
     _summarise(result, folder)
 
 
+def _interpolate(
+    model: Any, images: list[Any], options: argparse.Namespace, checkpoint: Path, say: Any
+) -> Any:
+    """The path between two images, or through more."""
+    from diffodesic.chain import interpolate_through
+    from diffodesic.interpolate import interpolate
+
+    asked = {
+        "metric": options.metric,
+        "mode": options.mode,
+        "frames": options.frames,
+        "nodes": options.nodes,
+        "log_snr": options.log_snr,
+        "weight": options.weight,
+        "rank": options.rank,
+        "flow_steps": options.flow_steps,
+        "baselines": options.baselines,
+        "pace": options.pace,
+        "features": options.features,
+        "seed": options.seed,
+        "checkpoint": checkpoint,
+        "progress": say,
+    }
+    if len(images) == 2:
+        return interpolate(model, *images, **asked)
+    return interpolate_through(model, images, **asked)
+
+
 def _summarise(result: Any, folder: object) -> None:
+    if hasattr(result, "parts"):
+        for i, part in enumerate(result.parts):
+            print(f"pair {i + 1}: {part!r}")
+        where = ", ".join(map(str, result.keys))
+        print(f"length in all {result.length:.4g}; the images are frames {where}")
+        for notice in dict.fromkeys(notice for part in result.parts for notice in part.notices):
+            print(f"note: {notice}")
+        print(f"wrote {folder}/filmstrip.png, path.gif, {len(result.frames)} frames, pair-1 ...")
+        return
     path = result.geodesic
     print(f"{path.status.name}: {path.status.value}")
     lengths = ", ".join(f"{name} {row.length:.4g}" for name, row in result.rows.items())

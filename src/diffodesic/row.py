@@ -1,0 +1,142 @@
+"""One path between two images: its frames, its length, and how it was paced.
+
+Frames are at equal steps of the metric along a path, or at equal steps that an eye would see: of
+the distance under a named feature extractor.  For the latter the path is looked at twice as
+densely first, and parameters are taken where the sum of distances is a multiple of its share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from diffodesic.bridge import REFINE, Bridge
+from diffodesic.features import Features
+from diffodesic.metric import Metric
+from diffodesic.recheck import second_opinion
+from diffodesic.score import ScoreMetric
+
+__all__ = ["Pace", "Row", "make_row"]
+
+Pace = Literal["metric", "perceptual"]
+Curve = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One path between the two images.
+
+    Attributes:
+        frames: images (F, C, H, W) in [0, 1].
+        length: refined length under the metric of the interpolation.
+        energy: refined energy under it.
+        floor: for the score metric, the least energy that a path with the same ends and the same
+            change of log-density can have, else None; see :meth:`ScoreMetric.energy_floor`.
+        check: for spacetime, the length by :func:`mismatch_length`, which shares no formula with
+            the metric's own, and its standard error; else None.
+        s: parameters of the frames, (F,), from 0 to 1.
+        log_snr: noise level at the frames, (F,).
+        curve_s: parameters of the two curves below, (S,).
+        curve_log_snr: noise level along the path, (S,).
+        curve_speed: speed ``|c'(s)|`` under the metric, (S,).
+    """
+
+    frames: Tensor
+    length: float
+    energy: float
+    floor: float | None
+    check: tuple[float, float] | None
+    s: Tensor
+    log_snr: Tensor
+    curve_s: Tensor
+    curve_log_snr: Tensor
+    curve_speed: Tensor
+
+    def split(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Its tensors, and the rest."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+        return tensors, {name: found[name] for name in found.keys() - tensors.keys()}
+
+    @classmethod
+    def joined(cls, tensors: dict[str, Tensor], rest: dict[str, Any]) -> Row:
+        """What :meth:`split` took apart, after JSON."""
+        check = None if rest["check"] is None else tuple(rest["check"])
+        values: dict[str, Any] = {**tensors, **rest, "check": check}
+        return cls(**values)
+
+
+def make_row(
+    bridge: Bridge,
+    space: Metric,
+    curve: Curve,
+    frames: int,
+    nodes: int,
+    like: Tensor,
+    features: Features | None = None,
+) -> Row:
+    """Frames and lengths of a curve.
+
+    Args:
+        bridge: back to images.
+        space: the metric.
+        curve: points (S, d) of the metric by parameters (S,).
+        frames: number of images.
+        nodes: segments of the path; the length is taken on ``REFINE`` times as many.
+        like: a tensor on the device and of the dtype of the points.
+        features: the extractor of a perceptual pace; None paces by the parameter.
+
+    Returns:
+        the row.
+
+    Cost: that of :meth:`Bridge.images` per frame, three times with a perceptual pace; ``REFINE
+    nodes`` steps; and that of :func:`second_opinion`.
+    """
+    s = torch.linspace(0, 1, frames, dtype=like.dtype, device=like.device)
+    if features is not None:
+        s = _perceptual(bridge, space, curve, s, features)
+    fine = torch.linspace(0, 1, REFINE * nodes + 1, dtype=like.dtype, device=like.device)
+    with torch.no_grad():
+        images, level = _images(bridge, space, curve, s)
+        on_fine = curve(fine)
+        steps = space.steps(on_fine)
+        speed = steps.clamp(min=0).sqrt() * steps.shape[-1]
+        return Row(
+            images,
+            float(speed.mean()),
+            float(steps.sum()) * len(steps) / 2,
+            float(space.energy_floor(on_fine)) if isinstance(space, ScoreMetric) else None,
+            second_opinion(space, on_fine[::REFINE], bridge.seed),
+            s,
+            level,
+            (fine[1:] + fine[:-1]) / 2,
+            bridge.unpack(space, (on_fine[1:] + on_fine[:-1]) / 2)[1],
+            speed,
+        )
+
+
+def _images(bridge: Bridge, space: Metric, curve: Curve, s: Tensor) -> tuple[Tensor, Tensor]:
+    z, level = bridge.unpack(space, curve(s))
+    return bridge.images(z, level), level
+
+
+def _perceptual(
+    bridge: Bridge, space: Metric, curve: Curve, s: Tensor, features: Features
+) -> Tensor:
+    """Parameters (F,) between which the images change by the same distance."""
+    dense = torch.linspace(0, 1, 2 * len(s) - 1, dtype=s.dtype, device=s.device)
+    with torch.no_grad():
+        images, _ = _images(bridge, space, curve, dense)
+    steps = features.distance(images[:-1].float(), images[1:].float()).to(s)
+    # a little of the parameter's own pace keeps frames apart where nothing is seen to change
+    steps = steps + 1e-3 * steps.mean() + torch.finfo(s.dtype).tiny
+    reach = torch.nn.functional.pad(steps.cumsum(0), (1, 0))
+    wanted = s * reach[-1]
+    after = torch.searchsorted(reach, wanted).clamp(1, len(reach) - 1)
+    share = (wanted - reach[after - 1]) / (reach[after] - reach[after - 1])
+    found = torch.lerp(dense[after - 1], dense[after], share)
+    return torch.cat([s[:1], found[1:-1], s[-1:]])
