@@ -14,7 +14,7 @@ Three kernels stand in the way of forward mode and of derivatives of derivatives
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["differentiable", "differentiated"]
+__all__ = ["differentiable", "differentiated", "quick", "whole_floats"]
 
 
 @contextmanager
@@ -31,6 +31,23 @@ def differentiable() -> Iterator[None]:
     """Make calls of networks inside the ``with`` block differentiable any number of times."""
     with sdpa_kernel(SDPBackend.MATH), _PlainNorms():
         yield
+
+
+@contextmanager
+def whole_floats() -> Iterator[None]:
+    """Convolutions in float32 as they are called: torch lets GPUs round inputs to 10 bits."""
+    flags = torch.backends.cudnn
+    before = flags.allow_tf32
+    flags.allow_tf32 = False
+    try:
+        yield
+    finally:
+        flags.allow_tf32 = before
+
+
+def quick(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Evaluations in another dtype where torch finds it safe; None changes nothing."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 def differentiated(*tensors: Tensor) -> bool:

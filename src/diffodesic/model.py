@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ __all__ = [
 _SHIPPED = Path(__file__).parent / "assets"
 # points per call of the network: enough to keep a device busy, little memory
 CHUNK, CHUNK_ACCELERATED = 128, 4096
+Precision = Literal["float32", "bfloat16"]
 _FILES = ("config.json", "weights.safetensors")
 
 
@@ -188,6 +189,42 @@ class Model:
             raise ModelError(f"model {self.name!r} takes no prompt")
         plain = {name: _in_words(word) for name, word in words.items()}
         return replace(self, denoiser=self.denoiser.given(**condition), words=plain)
+
+    def running(
+        self,
+        *,
+        chunk: int | None = None,
+        precision: Precision | None = None,
+        compile: bool = False,
+    ) -> Model:
+        """The same model, its network run in another way; geometry stays in float64.
+
+        Args:
+            chunk: inputs per call of the network; None leaves it.
+            precision: ``float32``, or ``bfloat16`` for evaluations: about 3 digits of a network's
+                output; exact derivatives stay in float32. None leaves it.
+            compile: pass the network through ``torch.compile``, which takes a minute once for
+                every size of batch; derivatives are then finite differences of evaluations.
+
+        Returns:
+            the model.
+
+        Raises:
+            ModelError: for a chunk below 1 or an unknown precision.
+        """
+        if chunk is not None and chunk < 1:
+            raise ModelError(f"chunk must be at least 1, got {chunk}")
+        if precision not in (None, *get_args(Precision)):
+            known = " or ".join(get_args(Precision))
+            raise ModelError(f"unknown precision {precision!r}; choose {known}")
+        change: dict[str, Any] = {}
+        if chunk is not None:
+            change["chunk"] = chunk
+        if precision is not None:
+            change["autocast"] = torch.bfloat16 if precision == "bfloat16" else None
+        if compile:
+            change |= {"fn": torch.compile(self.denoiser.fn), "jvp_mode": "finite-difference"}
+        return replace(self, denoiser=replace(self.denoiser, **change))
 
     def caveats(self) -> tuple[str, ...]:
         """What a reader of any result of this model should know of it."""

@@ -30,8 +30,8 @@ last on smooth networks, D = 2 to 3072: 1e-4 to 1e-3 in float32, 1e-9 in float64
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from diffodesic import calculus
 from diffodesic.denoiser import Denoiser
-from diffodesic.guard import differentiable, differentiated
+from diffodesic.guard import differentiable, differentiated, quick, whole_floats
 from diffodesic.schedule import Schedule, untransformed
 
 __all__ = [
@@ -82,6 +82,7 @@ def from_network(
     jvp_mode: JvpMode = "forward",
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    autocast: torch.dtype | None = None,
 ) -> NetworkDenoiser:
     """Make a denoiser of a network and the conventions that it was trained with.
 
@@ -105,6 +106,8 @@ def from_network(
             gradient, found out when it is first needed.
         dtype: dtype of the network; default that of its parameters, else that of ``z``.
         device: device of the network; default that of its parameters, else that of ``z``.
+        autocast: run evaluations, not derivatives, in this dtype where torch can (bfloat16);
+            finite differences take larger steps then.
 
     Returns:
         the denoiser ``m(z, sigma)``, in the dtype and on the device of ``z``.
@@ -125,6 +128,7 @@ def from_network(
         jvp_mode=jvp_mode,
         dtype=dtype,
         device=device,
+        autocast=autocast,
     )
 
 
@@ -151,6 +155,7 @@ class NetworkDenoiser(Denoiser):
     settled: list[JvpMode] = field(default_factory=list, kw_only=True, repr=False)
     dtype: torch.dtype | None = field(default=None, kw_only=True)
     device: torch.device | str | None = field(default=None, kw_only=True)
+    autocast: torch.dtype | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         self.dim = math.prod(self.shape)
@@ -178,10 +183,38 @@ class NetworkDenoiser(Denoiser):
         return replace(self, condition={**self.condition, **condition})
 
     def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | z] for ``z`` (N, D) and ``sigma`` (N,); one call of the network per chunk."""
-        size = self.chunk or max(len(z), 1)
-        pieces = zip(z.split(size), sigma.split(size), strict=True)
-        return torch.cat([self._convert(points, level) for points, level in pieces])
+        """Posterior means of a flat batch; where memory does not suffice the chunk is halved.
+
+        Args:
+            z: noisy points (N, D).
+            sigma: their levels (N,).
+
+        Returns:
+            E[x0 | z], (N, D).
+
+        Raises:
+            NetworkError: where memory does not suffice for one input, or the network fails.
+
+        Cost: one call of the network per chunk.
+        """
+        while True:
+            size = min(self.chunk or len(z), max(len(z), 1)) or 1
+            try:
+                pieces = zip(z.split(size), sigma.split(size), strict=True)
+                return torch.cat([self._convert(points, level) for points, level in pieces])
+            except torch.OutOfMemoryError as error:
+                if size == 1:
+                    raise NetworkError(
+                        "out of memory with one input per call: take smaller images, precision "
+                        "bfloat16, or a device with more memory"
+                    ) from error
+                self.chunk = size // 2
+            warnings.warn(
+                f"out of memory with {size} inputs per call: {self.chunk} from now on; set chunk "
+                "(--chunk) to it to save the attempt",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def jvp(self, z: Tensor, sigma: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and its directional derivative in ``z``, the way ``jvp_mode`` says.
@@ -268,8 +301,8 @@ class NetworkDenoiser(Denoiser):
         return slope if _near(tangent, expected) else None
 
     def _rounding(self, dtype: torch.dtype) -> float:
-        used = self._home()[0] or dtype
-        return max(torch.finfo(dtype).eps, torch.finfo(used).eps)
+        used = {dtype, self._home()[0] or dtype, self.autocast or dtype}
+        return max(torch.finfo(kind).eps for kind in used)
 
     def _convert(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | z] for one chunk, ``z`` (n, D) and ``sigma`` (n,)."""
@@ -301,7 +334,11 @@ class NetworkDenoiser(Denoiser):
         inputs = x.reshape(-1, *self.shape).to(device=device, dtype=dtype)
         time, bound = t.to(device=device, dtype=dtype), self._conditions(len(x), dtype, device)
         # fast kernels for evaluations, others only where a derivative needs them
-        with differentiable() if differentiated(inputs, time) else nullcontext():
+        derived = differentiated(inputs, time)
+        with (
+            whole_floats(),
+            differentiable() if derived else quick(inputs.device, self.autocast),
+        ):
             out = self.fn(inputs, time, **bound)
         if not isinstance(out, Tensor):
             raise NetworkError(

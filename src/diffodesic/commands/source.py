@@ -15,7 +15,7 @@ WORDS = ("prompt", "negative_prompt", "guidance", "label")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--model``, its device, its condition and the two permissions."""
+    """Add ``--model``, how it runs, its condition and the two permissions."""
     parser.add_argument(
         "--model",
         default="mnist",
@@ -23,6 +23,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "python:package.module:function, whose code is run",
     )
     parser.add_argument("--device", default="cpu", help="where the network runs")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="of evaluations; exact derivatives and the geometry keep theirs (default float32)",
+    )
+    parser.add_argument("--chunk", type=int, help="inputs per call of the network")
+    parser.add_argument(
+        "--compile", action="store_true", help="pass the network through torch.compile first"
+    )
     parser.add_argument("--prompt", help="for models with a text encoder; default the empty one")
     parser.add_argument("--negative-prompt", help="what --guidance leads away from")
     parser.add_argument(
@@ -52,6 +61,7 @@ def open_model(options: argparse.Namespace) -> Model:
     given = {name: getattr(options, name) for name in WORDS}
     words = {name: word for name, word in given.items() if word is not None}
     model = model.given(**words) if words else model
+    model = model.running(chunk=options.chunk, precision=options.precision, compile=options.compile)
     for caveat in model.caveats():
         print(f"note: {caveat}", file=sys.stderr)
     return model

@@ -1,0 +1,249 @@
+"""What a GPU changes: many pairs at once, half precision, and a network of Stable Diffusion's size.
+
+    python -m benchmarks.device --outdir benchmarks/results [--only pairs,unet,sd] [--device cuda]
+
+    pairs   64 pairs of digits on the shipped network at once, and some of them alone
+    unet    evaluations of the 31M-parameter U-Net at 64 x 64: float32, bfloat16, compiled
+    sd      a geodesic through a U-Net of the true shapes of Stable Diffusion 1.5 (860M parameters,
+            latents of 4 x 64 x 64, 77 x 768 prompts, random weights), by evaluations alone; and a
+            step of the recipe of 2505.17517, which differentiates through the network
+
+Random weights have no geometry: what is measured is time and memory.  One JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffodesic import AdamSpline, Spacetime, from_network, geodesic, load, shipped_digits
+from diffodesic.bridge import NETWORK_SOLVER, Bridge, image_geodesic, image_metric
+from diffodesic.schedule import Tabulated
+
+PAIRS, ALONE = 64, 2
+
+
+def main() -> None:
+    """Measure what was asked for and write ``device.json``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--outdir", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--only", default="pairs,unet,sd")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--small", action="store_true", help="small shapes, to rehearse")
+    options = parser.parse_args()
+    place = torch.device(options.device)
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
+    found: dict[str, Any] = {"device": name, "torch": torch.__version__, "small": options.small}
+    for what in options.only.split(","):
+        began = time.monotonic()
+        found[what] = {"pairs": pairs, "unet": unet, "sd": stable_diffusion}[what](
+            place, options.small
+        )
+        found[what]["seconds in all"] = time.monotonic() - began
+        print(what, json.dumps(found[what]), flush=True)
+        (options.outdir / "device.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def clock(place: torch.device, call: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What a call returns, its seconds and its peak memory in MiB."""
+    if place.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    began = time.monotonic()
+    result = call()
+    if place.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.monotonic() - began
+    peak = torch.cuda.max_memory_allocated() / 2**20 if place.type == "cuda" else float("nan")
+    return result, seconds, peak
+
+
+def pairs(place: torch.device, small: bool) -> dict[str, Any]:
+    """Geodesics of 64 pairs at once against single solves, in spacetime and the score metric."""
+    count = 4 if small else PAIRS
+    model = load("mnist", device=place)
+    digits = shipped_digits()[0].double().to(place)
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
+    chosen = digits[order.repeat(2)[: 2 * count]].reshape(count, 2, 1, 28, 28)
+    rows: dict[str, Any] = {"pairs": count}
+    for name, level in (("score", 1.0), ("spacetime", 2.0)):
+        bridge = Bridge(model, level, flow_steps=8)
+        ends = bridge.lift(chosen)
+        space = image_metric(bridge, name, ends)
+        packed = bridge.pack(space, ends)
+        solver = NETWORK_SOLVER if not small else replace(NETWORK_SOLVER, iterations=2)
+
+        solve = partial(_joined, space, packed, solver)
+        solve(slice(0, 1))  # kernels are chosen on the first call
+        path, together, peak = clock(place, partial(solve, slice(0, count)))
+        single = [clock(place, partial(solve, slice(i, i + 1))) for i in range(ALONE)]
+        lengths = torch.stack([one.length[0] for one, _, _ in single])
+        apart = (lengths / path.length[:ALONE] - 1).abs()
+        alone = sum(seconds for _, seconds, _ in single) / ALONE
+        rows[name] = {
+            "seconds per pair, together": together / count,
+            "seconds per pair, alone": alone,
+            "ratio": together / count / alone,
+            "largest difference of lengths": float(apart.max()),
+            "peak MiB": peak,
+            "statuses": sorted({s.name for s in path.statuses}),
+        }
+    return rows
+
+
+def _joined(space: Any, packed: Tensor, solver: Any, which: slice) -> Any:
+    a, b = packed[which, 0], packed[which, 1]
+    return image_geodesic(space, a, b, nodes=16, solver=solver)
+
+
+def unet(place: torch.device, small: bool) -> dict[str, Any]:
+    """Evaluations per second of the 31M U-Net, and one geodesic."""
+    from benchmarks.problems import unet as problem
+
+    given = problem()
+    denoiser = given.space.denoiser  # type: ignore[attr-defined]
+    fn = _parts(denoiser.fn).to(place)
+    batch = 4 if small else 128
+    z = torch.randn(batch, denoiser.dim, device=place)
+    sigma = torch.ones(batch, device=place)
+    rows: dict[str, Any] = {"batch": batch}
+    for name, change in (
+        ("float32", {}),
+        ("bfloat16", {"autocast": torch.bfloat16}),
+        ("bfloat16, compiled", {"autocast": torch.bfloat16, "fn": None}),
+    ):
+        if "fn" in change and small:
+            continue
+        kept = {**change, "fn": _Times(torch.compile(fn) if "fn" in change else fn)}
+        law = replace(denoiser, chunk=batch, device=place, **kept)
+        with torch.no_grad():
+            _, first, _ = clock(place, lambda law=law: law(z, sigma))
+            result, seconds, peak = clock(place, lambda law=law: [law(z, sigma) for _ in range(5)])
+        exact = result[-1] if name == "float32" else exact  # noqa: F821
+        rows[name] = {
+            "evaluations per second": 5 * batch / seconds,
+            "first call, s": first,
+            "peak MiB": peak,
+            "relative difference": float((result[-1] - exact).norm() / exact.norm()),
+        }
+    return rows
+
+
+class _Times(torch.nn.Module):
+    """A U-Net of diffusers as ``fn(x, t)``, t in [0, 1]."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.network(x, 1000 * t).sample
+
+
+def _parts(fn: Any) -> torch.nn.Module:
+    """The network inside the benchmark's closure."""
+    return next(
+        c.cell_contents for c in fn.__closure__ if isinstance(c.cell_contents, torch.nn.Module)
+    )
+
+
+def stable_diffusion(place: torch.device, small: bool) -> dict[str, Any]:
+    """Seconds and memory of a geodesic through a U-Net of Stable Diffusion 1.5's shapes."""
+    kind = import_module("diffusers").UNet2DConditionModel
+    shape: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+    if small:
+        shape = {
+            "sample_size": 16,
+            "cross_attention_dim": 16,
+            "block_out_channels": (32, 32, 32, 32),
+        }
+    with torch.device(place):
+        network = kind(**shape).eval().requires_grad_(False)
+    side, width = shape["sample_size"], shape["cross_attention_dim"]
+    prompt = torch.randn(77, width, device=place)
+    fn = _Conditional(network)
+    rows: dict[str, Any] = {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "nodes": 8,
+    }
+    for name, autocast in (("float32", None), ("bfloat16", torch.bfloat16)):
+        denoiser = from_network(
+            fn,
+            shape=(4, side, side),
+            schedule=Tabulated.scaled_linear(),
+            prediction="eps",
+            condition={"encoder_hidden_states": prompt},
+            chunk=8,
+            jvp_mode="finite-difference",
+            autocast=autocast,
+        )
+        space = Spacetime(denoiser, probes=1, gradient="forward", log_snr_range=(-4.0, 5.0))
+        generator = torch.Generator().manual_seed(0)
+        ends = torch.randn(2, denoiser.dim, generator=generator, dtype=torch.float64).to(place)
+        a, b = space.point(ends, 2.0)
+        batch = torch.randn(8, denoiser.dim, device=place)
+        with torch.no_grad():
+            denoiser(batch, torch.ones(8, device=place))
+            ones = torch.ones(8, device=place)
+            _, inference, least = clock(place, partial(denoiser, batch, ones))
+        solver = replace(NETWORK_SOLVER, iterations=2, splines=None)
+        solve = partial(geodesic, space, a, b, nodes=8, solver=solver, refine=1)
+        path, seconds, peak = clock(place, solve)
+        rows[name] = {
+            "seconds": seconds,
+            "evaluations": path.evaluations,
+            "node gradients": path.node_gradients,
+            "evaluations per second": path.evaluations / seconds,
+            "share inside the network": path.evaluations * inference / 8 / seconds,
+            "peak MiB": peak,
+            "peak MiB of one batch of 8": least,
+            "status": path.status.name,
+        }
+        if autocast is None:
+            rows["recipe"] = _recipe_step(place, denoiser, ends)
+
+    return rows
+
+
+def _recipe_step(place: torch.device, denoiser: Any, ends: Tensor) -> dict[str, Any]:
+    """Seconds of one energy gradient at the recipe's 16 points, by reverse mode."""
+    exact = replace(denoiser, jvp_mode="double-vjp", chunk=1)
+    space = Spacetime(exact, probes=1, gradient="reverse", log_snr_range=(-4.0, 5.0))
+    a, b = space.point(ends, 2.0)
+    path = torch.lerp(a, b, torch.linspace(0, 1, 4).to(a).unsqueeze(-1)).unsqueeze(0)
+    try:
+        _, seconds, peak = clock(place, lambda: space.steps_and_grad(path))
+    except torch.OutOfMemoryError as error:
+        return {"failed": str(error)[:200]}
+    gradients = sum(points * steps for points, steps in AdamSpline.images().schedule)
+    return {
+        "seconds per node gradient": seconds / 4,
+        "peak MiB at 4 nodes": peak,
+        "node gradients of the whole recipe": gradients,
+        "hours of the whole recipe, extrapolated": gradients * seconds / 4 / 3600,
+    }
+
+
+class _Conditional(torch.nn.Module):
+    """A conditional U-Net as ``fn(x, t, encoder_hidden_states)``."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor, *, encoder_hidden_states: Tensor) -> Tensor:
+        return self.network(x, t, encoder_hidden_states, return_dict=False)[0]
+
+
+if __name__ == "__main__":
+    main()
