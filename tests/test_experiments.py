@@ -23,7 +23,7 @@ def test_every_experiment_can_be_called_as_it_says(experiment: Experiment):
     wanted = {"quick", "outdir", "seed", "progress", *experiment.inputs}
     assert wanted == set(parameters)
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters.values())
-    assert set(experiment.inputs) <= {"data", "model", "pairs"}
+    assert set(experiment.inputs) <= {"data", "model", "pairs", "device"}
 
 
 def test_names_are_unique():

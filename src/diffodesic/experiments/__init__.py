@@ -101,8 +101,8 @@ EXPERIMENTS = (
     Experiment(
         "spacetime/images",
         "images:run",
-        "Edit distances of digits against other distances",
-        ("data", "model"),
+        "Edit distances of digits against other distances; with pairs, their interpolations",
+        ("data", "model", "pairs", "device"),
     ),
     Experiment(
         "spacetime/alanine",
@@ -136,6 +136,12 @@ EXPERIMENTS = (
         "score/surfaces",
         "surfaces:run",
         "Metrics of the score on surfaces whose normal turns",
+    ),
+    Experiment(
+        "score/stable-diffusion",
+        "morph:run",
+        "Every metric and baseline on pairs of pictures of your own",
+        ("data", "model", "pairs", "device"),
     ),
     Experiment(
         "score/rotated-mnist",

@@ -34,7 +34,7 @@ from diffodesic.classifier import load_classifier
 from diffodesic.dataset import MNIST, read_idx
 from diffodesic.edit import anchored
 from diffodesic.evaluate import ssim
-from diffodesic.experiments import Outcome, Row
+from diffodesic.experiments import Outcome, Row, morph
 from diffodesic.experiments.agreement import correlation
 from diffodesic.files import write_atomically
 from diffodesic.flow import _integrate, drop
@@ -99,6 +99,8 @@ def run(
     seed: int = 0,
     model: str | None = None,
     data: Path | None = None,
+    pairs: Path | None = None,
+    device: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Run the experiment.
@@ -110,6 +112,9 @@ def run(
         model: a name or folder; default the shipped digits' model.
         data: folder of MNIST (or of its ``mnist`` folder): 40 test digits per class, every digit
             in one pair; default the ten per class that ship, in several pairs each.
+        pairs: folder of pairs of pictures of any model: they are interpolated by every metric
+            instead, as in :mod:`morph`.
+        device: where the network runs.
         progress: called with a short line.
 
     Returns:
@@ -121,8 +126,19 @@ def run(
 
     Cost: about 6,000 evaluations per pair.
     """
+    if pairs is not None:
+        return morph.run(
+            quick=quick,
+            outdir=outdir,
+            seed=seed,
+            model=model,
+            pairs=pairs,
+            data=data,
+            device=device,
+            progress=progress,
+        )
     say = progress or (lambda _: None)
-    source = load(model or "mnist")
+    source = load(model or "mnist", device=device or "cpu")
     if source.codec.shape != (1, 28, 28):
         raise ValueError(f"the model's pictures are {source.codec.shape}; this takes (1, 28, 28)")
     settings = Settings(source.name, "MNIST test" if data else "shipped digits", seed=seed)
@@ -132,10 +148,10 @@ def run(
             | {"samples": (2, 5), "trajectories": (1, -1.0, 2.0), "resamples": 200}
         )
     images, labels = _pictures(data)
-    pairs = _choose(labels, settings)[: 4 if quick else None]
-    records = _solve(source, images, labels, pairs, settings, outdir / "pairs", say)
+    chosen = _choose(labels, settings)[: 4 if quick else None]
+    records = _solve(source, images, labels, chosen, settings, outdir / "pairs", say)
     say("sampling trajectories")
-    rides = _trajectories(source, images[pairs[: settings.trajectories[0], 0]], settings)
+    rides = _trajectories(source, images[chosen[: settings.trajectories[0], 0]], settings)
     _strip(source, records, outdir / "paths.png", settings.log_snr)
     table = {key: [record[key] for record in records] for key in records[0] if key != "nodes"}
     return Outcome(

@@ -72,15 +72,23 @@ class SetDistances:
         self.size = reference.shape[-1]
         # the set itself is the first resample
         self.weights = torch.cat([torch.ones(1, len(reference)).double(), weights])
-        self.laws = [_Law.of(self.reference, w) for w in self.weights]
+        self.means, self.covariances = _laws(self.reference, self.weights)
+        self.roots = [_root(c) for c in self.covariances]
         self.own = self._means(self.reference, self.reference)
 
     def fid(self, pooled: Tensor) -> Estimate:
         """FID of features (N, F, size)."""
-        x = pooled.double() / self.unit
-        found = [_frechet(_Law.of(x, w), b) for w, b in zip(self.weights, self.laws, strict=True)]
-        scaled = self.unit**2 * torch.tensor(found, dtype=torch.float64)
-        return Estimate.of(float(scaled[0]), scaled[1:])
+        means, covariances = _laws(pooled.double() / self.unit, self.weights)
+        # with C' = R R^T, C C' is similar to R^T C R
+        shared = torch.stack(
+            [
+                torch.linalg.eigvalsh(root.T @ c @ root).clamp(min=0).sqrt().sum()
+                for root, c in zip(self.roots, covariances, strict=True)
+            ]
+        )
+        traces = torch.stack([_traces(c) for c in (covariances, self.covariances)]).sum(0)
+        found = self.unit**2 * ((means - self.means).square().sum(-1) + traces - 2 * shared)
+        return Estimate.of(float(found[0]), found[1:])
 
     def kid(self, pooled: Tensor) -> Estimate:
         """KID times 1000 of features (N, F, size)."""
@@ -97,25 +105,21 @@ class SetDistances:
         return (w @ blocks * w).sum(1) / (w.sum(1).square() - w.square().sum(1))
 
 
-@dataclass(frozen=True)
-class _Law:
-    """A Gaussian fitted to weighted features."""
-
-    mean: Tensor
-    covariance: Tensor
-
-    @classmethod
-    def of(cls, pooled: Tensor, weights: Tensor) -> _Law:
-        x = pooled.flatten(0, 1)
-        w = weights.repeat_interleave(pooled.shape[1])
-        mean = w @ x / w.sum()
-        return cls(mean, ((x - mean).T * w) @ (x - mean) / (w.sum() - 1))
+def _laws(pooled: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (R, size) and covariances (R, size, size) of features (N, F, size), weighted."""
+    frames, size = pooled.shape[1:]
+    total = frames * weights.sum(1, keepdim=True)
+    means = weights @ pooled.sum(1) / total
+    squares = (pooled.mT @ pooled).flatten(1)
+    second = (weights @ squares).unflatten(1, (size, size))
+    centre = total.unsqueeze(-1) * means.unsqueeze(-1) * means.unsqueeze(-2)
+    return means, (second - centre) / (total.unsqueeze(-1) - 1)
 
 
-def _frechet(a: _Law, b: _Law) -> float:
-    """``|mu - mu'|^2 + tr(C + C' - 2 (C C')^1/2)``; with C' = R R^T, C C' is similar to R^T C R."""
-    values, vectors = torch.linalg.eigh(b.covariance)
-    root = vectors * values.clamp(min=0).sqrt()
-    inside = torch.linalg.eigvalsh(root.T @ a.covariance @ root).clamp(min=0).sqrt().sum()
-    far = (a.mean - b.mean).square().sum()
-    return float(far + a.covariance.trace() + b.covariance.trace() - 2 * inside)
+def _root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt()
+
+
+def _traces(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=-2, dim2=-1).sum(-1)

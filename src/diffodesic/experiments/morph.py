@@ -1,0 +1,246 @@
+"""``score/stable-diffusion``: every metric and baseline on pairs of pictures of one's own.
+
+Pairs are folders of two pictures, as those of MorphBench (2312.07409); a file ``prompt.txt``
+beside them is the prompt of both.  Any model that ``load`` opens will do: a folder of a pipeline, a
+network of one's own, the shipped digits.  Every frame of every method is judged under one named
+extractor:
+
+    PPL, PDV     sum and variance of the distances of neighbouring frames, per pair
+    ends         PSNR of the first and last frame against the pictures, dB
+    FID, KID     of all frames of a method against all the pictures, where they are enough
+
+with 95 % intervals by resampling pairs.  Finished stages of every pair are kept in ``partial/``: an
+interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from diffodesic.bridge import MetricName
+from diffodesic.dataset import PICTURES
+from diffodesic.evaluate import Evaluation, evaluate
+from diffodesic.experiments import Outcome, Row
+from diffodesic.experiments.resample import Estimate, draws, of_mean
+from diffodesic.features import Features, load_features
+from diffodesic.image import read_image, to_uint8
+from diffodesic.interpolate import Interpolation, interpolate
+from diffodesic.model import Model, load
+from diffodesic.plot import filmstrip
+from diffodesic.plot_canvas import canvas
+from diffodesic.rival import Rival
+
+__all__ = ["Settings", "read_pairs", "run"]
+
+MEASURES = ("PPL", "PDV", "end PSNR")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the numbers depend on.
+
+    Attributes:
+        model: where it comes from.
+        pairs: names of the pairs.
+        frames: images of a path.
+        nodes: segments of a path.
+        flow_steps: steps of the probability flow, each way.
+        features: the extractor.
+        resamples: of the intervals.
+        seed: of everything random.
+    """
+
+    model: str
+    pairs: tuple[str, ...]
+    frames: int = 16
+    nodes: int = 16
+    flow_steps: int = 24
+    features: str = ""
+    resamples: int = 1000
+    seed: int = 0
+
+
+def run(
+    *,
+    quick: bool,
+    outdir: Path,
+    seed: int = 0,
+    model: str | None = None,
+    pairs: Path | None = None,
+    data: Path | None = None,
+    device: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Run the harness.
+
+    Args:
+        quick: two pairs, few frames and nodes.
+        outdir: receives ``partial/`` and ``strip-PAIR.png``.
+        seed: see :class:`Settings`.
+        model: what ``load`` takes; default the shipped digits.
+        pairs: folder of folders of two pictures.
+        data: folder that holds ``squeezenet``, the extractor of all but digits.
+        device: where the networks run.
+        progress: called with a short line.
+
+    Returns:
+        means over pairs with intervals.
+
+    Raises:
+        ValueError: without pairs, or without the extractor's weights.
+
+    Cost: that of ``interpolate`` per pair and metric, and of five baselines per pair.
+    """
+    if pairs is None:
+        raise ValueError("this takes --pairs DIR, a folder of folders of two pictures each")
+    say, place = progress or (lambda _: None), device or "cpu"
+    source = load(model or "mnist", device=place)
+    found = read_pairs(pairs, source)
+    found = dict(list(found.items())[:2]) if quick else found
+    extractor = _extractor(source, data, place)
+    small = {"frames": 3, "nodes": 3, "flow_steps": 3, "resamples": 20} if quick else {}
+    settings = Settings(model or "mnist", tuple(found), features=extractor.name, seed=seed, **small)
+    rows: dict[str, list[Evaluation]] = {}
+    frames: dict[str, list[Tensor]] = {}
+    for i, (name, (images, words)) in enumerate(found.items()):
+        say(f"{name}, {i + 1} of {len(found)}")
+        shown = _join(source.given(**words) if words else source, images, settings, outdir, name)
+        ends = images.unsqueeze(0)
+        for method, made in shown.items():
+            frames.setdefault(method, []).append(made)
+            rows.setdefault(method, []).append(
+                evaluate(made.unsqueeze(0), features=extractor, ends=ends)
+            )
+        filmstrip({m: to_uint8(x) for m, x in shown.items()}, outdir / f"strip-{name}.png")
+    reference = torch.cat([images for images, _ in found.values()])
+    return _outcome(rows, frames, reference, extractor, settings)
+
+
+def read_pairs(folder: Path, model: Model) -> dict[str, tuple[Tensor, dict[str, str]]]:
+    """Pairs by name: two pictures (2, C, H, W) in the model's shape, and their prompt if any.
+
+    Args:
+        folder: holds a folder per pair.
+        model: says the shape.
+
+    Returns:
+        pictures and words.
+
+    Raises:
+        ValueError: for no pairs, or a folder that does not hold two pictures.
+    """
+    found = {}
+    for home in sorted(path for path in folder.iterdir() if path.is_dir()):
+        files = sorted(f for f in home.iterdir() if f.suffix.lower() in PICTURES)
+        if len(files) != 2:
+            raise ValueError(f"{home} holds {len(files)} pictures; a pair is two")
+        images = torch.stack([read_image(f, model.codec.shape)[0].double() for f in files])
+        text = home / "prompt.txt"
+        words = {"prompt": text.read_text(encoding="utf-8").strip()} if text.exists() else {}
+        found[home.name] = (images, words)
+    if not found:
+        raise ValueError(f"{folder} holds no folders; make one for every pair of pictures")
+    return found
+
+
+def _extractor(model: Model, data: Path | None, device: str) -> Features:
+    if model.codec.shape == (1, 28, 28) and data is None:
+        return load_features("digit-classifier-1", device)
+    if data is None:
+        raise ValueError("this takes --data DIR, a folder that holds squeezenet, the extractor")
+    return load_features(f"squeezenet:{data / 'squeezenet' / 'SqueezeNet_fp16.onnx'}", device)
+
+
+def _join(
+    model: Model, images: Tensor, settings: Settings, outdir: Path, name: str
+) -> dict[str, Tensor]:
+    """Frames (F, C, H, W) of every metric, the recipe as published, and every baseline."""
+    shown: dict[str, Tensor] = {}
+    asked = [(metric, "sound") for metric in get_args(MetricName)] + [("score", "paper")]
+    for metric, mode in asked:
+        result: Interpolation = interpolate(
+            model,
+            images[0],
+            images[1],
+            metric=metric,
+            mode=mode,
+            frames=settings.frames,
+            nodes=settings.nodes,
+            flow_steps=settings.flow_steps,
+            seed=settings.seed,
+            # at the level of the metrics of one level, which all baselines share
+            baselines=get_args(Rival) if metric == "score" and mode == "sound" else (),
+            checkpoint=outdir / "partial" / name / f"{metric}-{mode}",
+        )
+        for row, value in result.rows.items():
+            title = row if row != "geodesic" else metric + (", mode=paper" * (mode == "paper"))
+            shown[title] = value.frames.cpu()
+    # the Euclidean geodesic is LERP, which is there
+    del shown["euclidean"]
+    return shown
+
+
+def _outcome(
+    rows: Mapping[str, list[Evaluation]],
+    frames: Mapping[str, list[Tensor]],
+    reference: Tensor,
+    extractor: Features,
+    settings: Settings,
+) -> Outcome:
+    weights = draws(len(settings.pairs), settings.resamples, settings.seed)
+    table = {
+        method: {
+            name: of_mean(torch.cat([_value(each, name) for each in found]), weights)
+            for name in MEASURES
+        }
+        for method, found in rows.items()
+    }
+    made = [
+        Row(
+            f"{method}: {name} [{e.low:.4g}, {e.high:.4g}]",
+            e.value,
+            error=float(e.resamples.std()),
+        )
+        for method, measures in table.items()
+        for name, e in measures.items()
+    ]
+    notes = [
+        f"{len(settings.pairs)} pairs, {settings.frames} frames each; mean [95 % interval by "
+        f"resampling pairs]; distances under {extractor.distance_name}.",
+    ]
+    try:
+        for method, parts in frames.items():
+            sets = evaluate(torch.stack(parts), reference, features=extractor)
+            made += [Row(f"{method}: FID", sets.fid), Row(f"{method}: KID", sets.kid)]
+    except ValueError as error:
+        notes.append(f"No FID and KID: {error}.")
+    return Outcome(settings, tuple(made), tuple(notes), {}, lambda to: _draw(to, table))
+
+
+def _value(found: Evaluation, name: str) -> Tensor:
+    if name == "end PSNR":
+        assert found.ends is not None
+        return found.ends.clamp(max=60).mean(1).double().cpu()
+    value = {"PPL": found.ppl, "PDV": found.pdv}[name]
+    assert value is not None
+    return value.double().cpu()
+
+
+def _draw(to: Path, table: Mapping[str, Mapping[str, Estimate]]) -> None:
+    with canvas(to, columns=len(MEASURES), width=4) as panels:
+        for panel, name in zip(panels, MEASURES, strict=True):
+            found = [measures[name] for measures in table.values()]
+            panel.barh(
+                range(len(found)),
+                [e.value for e in found],
+                xerr=[[e.value - e.low for e in found], [e.high - e.value for e in found]],
+            )
+            panel.set(yticks=range(len(found)), title=name)
+            panel.set_yticklabels(list(table))
+            panel.invert_yaxis()
