@@ -13,6 +13,13 @@ import torch
 MAKERS: dict[str, Callable[[], Any]] = {}
 WORDS: dict[str, dict[str, Any]] = {"dit": {"label": 3}}  # without which a network does not run
 WIDTH = 8  # of the first layers
+# two prompts side by side; a pooled one of 16 and six numbers of size in sinusoids of 4
+XL = {
+    "cross_attention_dim": 32,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 16 + 6 * 4,
+}
 
 
 def family(make: Callable[[], Any]) -> Callable[[], Any]:
@@ -68,7 +75,7 @@ def unet(channels: int = 3, **options: Any) -> Any:
     )
 
 
-def conditional_unet(kind: Any = None) -> Any:
+def conditional_unet(kind: Any = None, **options: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
     return calm(
@@ -81,8 +88,7 @@ def conditional_unet(kind: Any = None) -> Any:
             layers_per_block=1,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            cross_attention_dim=16,
-            attention_head_dim=2,
+            **{"cross_attention_dim": 16, "attention_head_dim": 2, **options},
         )
     )
 
@@ -207,6 +213,26 @@ def sd1() -> Any:
 def sd2() -> Any:
     scheduler = scaled_linear("DDIMScheduler", prediction_type="v_prediction")
     return stable_diffusion(scheduler, autoencoder=tiny_vae())
+
+
+@family
+def sdxl() -> Any:
+    return stable_diffusion_xl()
+
+
+def stable_diffusion_xl(network: Any = None) -> Any:
+    from diffusers import StableDiffusionXLPipeline
+
+    return StableDiffusionXLPipeline(
+        vae=vae(),
+        text_encoder=text_encoder(),
+        text_encoder_2=text_encoder(projected=True),
+        tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(),
+        unet=network or conditional_unet(**XL),
+        scheduler=scaled_linear("EulerDiscreteScheduler"),
+        add_watermarker=False,
+    )
 
 
 @family

@@ -103,6 +103,14 @@ def exact_stable_diffusion(prediction: Prediction) -> Model:
     return Model.from_diffusers(pipe, prompt="a cat", size=8)
 
 
+def exact_stable_diffusion_xl(prediction: Prediction) -> Model:
+    scheduler = pipelines.scaled_linear("DDIMScheduler", prediction_type=SPELLED[prediction])
+    kind = disguised(diffusers.UNet2DConditionModel, prediction, table_of(scheduler))
+    pipe = pipelines.stable_diffusion_xl(pipelines.conditional_unet(kind, **pipelines.XL))
+    pipe.scheduler = scheduler
+    return Model.from_diffusers(pipe, prompt="a cat", size=8)
+
+
 def exact_stable_diffusion_3(prediction: Prediction) -> Model:
     kind = disguised(diffusers.SD3Transformer2DModel, prediction, FlowMatching(), 1000.0)
     pipe = pipelines.stable_diffusion_3(pipelines.sd3_transformer(kind))
@@ -132,6 +140,7 @@ def exact_edm(prediction: Prediction) -> Model:
 DISGUISES = [
     *((exact_ddpm, p) for p in ("eps", "v", "x0")),
     *((exact_stable_diffusion, p) for p in ("eps", "v", "x0")),
+    (exact_stable_diffusion_xl, "eps"),
     (exact_stable_diffusion_3, "flow"),
     *((exact_edm, p) for p in ("eps", "v")),
 ]
@@ -330,3 +339,35 @@ def test_nothing_is_downloaded_unasked(unplugged, tmp_path, monkeypatch):
     (tmp_path / "empty" / "model_index.json").write_text("{}")
     with pytest.raises(ModelError, match=r"give diffusers:.*empty"):
         load(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3"])
+def test_two_prompts_are_joined_between_their_embeddings(name):
+    pipe = pipelines.MAKERS[name]()
+    cat, dog, middle, end = (
+        Model.from_diffusers(pipe, **words).denoiser.condition["encoder_hidden_states"]
+        for words in (
+            {"prompt": "a cat"},
+            {"prompt": "a dog"},
+            {"prompt": "a cat", "prompt_b": "a dog"},
+            {"prompt": "a cat", "prompt_b": "a dog", "blend": 1.0},
+        )
+    )
+    assert float((cat - dog).abs().max()) > 0.01
+    torch.testing.assert_close(middle, (cat + dog) / 2)
+    torch.testing.assert_close(end, dog)
+    with pytest.raises(ModelError, match=r"blend must be between 0 \(prompt\) and 1 \(prompt_b\)"):
+        Model.from_diffusers(pipe, prompt="a cat", prompt_b="a dog", blend=2.0)
+
+
+def test_sdxl_is_told_its_size():
+    model = Model.from_diffusers(pipelines.MAKERS["sdxl"](), size=24, guidance=2.0)
+    for name in ("time_ids", "negative_time_ids"):
+        assert model.denoiser.condition[name].tolist() == [24, 24, 0, 0, 24, 24]
+
+
+def test_a_large_autoencoder_works_in_tiles():
+    pipe = pipelines.MAKERS["sd1"]()
+    assert not pipe.vae.use_tiling
+    Model.from_diffusers(pipe, size=1040)
+    assert pipe.vae.use_tiling

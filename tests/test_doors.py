@@ -8,13 +8,14 @@ import pickle
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from diffodesic.bridge import MetricName
 from diffodesic.cli import main
 from diffodesic.image import read_image, shipped_digits, to_uint8
 from diffodesic.model import ModelError, load
@@ -128,7 +129,7 @@ def test_what_is_no_model_is_refused(place, address, words):
 FAST = ("--frames", "3", "--nodes", "3", "--flow-steps", "3", "--model", "python:mine:model")
 
 
-@pytest.mark.parametrize("metric", ["spacetime", "score", "euclidean"])
+@pytest.mark.parametrize("metric", get_args(MetricName))
 def test_the_command_line_takes_a_function(place, capsys, metric):
     assert main(["interpolate", "a.png", "b.png", *FAST, "--metric", metric]) == 0
     result = json.loads((place / "out" / "result.json").read_text())

@@ -2,6 +2,7 @@
 
     DDPM and kin         UNet2DModel              pixels
     Stable Diffusion     UNet2DConditionModel     latents, a CLIP prompt
+    Stable Diffusion XL  UNet2DConditionModel     latents, prompts of two encoders, a size
     Stable Diffusion 3   SD3Transformer2DModel    latents, prompts of several encoders
     DiT                  DiTTransformer2DModel    latents, a class
 
@@ -41,7 +42,8 @@ _FAMILIES = {
     "SD3Transformer2DModel": ("hidden_states", "prompt"),
     "DiTTransformer2DModel": ("hidden_states", "label"),
 }
-_PROMPTS = ("prompt", "negative_prompt", "guidance")
+_PROMPTS = ("prompt", "prompt_b", "blend", "negative_prompt", "guidance")
+_LARGE = 1024  # pixels of a side above which an autoencoder works in tiles
 _VALUES = 2**16  # numbers in one call of the network, unless the caller says how many inputs
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 
@@ -85,6 +87,10 @@ class PipelineNetwork(nn.Module):
     def _predict(self, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
         if getattr(self.network, "class_embedding", None) is not None or self._is_dit():
             _has_class(condition)
+        if "time_ids" in condition:
+            added = {name: condition[name] for name in ("text_embeds", "time_ids")}
+            rest = {name: value for name, value in condition.items() if name not in added}
+            condition = {**rest, "added_cond_kwargs": added}
         inputs = {self.input: x, "timestep": t * self.convention.time_scale}
         out = self.network(**inputs, **condition, return_dict=False)[0]
         return self.convention.sign * out[:, : self.channels]
@@ -138,12 +144,16 @@ def from_pipeline(
         raise ModelError(
             f"the network is a {type(network).__name__}; known are {', '.join(_FAMILIES)}"
         )
-    if getattr(network.config, "addition_embed_type", None) is not None:
-        raise ModelError("networks with added embeddings, such as SDXL's, are not supported yet")
+    added = getattr(network.config, "addition_embed_type", None)
+    if added not in (None, "text_time"):
+        raise ModelError(f"networks with added embeddings of kind {added!r} are not supported")
     convention = read_convention(_component(pipe, "scheduler"))
     vae = getattr(pipe, "vae", None)
     shape = _input_shape(network.config, vae, size)
-    codec = PixelCodec(shape) if vae is None else latent_codec(_frozen(vae), shape)
+    vae = None if vae is None else _frozen(vae)
+    codec = PixelCodec(shape) if vae is None else latent_codec(vae, shape)
+    if vae is not None and max(codec.shape) > _LARGE:
+        vae.enable_tiling()
     denoiser = from_network(
         PipelineNetwork(_frozen(network), convention, shape[0]),
         shape=shape,
@@ -160,7 +170,7 @@ def from_pipeline(
         codec,
         name or Path(str(pipe.config.get("_name_or_path") or known[0])).name,
         {"family": known[0], "thresholding": convention.thresholding},
-        conditioner=_conditioner(pipe, network, _FAMILIES[known[0]][1]),
+        conditioner=_conditioner(pipe, network, _FAMILIES[known[0]][1], codec.shape),
     )
     prompted = _FAMILIES[known[0]][1] == "prompt"
     return model.given(**words) if words or prompted else model
@@ -196,11 +206,12 @@ def _input_shape(config: Any, vae: Any, size: int | tuple[int, int] | None) -> t
     return int(config.in_channels), int(height), int(width)
 
 
-def _conditioner(pipe: Any, network: Any, word: str) -> Conditioner:
+def _conditioner(pipe: Any, network: Any, word: str, shape: tuple[int, int, int]) -> Conditioner:
     """Words of the user as arguments of the network."""
     if word == "prompt":
         _component(pipe, "text_encoder")
-        return Conditioner(_PROMPTS, partial(_encode_prompt, pipe))
+        sized = getattr(network.config, "addition_embed_type", None) == "text_time"
+        return Conditioner(_PROMPTS, partial(_bound, pipe, shape[1:] if sized else None))
     classes = network.config.get("num_class_embeds") or network.config.get("num_embeds_ada_norm")
     return Conditioner(("label",) if classes else (), partial(_encode_label, classes))
 
@@ -212,22 +223,48 @@ def _encode_label(classes: int, label: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _encode_prompt(
-    pipe: Any, prompt: str = "", negative_prompt: str = "", guidance: float = 1.0
+def _bound(
+    pipe: Any,
+    size: tuple[int, int] | None,
+    prompt: str = "",
+    prompt_b: str | None = None,
+    blend: float = 0.5,
+    negative_prompt: str = "",
+    guidance: float = 1.0,
 ) -> dict[str, Any]:
-    """Arguments of the network under a prompt, each for one sample."""
+    """Arguments of the network under a prompt, or between two, each for one sample."""
+    if not 0 <= float(blend) <= 1:
+        raise ModelError(f"blend must be between 0 (prompt) and 1 (prompt_b), got {blend}")
     guided = float(guidance) != 1.0
+    found = _encoded(pipe, prompt, negative_prompt, guided)
+    if prompt_b is not None:
+        other = _encoded(pipe, prompt_b, negative_prompt, guided)
+        found = {
+            name: torch.lerp(value, other[name], float(blend)) for name, value in found.items()
+        }
+    if size is None:
+        return {"guidance": float(guidance), **found}
+    # SDXL: the pooled prompt under another name; size of the original, its crop, and the target
+    ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32)
+    named = {name.replace("pooled_projections", "text_embeds"): v for name, v in found.items()}
+    ids_of = {"time_ids": ids} | ({"negative_time_ids": ids} if guided else {})
+    return {"guidance": float(guidance), **named, **ids_of}
+
+
+def _encoded(pipe: Any, prompt: str, negative: str, guided: bool) -> dict[str, Tensor]:
+    """Embeddings of a prompt, and of the one to lead away from."""
     common = {"device": pipe.text_encoder.device, "do_classifier_free_guidance": guided}
-    negative = {"negative_prompt": negative_prompt} if guided else {}
-    if hasattr(pipe, "text_encoder_2"):
-        found = pipe.encode_prompt(prompt, None, None, **common, **negative)
-        names = ("encoder_hidden_states", "pooled_projections")
-        pairs = {names[0]: found[:2], names[1]: found[2:]}
+    if guided:
+        common["negative_prompt"] = negative
+    names = ("encoder_hidden_states", "pooled_projections")
+    if not hasattr(pipe, "text_encoder_2"):
+        pairs = [pipe.encode_prompt(prompt, num_images_per_prompt=1, **common)]
     else:
-        found = pipe.encode_prompt(prompt, num_images_per_prompt=1, **common, **negative)
-        pairs = {"encoder_hidden_states": found}
-    bound: dict[str, Any] = {"guidance": float(guidance)}
-    for name, (plain, against) in pairs.items():
+        third = {"prompt_3": None} if hasattr(pipe, "text_encoder_3") else {}
+        found = pipe.encode_prompt(prompt, prompt_2=None, **third, **common)
+        pairs = [found[:2], found[2:]]
+    bound = {}
+    for name, (plain, against) in zip(names, pairs, strict=False):
         bound[name] = plain[0]
         if guided:
             bound[f"negative_{name}"] = against[0]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_model_options", "open_model"]
 
-WORDS = ("prompt", "negative_prompt", "guidance", "label")
+WORDS = ("prompt", "prompt_b", "blend", "negative_prompt", "guidance", "label")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--compile", action="store_true", help="pass the network through torch.compile first"
     )
     parser.add_argument("--prompt", help="for models with a text encoder; default the empty one")
+    parser.add_argument("--prompt-b", help="another prompt: the condition lies between the two")
+    parser.add_argument("--blend", type=float, help="where: 0 is the first prompt, 1 the other")
     parser.add_argument("--negative-prompt", help="what --guidance leads away from")
     parser.add_argument(
         "--guidance",
