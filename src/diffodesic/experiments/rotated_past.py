@@ -33,6 +33,7 @@ __all__ = ["OVERSHOOT", "past_the_end"]
 
 GAP = 30.0
 OVERSHOOT = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+DEAF = Alarm(density=None, dimension=None, curvature=None)
 STEPPED: tuple[Method, ...] = get_args(Method)
 
 
@@ -56,7 +57,8 @@ def past_the_end(
 
     Returns:
         overshoot; and per method, per overshoot: angle error in degrees and RMSE to the orbit with
-        intervals, and the share of digits whose path went so far before an alarm.
+        intervals, the share of digits whose path could be followed so far, and the share that had
+        gone so far without an alarm.
 
     Cost: some thousand evaluations per digit, one digit after another, on the CPU: small batches.
     """
@@ -86,14 +88,19 @@ def past_the_end(
             path = image_geodesic(
                 space, points[i, 0], points[i, 1], nodes=settings.nodes, solver=relax
             )
-            alarm = Alarm(dimension=None)
-            walk = continue_path(
-                path, 1.0, method=name, points=len(OVERSHOOT), alarm=alarm, rtol=1e-3
-            )
-            done[str(i)] = walk.points[1:].cpu().contiguous()
+            walks = [
+                continue_path(path, 1.0, method=name, points=len(OVERSHOOT), alarm=alarm, rtol=1e-3)
+                for alarm in (DEAF, Alarm())
+            ]
+            done[str(i)] = walks[0].points[1:].cpu().contiguous()
+            done[f"{i} unalarmed"] = torch.tensor(len(walks[1].points) - 1)
             write_atomically(file, save(done))
         curve, reached = _padded([done[str(i)] for i in range(len(digits))], points)
+        quiet = torch.stack([done[f"{i} unalarmed"] for i in range(len(digits))])
+        within = quiet.unsqueeze(1) > torch.arange(len(OVERSHOOT))
         found[name] = _judge(bridge, curve, orbit, weights, reached)
+        for row, share in zip(found[name]["rows"], within.float().mean(0).tolist(), strict=True):
+            row["before an alarm"] = share
     return found
 
 
