@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conftest import same
-from diffodesic.baseline import chi_length, lerp, nao, noise_diffusion, slerp
+from diffodesic.baseline import chi_length, lerp, nao, noise_diffusion, slerp, with_norm
 from diffodesic.geodesic import geodesic
 from diffodesic.metric import Conformal
 
@@ -177,6 +177,18 @@ def test_nao_takes_batches_pair_by_pair_at_constant_speed(draw):
     fine = nao(a[0, 0], b[0], torch.linspace(0, 1, 65, dtype=torch.float64), sigma=1.0)
     steps = fine.diff(dim=0).norm(dim=-1)
     assert float(steps.std() / steps.mean()) < 0.01
+
+
+def test_a_chord_with_the_norm_of_slerp_is_slerp_in_other_places(draw):
+    """Direction by direction: the same great circle, at other parameters; the ends stay."""
+    a, b = draw(3, 20), draw(3, 20)
+    found = with_norm(lerp(a, b, S), a, b, S)
+    torch.testing.assert_close(found.norm(dim=-1), slerp(a, b, S).norm(dim=-1))
+    same(found[:, [0, -1]], torch.stack([a, b], 1))
+    torch.testing.assert_close(
+        found / found.norm(dim=-1, keepdim=True),
+        lerp(a, b, S) / lerp(a, b, S).norm(dim=-1, keepdim=True),
+    )
 
 
 def test_nao_of_identical_vectors_stays(draw):

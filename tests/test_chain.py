@@ -9,13 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffodesic.bridge import Bridge
 from diffodesic.chain import _shares, interpolate_through
 from diffodesic.checkpoint import Checkpoint, fingerprint
 from diffodesic.features import Features
 from diffodesic.interpolate import interpolate
-from diffodesic.metric import Euclidean
-from diffodesic.model import Model, PixelCodec
 from diffodesic.row import _perceptual
 from tiny import pictures, tiny_model
 
@@ -72,22 +69,13 @@ class _Seen(Features):
         return (self.pooled(a) - self.pooled(b)).abs().squeeze(-1)
 
 
-class _Plain(Bridge):
-    """Points are pictures."""
-
-    def images(self, z: Tensor, log_snr: Tensor) -> Tensor:
-        return z.reshape(-1, 1, 2, 2)
-
-
 def test_a_perceptual_pace_has_equal_steps_under_its_features():
     """A path from 0 to 1 is seen as its square: frames belong at the roots of equal parts.
 
     Between the points looked at the square is replaced by chords: an error of second order.
     """
-    model = tiny_model()
-    bridge = _Plain(Model(model.denoiser, PixelCodec((1, 2, 2)), "plain"), 0.0)
     s = torch.linspace(0, 1, 33, dtype=torch.float64)
-    found = _perceptual(bridge, Euclidean(4), lambda at: at.unsqueeze(-1).expand(-1, 4), s, _Seen())
+    found = _perceptual(lambda at: (at.reshape(-1, 1, 1, 1), at), s, _Seen())
     torch.testing.assert_close(found, s.sqrt(), rtol=0, atol=5e-3)
     assert found[0] == 0
     assert found[-1] == 1

@@ -41,7 +41,7 @@ from torch import Tensor
 
 from diffodesic.curve import Spline
 
-__all__ = ["chi_length", "lerp", "nao", "noise_diffusion", "slerp"]
+__all__ = ["chi_length", "lerp", "nao", "noise_diffusion", "slerp", "with_norm"]
 
 
 def lerp(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
@@ -81,6 +81,26 @@ def slerp(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
     right = torch.where(near, s.expand_as(left), (s * angle).sin() / sine)
     direction = left * u.unsqueeze(-2) + right * v.unsqueeze(-2)
     return direction * torch.lerp(norm_a.unsqueeze(-2), norm_b.unsqueeze(-2), s)
+
+
+def with_norm(points: Tensor, a: Tensor, b: Tensor, s: Tensor) -> Tensor:
+    """Points of a path, scaled to the norm that SLERP has at the same parameters.
+
+    In high dimension noisy data lie near a shell.  A short path cuts through it, like a chord: its
+    points carry less noise than their level says, and come back with a haze over what was empty.
+
+    Args:
+        points: (..., S, d), from ``a`` to ``b``.
+        a: start (..., d).
+        b: end (..., d).
+        s: parameters (S,) in [0, 1].
+
+    Returns:
+        points (..., S, d) in the same directions.
+    """
+    wanted = torch.lerp(a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True), s)
+    size = points.norm(dim=-1).clamp(min=torch.finfo(points.dtype).tiny)
+    return points * (wanted / size).unsqueeze(-1)
 
 
 def nao(

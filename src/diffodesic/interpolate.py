@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from diffodesic.baseline import with_norm
 from diffodesic.bridge import (
     REFINE,
     Bridge,
@@ -203,6 +204,11 @@ class Plan:
         if self.pace not in get_args(Pace):
             raise ValueError(f"unknown pace {self.pace!r}; choose {' or '.join(get_args(Pace))}")
 
+    @property
+    def keeps_norm(self) -> bool:
+        """Whether frames get the norm of noisy data back, which short paths lose."""
+        return self.mode == "sound" and self.metric in ("score", "jacobian", "conformal")
+
     def words(self) -> dict[str, Any]:
         """Everything that a result depends on but the images."""
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "model"}
@@ -291,8 +297,17 @@ class _Solved:
         except ValueError as error:  # SLERP between opposite ends: the solve is not lost for it
             return {}, {"missing": str(error)}
         nodes = self.path.nodes.shape[-2] - 1
+        kept = name == "geodesic" and self.plan.keeps_norm
+        a, b = self.ends
         return make_row(
-            self.bridge, self.space, curve, frames, nodes, self.ends, self.features
+            self.bridge,
+            self.space,
+            curve,
+            frames,
+            nodes,
+            self.ends,
+            self.features,
+            (lambda z, s: with_norm(z, a, b, s)) if kept else None,
         ).split()
 
     def _curve(self, name: str) -> Callable[[Tensor], Tensor]:
@@ -316,6 +331,7 @@ class _Solved:
             "flow_steps": plan.flow_steps,
             "seed": plan.seed,
             "pace": plan.pace,
+            "norm": "kept" if plan.keeps_norm else "as found",
             "estimator": getattr(space, "estimator", "midpoint rule"),
         }
         if self.features is not None:

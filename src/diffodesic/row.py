@@ -78,6 +78,7 @@ def make_row(
     nodes: int,
     like: Tensor,
     features: Features | None = None,
+    restore: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Row:
     """Frames and lengths of a curve.
 
@@ -89,6 +90,8 @@ def make_row(
         nodes: segments of the path; the length is taken on ``REFINE`` times as many.
         like: a tensor on the device and of the dtype of the points.
         features: the extractor of a perceptual pace; None paces by the parameter.
+        restore: makes of points (S, D) and parameters (S,) what is brought back; lengths are those
+            of the path itself.
 
     Returns:
         the row.
@@ -97,11 +100,16 @@ def make_row(
     nodes`` steps; and that of :func:`second_opinion`.
     """
     s = torch.linspace(0, 1, frames, dtype=like.dtype, device=like.device)
+
+    def shown(at: Tensor) -> tuple[Tensor, Tensor]:
+        z, level = bridge.unpack(space, curve(at))
+        return bridge.images(z if restore is None else restore(z, at), level), level
+
     if features is not None:
-        s = _perceptual(bridge, space, curve, s, features)
+        s = _perceptual(shown, s, features)
     fine = torch.linspace(0, 1, REFINE * nodes + 1, dtype=like.dtype, device=like.device)
     with torch.no_grad():
-        images, level = _images(bridge, space, curve, s)
+        images, level = shown(s)
         on_fine = curve(fine)
         steps = space.steps(on_fine)
         speed = steps.clamp(min=0).sqrt() * steps.shape[-1]
@@ -119,18 +127,13 @@ def make_row(
         )
 
 
-def _images(bridge: Bridge, space: Metric, curve: Curve, s: Tensor) -> tuple[Tensor, Tensor]:
-    z, level = bridge.unpack(space, curve(s))
-    return bridge.images(z, level), level
-
-
 def _perceptual(
-    bridge: Bridge, space: Metric, curve: Curve, s: Tensor, features: Features
+    shown: Callable[[Tensor], tuple[Tensor, Tensor]], s: Tensor, features: Features
 ) -> Tensor:
     """Parameters (F,) between which the images change by the same distance."""
     dense = torch.linspace(0, 1, 2 * len(s) - 1, dtype=s.dtype, device=s.device)
     with torch.no_grad():
-        images, _ = _images(bridge, space, curve, dense)
+        images, _ = shown(dense)
     steps = features.distance(images[:-1].float(), images[1:].float()).to(s)
     # a little of the parameter's own pace keeps frames apart where nothing is seen to change
     steps = steps + 1e-3 * steps.mean() + torch.finfo(s.dtype).tiny
