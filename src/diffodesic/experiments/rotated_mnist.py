@@ -125,7 +125,7 @@ class Settings:
     iterations: int = 20
     rtol: float = 2e-3
     flow_steps: int = 16
-    resamples: int = 200
+    resamples: int = 100
     beyond: int = 100
     seed: int = 0
 

@@ -149,8 +149,8 @@ def _short(estimate: Estimate) -> str:
 def _beyond(beyond: Mapping[str, Any]) -> str:
     lines = [
         f"From {-beyond['gap'] / 2:g} to {beyond['gap'] / 2:g} degrees, and on: mean error of the "
-        "angle in degrees [95 % interval], alarms off; the share of digits whose path could be "
-        "followed so far, and the share without an alarm until there.",
+        "angle in degrees [95 % interval], and the share of digits whose path went so far; the "
+        "exponential map stops at its alarms.",
         "",
         "| overshoot | degrees | " + " | ".join(_walks(beyond)) + " |",
         "|---" * (2 + len(_walks(beyond))) + "|",
@@ -161,8 +161,7 @@ def _beyond(beyond: Mapping[str, Any]) -> str:
             row = beyond[name]["rows"][j]
             error = row.get("angle error")
             text = "-" if error is None else f"{error[0]:.1f} [{error[1]:.1f}, {error[2]:.1f}]"
-            alarms = f", {row['before an alarm']:.0%}" if "before an alarm" in row else ""
-            cells.append(f"{text}, {row['reached']:.0%}{alarms}")
+            cells.append(f"{text}, {row['reached']:.0%}")
         lines.append(f"| {t:g} | {t * beyond['gap']:.3g} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
