@@ -34,7 +34,7 @@ from diffodesic.experiments import Outcome
 from diffodesic.experiments.resample import draws
 from diffodesic.experiments.rotated_digits import Pairs, Scores, choose, measure, pairs
 from diffodesic.experiments.rotated_past import past_the_end
-from diffodesic.experiments.rotated_report import conclusions, pages, picture, strips
+from diffodesic.experiments.rotated_report import conclusions, pages, picture, plain, strips
 from diffodesic.features import Features, load_features
 from diffodesic.files import write_atomically
 from diffodesic.model import Model, load
@@ -199,7 +199,7 @@ def run(
         (),
         pages(tables, beyond, OURS, settings),
         {
-            "tables": tables,
+            "tables": {gap: plain(table) for gap, table in tables.items()},
             "beyond": beyond,
             "methods": {name: asdict(method) for name, method in METHODS.items()},
             "frames made on": sorted(places),

@@ -17,7 +17,7 @@ from diffodesic.plot_canvas import canvas
 if TYPE_CHECKING:
     from diffodesic.experiments.rotated_mnist import Settings
 
-__all__ = ["conclusions", "pages", "picture", "strips"]
+__all__ = ["conclusions", "pages", "picture", "plain", "strips"]
 
 DIGIT, SQUEEZE = "digit-classifier-1", "squeezenet-1.1"
 SHORT = {DIGIT: "c", SQUEEZE: "s"}
@@ -34,6 +34,17 @@ STRIP = (
     "score Jacobian",
     "score size",
 )
+NAMED = {  # in the figure, and where
+    "SLERP": (-26, -12),
+    "SLERP, full inversion": (-60, 6),
+    "NAO": (4, -4),
+    "NoiseDiffusion": (-52, 4),
+    "score metric, mode=paper": (-70, 6),
+    "score metric, weight 1000, log SNR 4": (4, 4),
+    "score size": (2, -14),
+    "score Jacobian": (4, 4),
+    "spacetime": (4, 4),
+}
 Table = Mapping[str, Mapping[str, Estimate]]
 
 
@@ -68,6 +79,14 @@ def _order(extractors: Iterable[str]) -> list[str]:
     truth = ["truth PSNR", "truth SSIM", *named["truth"]]
     orbit = ["orbit RMSE", *named["orbit"], "angle error"]
     return truth + orbit + [m for kind in kinds[2:] for m in named[kind]] + ["end PSNR"]
+
+
+def plain(table: Table) -> dict[str, dict[str, dict[str, float]]]:
+    """A table without its resamples."""
+    return {
+        method: {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in row.items()}
+        for method, row in table.items()
+    }
 
 
 def front(table: Table, extractor: str) -> set[str]:
@@ -172,8 +191,11 @@ def _walks(beyond: Mapping[str, Any]) -> list[str]:
 
 def picture(to: Path, tables: Mapping[float, Table], beyond: Mapping[str, Any]) -> None:
     """Sharpness against smoothness at every gap, and the angle past the end."""
-    with canvas(to, columns=len(tables) + 1, width=4) as panels:
-        *first, last = panels
+    rows = -(-(len(tables) + 1) // 3)
+    with canvas(to, rows=rows, columns=3, width=5) as panels:
+        first, last = panels[: len(tables)], panels[len(tables)]
+        for panel in panels[len(tables) + 1 :]:
+            panel.set_axis_off()
         for panel, (gap, table) in zip(first, tables.items(), strict=True):
             for method, row in table.items():
                 fid, pdv = row[f"FID, {DIGIT}"], row[f"PDV, {DIGIT}"]
@@ -184,8 +206,17 @@ def picture(to: Path, tables: Mapping[float, Table], beyond: Mapping[str, Any]) 
                     yerr=(fid.high - fid.low) / 2,
                     fmt="o",
                     ms=3,
+                    color="C0" if method in NAMED else "0.75",
                 )
-                panel.annotate(method, (pdv.value, fid.value), fontsize=5)
+                if method in NAMED:
+                    place = NAMED[method]
+                    panel.annotate(
+                        method,
+                        (pdv.value, fid.value),
+                        xytext=place,
+                        textcoords="offset points",
+                        fontsize=6,
+                    )
             panel.set(xscale="log", yscale="log", title=f"{gap:g} degrees", xlabel="PDV")
         first[0].set(ylabel="FID")
         degrees = [t * beyond["gap"] for t in beyond["overshoot"]]
