@@ -366,7 +366,7 @@ def test_sdxl_is_told_its_size():
         assert model.denoiser.condition[name].tolist() == [24, 24, 0, 0, 24, 24]
 
 
-def test_a_large_autoencoder_works_in_tiles():
+def test_a_large_autoencoder_is_told_to_work_in_tiles():
     pipe = pipelines.MAKERS["sd1"]()
     assert not pipe.vae.use_tiling
     Model.from_diffusers(pipe, size=1040)

@@ -108,6 +108,18 @@ def test_stages_come_back_bit_by_bit(tmp_path):
     assert Checkpoint(None, {}).part("x").stage("one", make)[1]["word"] == "a"
 
 
+def test_a_chain_goes_on_but_never_with_other_images(tmp_path, monkeypatch):
+    model, images = tiny_model(), list(pictures(3))
+    options: dict[str, Any] = {**FAST, "frames": 5, "checkpoint": tmp_path / "c"}
+    whole = interpolate_through(model, images, **options)
+    with monkeypatch.context() as broken:
+        broken.setattr("diffodesic.bridge.geodesic", lambda *_, **__: pytest.fail("solved again"))
+        again = interpolate_through(model, images, **options)
+        assert torch.equal(again.frames, whole.frames)
+    with pytest.raises(ValueError, match="holds results of other settings"):
+        interpolate_through(model, [images[1], *images[1:]], **options)
+
+
 def test_a_fingerprint_knows_shape_and_value():
     x = torch.zeros(2, 3)
     assert fingerprint(x) == fingerprint(x.clone())

@@ -280,6 +280,11 @@ def test_another_command_does_not_take_what_is_left(run, place, monkeypatch):
         assert run(*TINY, "--metric=score")[0] == 130
     assert run(*TINY, "--metric=euclidean")[0] == 0
     assert json.loads((place / "out/result.json").read_text())["settings"]["metric"] == "euclidean"
+    # and the first one still goes on: nothing is lifted or solved again
+    monkeypatch.setattr("diffodesic.bridge.lift", interrupt)
+    monkeypatch.setattr("diffodesic.bridge.geodesic", interrupt)
+    assert run(*TINY, "--metric=score")[0] == 0
+    assert json.loads((place / "out/result.json").read_text())["settings"]["metric"] == "score"
     assert not (place / "out" / "partial").exists()
 
 

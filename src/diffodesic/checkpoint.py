@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from diffodesic.files import write_atomically
@@ -37,10 +38,8 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path | str | None, kind: Mapping[str, Any]) -> None:
-        self.folder, self.kind = (
-            None if folder is None else Path(folder),
-            json.dumps(kind, indent=1),
-        )
+        self.folder = None if folder is None else Path(folder)
+        self.depends, self.kind = kind, json.dumps(kind, indent=1)
         if self.folder is None:
             return
         head = self.folder / _HEAD
@@ -50,15 +49,18 @@ class Checkpoint:
                 "remove it or choose another folder"
             )
 
-    def stage(self, name: str, make: Callable[[], Stage]) -> Stage:
+    def stage(
+        self, name: str, make: Callable[[], Stage], device: torch.device | str = "cpu"
+    ) -> Stage:
         """Tensors and plain values of a stage: made, or read where it was made before.
 
         Args:
             name: of the stage, and of its file.
             make: makes it.
+            device: where tensors that are read come to.
 
         Returns:
-            what ``make`` returned, tensors on the CPU if they were read.
+            what ``make`` returned.
         """
         if self.folder is None:
             return make()
@@ -74,12 +76,13 @@ class Checkpoint:
             write_atomically(file, save(kept, {"words": json.dumps(words)}))
             return tensors, words
         with safe_open(file, "pt") as content:
-            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+            names = content.keys()
+            tensors = {key: content.get_tensor(key).to(device) for key in names}
             return tensors, json.loads(content.metadata()["words"])
 
     def part(self, name: str) -> Checkpoint:
-        """A checkpoint of its own inside this one, with nothing more to depend on."""
-        return Checkpoint(None if self.folder is None else self.folder / name, {})
+        """A checkpoint of its own inside this one, which depends on the same."""
+        return Checkpoint(None if self.folder is None else self.folder / name, self.depends)
 
 
 def fingerprint(*tensors: Tensor) -> str:

@@ -228,7 +228,7 @@ class Plan:
             say("lifting the images to the anchor noise level")
             return {"ends": bridge.lift(inputs)}, {}
 
-        ends = store.stage("ends", lifted)[0]["ends"]
+        ends = store.stage("ends", lifted, inputs.device)[0]["ends"]
         space = image_metric(bridge, self.metric, ends, weight=self.weight, rank=self.rank)
         a, b = bridge.pack(space, ends)
 
@@ -238,7 +238,7 @@ class Plan:
             tensors, words = path.split()
             return tensors, {**words, "worse": worse}
 
-        tensors, words = store.stage("path", joined)
+        tensors, words = store.stage("path", joined, inputs.device)
         worse = words.pop("worse")
         path = Geodesic.joined(space, tensors, words)
         return _Solved(self, bridge, space, path, inputs, ends, features, worse, store, say, began)
@@ -282,7 +282,9 @@ class _Solved:
         """The paths by name, and a notice for each that does not exist between these ends."""
         rows, notices = {}, []
         for name in ("geodesic", *self.plan.baselines):
-            tensors, words = self.store.stage(name, partial(self._row, name, frames))
+            tensors, words = self.store.stage(
+                name, partial(self._row, name, frames), self.inputs.device
+            )
             if "missing" in words:
                 notices.append(f"no {name} row: {words['missing']}")
             else:

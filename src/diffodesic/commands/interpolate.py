@@ -119,7 +119,9 @@ def run(options: argparse.Namespace) -> None:
         result = _interpolate(model, images, options, stages / name, say)
         say("writing")
         folder = result.save(options.outdir)
-    shutil.rmtree(stages)
+    shutil.rmtree(stages / name)
+    if not any(stages.iterdir()):  # another command that was stopped may still go on
+        stages.rmdir()
     _summarise(result, folder)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors import safe_open
@@ -227,7 +228,7 @@ def frames_of(model: Model, method: Method, given: Pairs, settings: Settings) ->
     images = given.truth[:, 0].double(), given.truth[:, -1].double()
     a, b = (bridge.lift(x) for x in images)
     s = torch.linspace(0, 1, settings.frames, dtype=a.dtype, device=a.device)
-    if method.curve in ("LERP", "SLERP", "NAO", "NoiseDiffusion", "likely path"):
+    if method.curve in get_args(Rival):
         points = rival_curve(method.curve, bridge, images, (a, b))(s)
         return bridge.images(points, points.new_full(points.shape[:-1], lam))
     # a frozen score has its own weight and solver, which the bridge's mode stands for
