@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffodesic import bridge
 from diffodesic.evaluate import fid
 from diffodesic.experiments import reproduce, rotated_mnist
 from diffodesic.experiments.resample import Estimate, SetDistances, draws, of_mean
@@ -118,12 +119,16 @@ def test_the_front_is_what_none_betters():
 @needs_data
 def test_splits_are_disjoint_balanced_and_new():
     first, labels = choose(DATA, 400, "validation")
-    second, _ = choose(DATA, 500, "test")
+    test, _ = choose(DATA, 200, "test")
+    second, _ = choose(DATA, 100, "second")
     assert torch.bincount(labels).tolist() == [40] * 10
     seen = {x.numpy().tobytes() for x in first}
     shipped = {x.float().numpy().tobytes() for x in shipped_digits()[0]}
     assert len(seen) == 400
-    assert not seen & ({x.numpy().tobytes() for x in second} | shipped)
+    others = [{x.numpy().tobytes() for x in part} for part in (test, second)]
+    assert [len(part) for part in others] == [200, 100]
+    assert not seen & (others[0] | others[1] | shipped)
+    assert not others[0] & (others[1] | shipped)
     with pytest.raises(ValueError, match="there are 400 validation digits, not 500"):
         choose(DATA, 500, "validation")
 
@@ -160,3 +165,23 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):
 def test_without_data_it_says_what_to_give(tmp_path):
     with pytest.raises(ValueError, match="--data DIR, a folder that holds mnist and squeezenet"):
         reproduce("score/rotated-mnist", tmp_path)
+
+
+@needs_data
+def test_the_norm_and_the_lengths_run_too(tmp_path):
+    found = reproduce("score/rotated-norm", tmp_path / "norm", quick=True, data=DATA)
+    assert set(found.arrays["methods"]) == set(rotated_mnist.NORM_METHODS)
+    assert not any("Past the end" in note for note in found.notes)
+    lengths = reproduce("score/rotated-lengths", tmp_path / "lengths", quick=True, data=DATA)
+    rows = {row.quantity: row.measured for row in lengths.rows}
+    # true pictures turn aside in pixels already: no path is shorter than the chord
+    assert min(v for name, v in rows.items() if "Euclid" in name) > 1
+
+
+def test_the_recommended_setting_is_the_default_of_the_conformal_metric():
+    method = rotated_mnist.NORM_METHODS[rotated_mnist.KEPT]
+    assert (method.curve, method.log_snr, method.weight) == (
+        "conformal",
+        bridge.LEVEL["conformal"],
+        bridge.WEIGHT["conformal"],
+    )

@@ -149,6 +149,18 @@ EXPERIMENTS = (
         "From one angle of a digit to another, and past the end",
         ("data", "model", "device"),
     ),
+    Experiment(
+        "score/rotated-norm",
+        "rotated_mnist:run_norm",
+        "What the norm of noisy data is worth, on digits of their own",
+        ("data", "model", "device"),
+    ),
+    Experiment(
+        "score/rotated-lengths",
+        "rotated_lengths:run",
+        "How much longer the true rotation is than the straight way, metric by metric",
+        ("data", "model"),
+    ),
 )
 
 

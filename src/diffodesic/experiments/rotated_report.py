@@ -33,6 +33,7 @@ STRIP = (
     "score metric",
     "score Jacobian",
     "score size",
+    "score size, norm kept",
 )
 NAMED = {  # in the figure, and where
     "SLERP": (-26, -12),
@@ -42,6 +43,7 @@ NAMED = {  # in the figure, and where
     "score metric, mode=paper": (-70, 6),
     "score metric, weight 1000, log SNR 4": (4, 4),
     "score size": (2, -14),
+    "score size, norm kept": (2, 6),
     "score Jacobian": (4, 4),
     "spacetime": (4, 4),
 }
@@ -117,7 +119,7 @@ def pages(
     parts = [head]
     for gap, table in tables.items():
         parts += [f"## {gap:g} degrees", _values(table), _differences(table, ours)]
-    return (*parts, "## Past the end", _beyond(beyond))
+    return (*parts, "## Past the end", _beyond(beyond)) if beyond else tuple(parts)
 
 
 def _title(measure: str) -> str:
@@ -194,7 +196,7 @@ def picture(to: Path, tables: Mapping[float, Table], beyond: Mapping[str, Any]) 
     rows = -(-(len(tables) + 1) // 3)
     with canvas(to, rows=rows, columns=3, width=5) as panels:
         first, last = panels[: len(tables)], panels[len(tables)]
-        for panel in panels[len(tables) + 1 :]:
+        for panel in panels[len(tables) + bool(beyond) :]:
             panel.set_axis_off()
         for panel, (gap, table) in zip(first, tables.items(), strict=True):
             for method, row in table.items():
@@ -219,6 +221,8 @@ def picture(to: Path, tables: Mapping[float, Table], beyond: Mapping[str, Any]) 
                     )
             panel.set(xscale="log", yscale="log", title=f"{gap:g} degrees", xlabel="PDV")
         first[0].set(ylabel="FID")
+        if not beyond:
+            return
         degrees = [t * beyond["gap"] for t in beyond["overshoot"]]
         last.plot(degrees, degrees, "k--", lw=0.8, label="truth")
         for name in _walks(beyond):
@@ -238,6 +242,6 @@ def strips(shown: Mapping[str, Tensor], to: Path) -> None:
     """Frames (D, F, 1, 28, 28) of some methods, two digits, one under the other."""
     rows = {}
     for i in range(min(2, len(shown["truth"]))):
-        for name in STRIP:
+        for name in (name for name in STRIP if name in shown):
             rows[name + " " * i] = to_uint8(shown[name][i])
     filmstrip(rows, to)
