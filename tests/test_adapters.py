@@ -358,6 +358,8 @@ def test_two_prompts_are_joined_between_their_embeddings(name):
     torch.testing.assert_close(end, dog)
     with pytest.raises(ModelError, match=r"blend must be between 0 \(prompt\) and 1 \(prompt_b\)"):
         Model.from_diffusers(pipe, prompt="a cat", prompt_b="a dog", blend=2.0)
+    with pytest.raises(ModelError, match=r"between two prompts: give prompt_b"):
+        Model.from_diffusers(pipe, prompt="a cat", blend=0.5)
 
 
 def test_sdxl_is_told_its_size():

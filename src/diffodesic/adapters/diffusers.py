@@ -228,20 +228,21 @@ def _bound(
     size: tuple[int, int] | None,
     prompt: str = "",
     prompt_b: str | None = None,
-    blend: float = 0.5,
+    blend: float | None = None,
     negative_prompt: str = "",
     guidance: float = 1.0,
 ) -> dict[str, Any]:
     """Arguments of the network under a prompt, or between two, each for one sample."""
-    if not 0 <= float(blend) <= 1:
+    if blend is not None and prompt_b is None:
+        raise ModelError("blend lies between two prompts: give prompt_b (--prompt-b) too")
+    share = 0.5 if blend is None else float(blend)
+    if not 0 <= share <= 1:
         raise ModelError(f"blend must be between 0 (prompt) and 1 (prompt_b), got {blend}")
     guided = float(guidance) != 1.0
     found = _encoded(pipe, prompt, negative_prompt, guided)
     if prompt_b is not None:
         other = _encoded(pipe, prompt_b, negative_prompt, guided)
-        found = {
-            name: torch.lerp(value, other[name], float(blend)) for name, value in found.items()
-        }
+        found = {name: torch.lerp(value, other[name], share) for name, value in found.items()}
     if size is None:
         return {"guidance": float(guidance), **found}
     # SDXL: the pooled prompt under another name; size of the original, its crop, and the target
