@@ -69,6 +69,23 @@ def record(*, evaluations: int = 0, derivatives: int = 0, node_gradients: float 
         cost.node_gradients += node_gradients
 
 
+def piece(count: int, limit: int | None) -> int:
+    """Size of the fewest, nearly equal pieces of ``count`` things, at most ``limit`` in each.
+
+    Equal, for a short last one is rounded otherwise than a full one, and a long search makes much
+    of it: torch's convolutions give an input the same bits in any company from 16 inputs on.
+
+    Args:
+        count: number of things.
+        limit: largest piece, >= 1; None for no limit.
+
+    Returns:
+        the size, at least 1.
+    """
+    calls = -(-count // limit) if limit else 1
+    return max(1, -(-count // max(1, calls)))
+
+
 def track_vjp(output: Tensor, count: int) -> Tensor:
     """Count ``count`` derivatives when a backward pass goes through ``output``."""
     scopes = _open_scopes.get()

@@ -283,24 +283,25 @@ class Descent:
         # the minimum of the parabola through the two values and the slope
         shrink = (-slope / (2 * (value - now.energy - slope))).nan_to_num(0.1).clamp(0.1, 0.5)
         held = lower & ~accept
-        now.t = torch.where(accept, 1.0, now.t * torch.where(held, 0.5, shrink))
+        now.t = now.t * torch.where(held, 0.5, shrink)
         now.accept(accept, gained=now.energy - value, plain=torch.zeros_like(now.plain))
         now.accept(accept, x=trial, energy=value, grad=grad, taken=now.taken + 1)
         now.accept(accept, negative=(steps < 0).any(-1), wrong=wrong)
         if curvature is not None:
             now.h0 = curvature.where(accept, now.h0)
         self.rounds += 1
-        stuck = held & (now.t < 0.01)
+        share = now.t / self.metric.stride(now.direction)
+        stuck = held & (share < 0.01)
         # what the history learned may point where the metric cannot follow: once without it
         again = stuck & ~now.plain
         self.history.forget(again)
-        now.accept(again, t=torch.ones_like(now.t), plain=again)
+        now.accept(again, plain=again)
         self._aim(accept | again)
         ends = {
             Status.CONVERGED: accept & self._converged(),
             Status.TOO_COARSE: stuck & ~again & ~resolved,
             Status.HELD_BACK: stuck & ~again & resolved,
-            **self._stalled(now.t < 1e-8),
+            **self._stalled(~accept & ~again & (share < 1e-8)),
         }
         if self.rounds >= self.limit:
             ends[Status.ITERATION_LIMIT] = torch.ones_like(accept)
@@ -321,6 +322,7 @@ class Descent:
             direction = torch.where(lost[:, None, None], plain, direction)
             decrease = torch.where(lost, dot(now.grad, plain), decrease)
         now.accept(fresh, direction=direction, decrease=decrease)
+        now.accept(fresh, t=self.metric.stride(direction))
 
     def _apply_h0(self, g: Tensor) -> Tensor:
         return _scale(self.now.gamma, self.now.h0.solve(g))

@@ -166,7 +166,7 @@ class TwoPoint(Estimator):
         velocity = torch.cat([v[..., :-1] + 2 * z * v[..., -1:], -2 * v[..., -1:]], -1) / k
         squares = velocity.square()
         size = (squares[..., :-1].sum(-1, keepdim=True) * k + squares[..., -1:]).sqrt()
-        h = _relative_step(self.denoiser, x).unsqueeze(-1) / torch.where(size > 0, size, 1.0)
+        h = relative_step(self.denoiser, x).unsqueeze(-1) / torch.where(size > 0, size, 1.0)
         points = torch.stack([x + h * velocity, x - h * velocity])
         if mean_only:
             m = self.denoiser(points[..., :-1], (-points[..., -1] / 2).exp())
@@ -207,7 +207,7 @@ class Closure(Estimator):
         x, u, v = torch.broadcast_tensors(x, u, v)
         _, w, jw, pushed = self._push(x, torch.stack([u, v], -2))
         along = (w[..., 0, :] * jw[..., 1, :] + w[..., 1, :] * jw[..., 0, :]).sum(-1) / 2
-        return x[..., -1].exp() * along + _frobenius(pushed) / 2 * u[..., -1] * v[..., -1]
+        return x[..., -1].exp() * along + frobenius(pushed) / 2 * u[..., -1] * v[..., -1]
 
     def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Steps, and where ``w.Jw < 0`` at one end of the segment."""
@@ -220,7 +220,8 @@ class Closure(Estimator):
         pieces = self._reversed if self.gradient == "reverse" else self._forward
         # a node asks for its mean and, at twice that price, two sides and the probes
         chunk = self.denoiser.chunk
-        size = max(1, chunk // (1 + 2 * (2 + len(self.probes)))) if chunk else max(1, len(flat))
+        limit = max(1, chunk // (1 + 2 * (2 + len(self.probes)))) if chunk else None
+        size = calculus.piece(len(flat), limit)
         found = [
             pieces(*part)
             for part in zip(
@@ -254,8 +255,8 @@ class Closure(Estimator):
         _, w, jw, pushed = self._push(x, sides)
         closure = (w * jw).sum(-1)
         along = torch.maximum(closure, jw.square().sum(-1) / 2)
-        k, frobenius = x[..., -1:].exp(), _frobenius(pushed).unsqueeze(-1)
-        return k * along + frobenius / 2 * sides[..., -1] ** 2, closure < 0
+        k, square = x[..., -1:].exp(), frobenius(pushed).unsqueeze(-1)
+        return k * along + square / 2 * sides[..., -1] ** 2, closure < 0
 
     def _reversed(self, x: Tensor, sides: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Squares (N, 2), wrong (N, 2), and gradients of their sum by nodes and by sides."""
@@ -292,11 +293,11 @@ class Closure(Estimator):
             bent = bends[:, :2].sum(1) + scaled - back
             count = rise.square().sum(1) * pushed.shape[1] ** -1
             at_z = k * bent + count * bends[:, 2:].sum(1)
-            frobenius = _frobenius(pushed).unsqueeze(-1)
-            by_rise = -k * (rate * pull_w).sum(-1) + frobenius * rise[..., 0]
+            square = frobenius(pushed).unsqueeze(-1)
+            by_rise = -k * (rate * pull_w).sum(-1) + square * rise[..., 0]
             at_side = torch.cat([k.unsqueeze(-1) * pull_w, by_rise.unsqueeze(-1)], -1)
-            squares = k * torch.maximum(closure, bound) + frobenius / 2 * rise[..., 0] ** 2
-            step = _relative_step(self.denoiser, x).unsqueeze(-1)
+            squares = k * torch.maximum(closure, bound) + square / 2 * rise[..., 0] ** 2
+            step = relative_step(self.denoiser, x).unsqueeze(-1)
             shift = torch.nn.functional.pad(step, (z.shape[-1], 0))
             ahead, behind = (self._squares(x + sign * shift, sides)[0].sum(-1) for sign in (1, -1))
             at_lam = (ahead - behind).unsqueeze(-1) / (2 * step)
@@ -328,12 +329,12 @@ def _either(wrong: Tensor) -> Tensor:
     return wrong[..., :-1, 1] | wrong[..., 1:, 0]
 
 
-def _frobenius(pushed: Tensor) -> Tensor:
+def frobenius(pushed: Tensor) -> Tensor:
     """|J|_F^2 from J applied to probes (..., P, D)."""
     return pushed.square().sum(-1).mean(-1)
 
 
-def _relative_step(denoiser: Denoiser, x: Tensor) -> Tensor:
+def relative_step(denoiser: Denoiser, x: Tensor) -> Tensor:
     """Step of a central difference in units of the noise: of z / sigma, and of log SNR; (...)."""
     sigma = (-x[..., -1] / 2).exp()
     return denoiser.displacement(sigma, x.dtype) / sigma

@@ -231,6 +231,9 @@ class _Penalised(Metric):
     def segments(self, nodes: Tensor) -> Polyline:
         return self.metric.segments(nodes)
 
+    def stride(self, direction: Tensor) -> Tensor:
+        return self.metric.stride(direction)
+
     def resolves(self, x: Tensor) -> Tensor:
         return self.metric.resolves(x)
 

@@ -108,6 +108,17 @@ class Metric(ABC):
             (grad,) = torch.autograd.grad(steps.sum(), leaf)
         return steps.detach(), grad, wrong
 
+    def stride(self, direction: Tensor) -> Tensor:
+        """Share of a step of paths for which the curvature is to be believed, at most 1.
+
+        Args:
+            direction: the step (B, n+1, d).
+
+        Returns:
+            (B,); the default is 1.
+        """
+        return torch.ones_like(direction[:, 0, 0])
+
     def newton_steps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Curvature]:
         """``steps_and_grad(x)`` and the Gauss-Newton curvature of the energy at ``x``.
 

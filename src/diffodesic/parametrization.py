@@ -198,7 +198,7 @@ class NetworkDenoiser(Denoiser):
         Cost: one call of the network per chunk.
         """
         while True:
-            size = max(1, min(self.chunk or len(z), len(z)))
+            size = calculus.piece(len(z), self.chunk)
             try:
                 pieces = zip(z.split(size), sigma.split(size), strict=True)
                 return torch.cat([self._convert(points, level) for points, level in pieces])

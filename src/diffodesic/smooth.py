@@ -65,6 +65,10 @@ class Smooth(Metric):
         """Those of the metric."""
         return self.metric.starts(a, b, nodes)
 
+    def stride(self, direction: Tensor) -> Tensor:
+        """That of the metric."""
+        return self.metric.stride(direction)
+
     def resolves(self, x: Tensor) -> Tensor:
         """Whether the metric's steps along the spline are to be believed, (...)."""
         return self.metric.resolves(self.fine(x))

@@ -87,6 +87,7 @@ class Relax:
         splines: (nodes, pieces, iterations) of a search among splines that comes first
             (:class:`diffodesic.smooth.Smooth`), for learned metrics; without effect where segments
             are bent or Newton's curvature is cheap.
+        polish: whether points of the spline that was found are then relaxed as free nodes.
     """
 
     rtol: float = 1e-6
@@ -98,6 +99,7 @@ class Relax:
     starts: int = 1
     newton: bool | None = None
     splines: tuple[int, int, int] | None = None
+    polish: bool = True
 
     def __post_init__(self) -> None:
         if not (self.rtol > 0 and self.coarse_rtol > 0 and self.refine > 1):
@@ -172,7 +174,7 @@ class Relax:
         init: Tensor | None,
         progress: Progress | None,
     ) -> Solution:
-        """Search among splines, then relax the points of what was found."""
+        """Search among splines, then relax the points of what was found, if at all."""
         assert self.splines is not None
         few, pieces, iterations = self.splines
         few = min(few, nodes)
@@ -181,6 +183,8 @@ class Relax:
         if init is not None:
             init = _respace(metric, init, few)
         first = search.solve(curves, a, b, few, init=init, progress=progress)
+        if not self.polish:
+            return replace(first, nodes=_respace(metric, curves.fine(first.nodes), nodes))
         rest = replace(self, splines=None, coarsest=nodes)
         last = rest.solve(metric, a, b, nodes, init=curves.fine(first.nodes), progress=progress)
         total = first.iterations + last.iterations

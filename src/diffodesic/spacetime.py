@@ -24,12 +24,13 @@ from diffodesic.curve import Charted, Polyline
 from diffodesic.denoiser import Denoiser, KnowsPsi
 from diffodesic.estimator import Closure, Estimator, Gradient, TwoPoint
 from diffodesic.estimator_path import Mismatch
+from diffodesic.estimator_secant import FLOOR, Secant
 from diffodesic.hyperbolic import Hyperbolic, NoisyPoints, from_natural, natural
 from diffodesic.selfcheck import SelfCheck, self_check
 
 __all__ = ["EstimatorName", "Spacetime"]
 
-EstimatorName = Literal["exact", "hutchinson", "closure", "path"]
+EstimatorName = Literal["exact", "hutchinson", "secant", "closure", "path"]
 
 
 class Spacetime(NoisyPoints):
@@ -39,12 +40,13 @@ class Spacetime(NoisyPoints):
         denoiser: posterior mean of the model.
         estimator: ``exact`` (two-point form, E|x0|^2 in closed form or by the full divergence),
             ``hutchinson`` (two-point form, the divergence by random probes: the paper's way),
-            ``closure`` (the posterior closed at second order), ``path`` (relative entropy along
-            reverse trajectories), or an estimator of one's own settings. Default ``exact`` for
-            denoisers in closed form and ``closure`` for networks.
-        probes: number P of random directions for ``hutchinson`` and ``closure``, or the probes
-            themselves, (P, D) with unit second moment; fixed for the life of the object, so that
-            the energy is a deterministic function.
+            ``secant`` (two-point form of the means, their spread closed at second order, over a
+            small floor for networks), ``closure`` (the whole posterior closed at second order),
+            ``path`` (relative entropy along reverse trajectories), or an estimator of one's own
+            settings. Default ``exact`` for denoisers in closed form and ``secant`` for networks.
+        probes: number P of random directions for ``hutchinson``, ``secant`` and ``closure``, or
+            the probes themselves, (P, D) with unit second moment; fixed for the life of the
+            object, so that the energy is a deterministic function.
         seed: seed of the probes, and of the trajectories of ``path``.
         log_snr_range: noise levels that a path may use; default the denoiser's own range, and not
             below an SNR of e^-14 per coordinate.
@@ -80,7 +82,7 @@ class Spacetime(NoisyPoints):
             self.estimator, self._estimate = estimator.name, estimator
             self.gradient = estimator.gradient
         else:
-            self.estimator = estimator or ("exact" if denoiser.closed_form else "closure")
+            self.estimator = estimator or ("exact" if denoiser.closed_form else "secant")
             self._estimate = self._build(seed)
         self.coarsest = self._estimate.coarsest
         self.bent_segments = self._estimate.along_natural_lines
@@ -103,10 +105,14 @@ class Spacetime(NoisyPoints):
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
         if self.estimator == "path" and self.gradient == "forward":
-            raise ValueError('the path estimator has reverse-mode gradients only; use "closure"')
+            raise ValueError('the path estimator has reverse-mode gradients only; use "secant"')
         if self.estimator == "path":
             return Mismatch(self.denoiser, seed=seed)
         kind = self._kind
+        if self.estimator == "secant":
+            # a closed form knows its Jacobian everywhere
+            floor = 0.0 if self.denoiser.closed_form else FLOOR
+            return Secant(self.denoiser, self.probes, gradient=kind, floor=floor)
         if self.estimator == "closure":
             return Closure(self.denoiser, self.probes, gradient=kind)
         probes = self.probes if self.estimator == "hutchinson" else None
@@ -164,7 +170,7 @@ class Spacetime(NoisyPoints):
         return TwoPoint(self.denoiser, probes, gradient=self._kind).mu(x)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """``d_eta(u) . d_mu(v)``, or the closure form.
+        """``d_eta(u) . d_mu(v)``, or the form of the estimator.
 
         Args:
             x: packed points (..., D + 1).
@@ -175,12 +181,13 @@ class Spacetime(NoisyPoints):
             inner products (...).
 
         Cost per point: one evaluation in closed form; one JVP of ``mu`` (two if ``u`` is not
-        ``v``) for other denoisers; for ``closure`` an evaluation and P + 2 JVPs.
+        ``v``) for other denoisers; for ``secant`` 3 evaluations (5 if ``u`` is not ``v``) and P
+            JVPs; for ``closure`` an evaluation and P + 2 JVPs.
         """
         return self._estimate.inner(x, u, v)
 
     def steps(self, x: Tensor) -> Tensor:
-        """``(eta_{i+1} - eta_i).(mu_{i+1} - mu_i)``; for ``closure`` the trapezoidal rule.
+        """``(eta_{i+1} - eta_i).(mu_{i+1} - mu_i)``, or as the estimator has it.
 
         Args:
             x: packed points (..., n+1, D + 1).
@@ -188,7 +195,7 @@ class Spacetime(NoisyPoints):
         Returns:
             squared lengths (..., n).
 
-        Cost per node: one ``mu``, or for ``closure`` an evaluation and P + 2 JVPs.
+        Cost per node: one ``mu``; for ``secant`` an evaluation and P JVPs, for ``closure`` P + 2.
         """
         return self.judged_steps(x)[0]
 
@@ -199,8 +206,9 @@ class Spacetime(NoisyPoints):
             x: packed points (..., n+1, D + 1).
 
         Returns:
-            squared lengths (..., n) and a boolean (..., n): ``steps < 0``, or for ``closure``,
-            whose steps are bounded from below, ``w.Jw < 0`` at one end of the segment.
+            squared lengths (..., n) and a boolean (..., n): ``steps < 0``; for ``secant``,
+            whether they are without their floor; for ``closure``, whose steps are bounded from
+            below, ``w.Jw < 0`` at one end of the segment.
         """
         return self._estimate.judged_steps(x)
 
@@ -286,7 +294,7 @@ class Spacetime(NoisyPoints):
         return Charted(nodes, natural, from_natural, Polyline)
 
     def resolves(self, x: Tensor) -> Tensor:
-        """For ``closure``: no segment changes log SNR by more than 1, a factor e in its metric."""
+        """Whether no segment changes log SNR by more than the estimator's rule bears (1)."""
         return (x[..., -1].diff(dim=-1).abs() <= self._estimate.largest_step).all(-1)
 
     def weights(self, x: Tensor) -> Tensor:

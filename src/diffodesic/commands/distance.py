@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
     one.add_argument(
         "--iterations",
         type=int,
-        help="limit of the search, among splines and on nodes; default 30 and 6",
+        help="limit of the search among splines; default 24",
     )
     one.add_argument("--outdir", help="folder for edit.png and edit.json; default none")
     many = command(commands, "distances", run_many, "the distances of all pairs of a folder", MANY)
@@ -91,7 +91,7 @@ def run_one(options: argparse.Namespace) -> None:
     from diffodesic.plot_edit import draw_edit
 
     n = options.iterations
-    solver = None if n is None else replace(NETWORK_SOLVER, iterations=n, splines=(8, 2, n))
+    solver = None if n is None else replace(NETWORK_SOLVER, splines=(8, 2, n))
     model = open_model(options)
     first, second = _read(model, [Path(path) for path in options.images], options)
     folder = None if options.outdir is None else check_outdir(options.outdir)
