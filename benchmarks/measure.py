@@ -26,13 +26,24 @@ import torch
 from benchmarks.problems import Problem
 from torch import Tensor
 
-from diffodesic import Polyline, Relax, calculus, counting, geodesic
+from diffodesic import Polyline, Relax, Spacetime, Spline, calculus, counting, geodesic
 from diffodesic.curve import constant_speed
 from diffodesic.metric import Metric
+from diffodesic.mismatch import mismatch_length
 from diffodesic.reference import LBFGS, Georce, Neb
 from diffodesic.solver import Solver
 
-__all__ = ["SOLVERS", "Clock", "Run", "common_energy", "measure", "solver_of", "timed"]
+__all__ = [
+    "SOLVERS",
+    "Clock",
+    "Run",
+    "common_energy",
+    "even",
+    "independent_length",
+    "measure",
+    "solver_of",
+    "timed",
+]
 
 # What runs under each name; "default" and "recipe" depend on the problem.
 SOLVERS: dict[str, Callable[[], Solver]] = {
@@ -96,6 +107,8 @@ class Run:
             spent, and the energies on the common grid; of many rounds every fiftieth of those so
             far (on networks every twentieth).
         machine: where it ran.
+        independent: length by the path estimator and its standard error, for one pair of a
+            network; else None.
     """
 
     problem: str
@@ -119,6 +132,7 @@ class Run:
     resident: float
     history: list[tuple[float, int, int, float, list[float]]]
     machine: dict[str, Any]
+    independent: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, for JSON."""
@@ -146,6 +160,22 @@ def common_energy(space: Metric, x: Tensor, grid: int = 64, fine: int = 4) -> Te
         s = s.expand(*x.shape[:-2], -1).unsqueeze(-1)
         equal = constant_speed(Polyline(s), lengths, grid)[..., 0].clamp(0, 1)
         return grid * space.steps(space.confine(curve(equal))).sum(-1)
+
+
+def even(space: Metric, x: Tensor, nodes: int) -> Tensor:
+    """The path (n+1, d) at constant speed on other nodes."""
+    speeds = space.steps(x).clamp(min=0).sqrt()
+    return space.confine(constant_speed(Spline(x), speeds, nodes))
+
+
+def independent_length(space: Spacetime, x: Tensor) -> tuple[float, float]:
+    """Length of a path by the path estimator on 32 segments, and its standard error."""
+    with torch.no_grad():
+        path = even(space, x, 32)
+        # noise that no path has been fitted to
+        return mismatch_length(
+            space.denoiser, path, samples=4, levels=12, seed=13, hubs="alternate", chunk=8
+        )
 
 
 @dataclass
@@ -288,6 +318,9 @@ def measure(problem: Problem, name: str) -> Run:
         )
         seconds, cpu = watch.seconds, watch.cpu
     energy = common_energy(problem.judge or problem.space, path.nodes, problem.grid, problem.fine)
+    judged = None
+    if not problem.exact and problem.history and isinstance(problem.space, Spacetime):
+        judged = independent_length(problem.space, path.nodes[0])
     return Run(
         problem=problem.name,
         solver=name,
@@ -310,6 +343,7 @@ def measure(problem: Problem, name: str) -> Run:
         resident=memory["before"],
         history=watch.history,
         machine=machine(),
+        independent=judged,
     )
 
 

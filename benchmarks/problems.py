@@ -209,15 +209,15 @@ def c_shape(dim: int) -> Problem:
 C_ADAM = {2: 0.03, 64: 0.01}
 
 
-def network() -> Problem:
+def network(labels: tuple[int, int] = (3, 8)) -> Problem:
     """The shipped digit model: the first shipped 3 to the first 8, lifted to log SNR 2."""
     from diffodesic import lift, load, shipped_digits
     from diffodesic.bridge import NETWORK_SOLVER
     from diffodesic.flow import clean_log_snr
 
     model = load("mnist")
-    images, labels = shipped_digits()
-    first = torch.stack([images[int((labels == label).int().argmax())] for label in (3, 8)])
+    images, known = shipped_digits()
+    first = torch.stack([images[int((known == label).int().argmax())] for label in labels])
     codes = model.codec.encode(first.double())
     clean = clean_log_snr(model.denoiser)
     noise = torch.randn(codes.shape[-1], generator=torch.Generator().manual_seed(0)).double()

@@ -40,7 +40,7 @@ def test_distance_prints_the_edit_and_writes_it(place, capsys):
     run("distance", "set/a.png", "set/b.png", *FAST, "--outdir", "ab", "--log-snr", "1.5")
     out = capsys.readouterr().out
     assert out.startswith("DiffED ")
-    assert "at log SNR 1.5 (model tiny, closure metric)" in out
+    assert "at log SNR 1.5 (model tiny, secant metric)" in out
     assert "noise    log SNR 1.50 to" in out
     content = json.loads((place / "ab" / "edit.json").read_text())
     assert f"DiffED {content['distance']:.4g} at" in out
@@ -58,7 +58,7 @@ def test_distance_writes_nothing_unasked(place, capsys):
 def test_distances_writes_a_matrix_with_names_and_goes_on(place, capsys):
     run("distances", "set", *FAST, "--outdir", "d")
     out = capsys.readouterr().out
-    assert out.startswith("3 distances of 3 pictures at log SNR 2 (closure metric)")
+    assert out.startswith("3 distances of 3 pictures at log SNR 2 (secant metric)")
     assert "s per pair; 10,000 pictures would take" in out
     assert "nearest to a.png: " in out
     rows = list(csv.reader((place / "d" / "distances.csv").read_text().splitlines()))

@@ -103,8 +103,8 @@ def test_any_truncation_descends(draw: Draw):
         before = along
 
 
-@pytest.mark.parametrize("kind", ["tridiagonal", "graph"])
-def test_a_path_that_is_not_finite_harms_no_other(kind: str, draw: Draw):
+@pytest.mark.parametrize("kind", ["indefinite", "tridiagonal", "graph"])
+def test_a_path_that_is_not_finite_or_not_positive_harms_no_other(kind: str, draw: Draw):
     g = draw(B, N + 1, D)
     if kind == "graph":
         scores = draw(B, N + 1, 1, D)
@@ -115,7 +115,8 @@ def test_a_path_that_is_not_finite_harms_no_other(kind: str, draw: Draw):
     else:
         metric = _spd(draw, B, N)
         spoiled = metric.clone()
-        spoiled[1, 2] = torch.nan
+        spoiled[1, 2] = torch.nan if kind == "tridiagonal" else -spoiled[1, 2]
         whole, partly = Tridiagonal.of(metric), Tridiagonal.of(spoiled)
     keep = torch.tensor([0, 2])
     torch.testing.assert_close(partly.solve(g)[keep], whole.solve(g)[keep])
+    assert bool(torch.isfinite(partly.solve(g)).all()) and bool((partly.solve(g) * g).sum() > 0)

@@ -167,7 +167,7 @@ def test_images_are_lifted_by_the_model():
         alone = edit_distance(model, images[0], images[1], **fast)
     assert found.distance == float(alone) > 0
     assert found.frames(3, flow_steps=6).shape == (3, 1, 8, 8)
-    assert found.settings["estimator"] == "closure"
+    assert found.settings["estimator"] == "secant"
 
 
 def test_a_solve_that_fails_is_a_warning(law: GaussianMixture):

@@ -23,6 +23,7 @@ from diffodesic import (
     log,
 )
 from diffodesic.estimator import TwoPoint
+from diffodesic.spacetime import EstimatorName
 
 
 def _gaussian_pairs(
@@ -297,13 +298,16 @@ def test_polylines_bound_the_energy_from_above(draw: Draw):
         x = finer
 
 
-def test_closure_is_exact_for_gaussian_laws(draw: Draw, uniform: Draw):
+@pytest.mark.parametrize("estimator", ["closure", "secant"])
+def test_estimators_of_networks_are_exact_for_gaussian_laws(
+    estimator: EstimatorName, draw: Draw, uniform: Draw
+):
     mix = GaussianMixture(draw(1, 3), std=uniform(0.2, 1.5, 1, 3))
     frame = math.sqrt(3) * torch.linalg.qr(draw(3, 3)).Q  # a basis: |J|_F^2 without error
-    closure = Spacetime(mix, estimator="closure", probes=frame)
+    space = Spacetime(mix, estimator=estimator, probes=frame)
     x, u, v = draw(3, 8, 4)
-    same(closure.inner(x, u, v), Spacetime(mix).inner(x, u, v))
-    same(closure.inner(x, u, u), Spacetime(mix).inner(x, u, u))
+    same(space.inner(x, u, v), Spacetime(mix).inner(x, u, v))
+    same(space.inner(x, u, u), Spacetime(mix).inner(x, u, u))
 
 
 def test_a_full_frame_of_probes_is_the_exact_divergence(draw: Draw):
@@ -343,7 +347,7 @@ def test_probes_are_fixed_for_the_life_of_a_space(draw: Draw):
 
 @pytest.mark.parametrize(
     ("estimator", "evaluations", "derivatives"),
-    [("exact", 1, 0), ("hutchinson", 4, 4), ("closure", 6, 5)],
+    [("exact", 1, 0), ("hutchinson", 4, 4), ("secant", 5, 3), ("closure", 6, 5)],
 )
 def test_cost_of_inner(estimator: str, evaluations: int, derivatives: int, draw: Draw):
     # per point, with three probes: a mixture knows its covariance; else the derivative of mu

@@ -46,9 +46,7 @@ MetricName = Literal["spacetime", "score", "jacobian", "conformal", "euclidean"]
 Mode = Literal["sound", "paper"]
 # A network's energy is known to about 1e-3.
 # chosen on the shipped 1 -> 7 and 0 -> 6, by the path estimator
-NETWORK_SOLVER = Relax(
-    rtol=2e-3, coarse_rtol=5e-3, iterations=6, splines=(8, 2, 24), polish=False
-)
+NETWORK_SOLVER = Relax(rtol=2e-3, coarse_rtol=5e-3, iterations=6, splines=(8, 2, 24), polish=False)
 REFINE = 4  # of the certificate, and of the lengths of the baselines
 # log SNR of the ends under "auto"
 LEVEL = {"spacetime": 2.0, "score": 1.0, "jacobian": 1.0, "conformal": 1.0, "euclidean": 1.0}

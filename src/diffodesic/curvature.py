@@ -151,7 +151,10 @@ class Tridiagonal(Curvature):
 
     @classmethod
     def of(cls, metric: Tensor) -> Tridiagonal:
-        """From metric tensors (B, n, d, d), symmetric and positive."""
+        """From metric tensors (B, n, d, d), symmetric; the identity for a path with others.
+
+        A trial path may lie where a tensor is not positive to rounding; it is not accepted.
+        """
         n, dim = metric.shape[1], metric.shape[-1]
         kind = metric.dtype
         metric = _finite(metric.double())
@@ -159,12 +162,17 @@ class Tridiagonal(Curvature):
         trace = metric.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
         metric = metric + 1e-11 * trace * torch.eye(dim, dtype=metric.dtype, device=metric.device)
         diagonal = n * (metric[:, :-1] + metric[:, 1:])
-        pivots = [torch.linalg.cholesky(diagonal[:, 0])]
-        links = []
+        first, failed = torch.linalg.cholesky_ex(diagonal[:, 0])
+        pivots, links, bad = [first], [], failed > 0
         for i in range(1, n - 1):
             link = torch.linalg.solve_triangular(pivots[-1], -n * metric[:, i], upper=False)
             links.append(link)
-            pivots.append(torch.linalg.cholesky(diagonal[:, i] - link.mT @ link))
+            pivot, failed = torch.linalg.cholesky_ex(diagonal[:, i] - link.mT @ link)
+            pivots.append(pivot)
+            bad = bad | (failed > 0)
+        if bool(bad.any()):
+            one = torch.eye(dim, dtype=metric.dtype, device=metric.device)
+            return cls.of(torch.where(bad[:, None, None, None], one, metric).to(kind))
         none = metric.new_zeros(len(metric), 0, dim, dim)
         joined = torch.stack(links, 1) if links else none
         return cls(torch.stack(pivots, 1).to(kind), joined.to(kind))

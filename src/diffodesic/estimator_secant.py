@@ -5,12 +5,12 @@ With d = m_2 - m_1 the exact step (:class:`diffodesic.estimator.TwoPoint`) is
     (eta_2 - eta_1).(mu_2 - mu_1) = q.d - (k_2 - k_1) (T_2 - T_1) / 2,
     q = k_2 z_2 - k_1 z_1 - (k_2 - k_1) (m_1 + m_2) / 2,
 
-T the trace of the posterior covariance.  The first term holds what a network knows best, differences
-of its means, over steps of any size: a path that passes from mode to mode between two nodes is
-charged for it.  Traces of a network are not to be believed; the change of T is closed at second
-order, dT = -|J|_F^2 dlam / k with J = dm/dz, which leaves (F_1 + F_2) (lam_2 - lam_1)^2 / 4 with F =
-|J|_F^2 by random probes.  Beside the closure (:class:`diffodesic.estimator.Closure`) it takes the
-mean's true way, third cumulants included, and needs half the derivatives.
+T the trace of the posterior covariance.  The first term holds what a network knows best: its means,
+compared over steps of any size; a path that passes from mode to mode between two nodes is charged
+for it.  Traces of a network are not to be believed.  The change of T is closed at second order, dT
+= -|J|_F^2 dlam / k with J = dm/dz, which leaves (F_1 + F_2) (lam_2 - lam_1)^2 / 4, with F = |J|_F^2
+by random probes.  Unlike the closure of the whole posterior (:class:`diffodesic.estimator.Closure`)
+it follows the mean's true way, third cumulants included, and it needs half the derivatives.
 
 Where the data do not reach, J is next to nothing and a path costs next to nothing: a search wanders
 off into inputs that no network has seen.  A floor holds it: the exact steps of Gaussian data with a
@@ -46,7 +46,7 @@ class Secant(Estimator):
     """
 
     name = "secant"
-    coarsest = 8
+    coarsest = 16
     largest_step = 1.0  # the trapezoidal rule for |J|_F^2, which changes by a factor e or so
 
     def __init__(
@@ -93,8 +93,8 @@ class Secant(Estimator):
             (grad,) = torch.autograd.grad(values, leaf, pulls)
         else:  # once for the values, and again for what is pulled at them
             known = [self._known(part) for part in parts]
-            values = tuple(torch.cat(part) for part in zip(*known, strict=True))
-            steps, wrong, at_x, pulls = self._pulls(x, *values)
+            m, square = (torch.cat(part) for part in zip(*known, strict=True))
+            steps, wrong, at_x, pulls = self._pulls(x, m, square)
             sizes = [len(part) for part in parts]
             back = self._reversed if reverse else self._forward
             pieces = zip(parts, *(pull.split(sizes) for pull in pulls), strict=True)
@@ -128,7 +128,7 @@ class Secant(Estimator):
         return x.split(calculus.piece(len(x), limit))
 
     def _values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """m (..., D) and |J|_F^2 (...)."""
+        """Mean m (..., D) and |J|_F^2 (...)."""
         z, sigma = x[..., :-1], (-x[..., -1] / 2).exp()
         probes = self.probes.to(z).expand(*z.shape[:-1], *self.probes.shape)
         pushed = self.jvp(z.unsqueeze(-2), sigma.unsqueeze(-1), probes)[1]

@@ -87,11 +87,6 @@ class NoisyPoints(Metric):
             )
         return pack(z, lam)
 
-    def stride(self, direction: Tensor) -> Tensor:
-        """Log SNR may move by 1 in a step: the metric changes by a factor e."""
-        largest = direction[..., -1].abs().amax(-1)
-        return 1 / largest.nan_to_num(1.0).clamp(min=1.0)
-
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Unpack points (..., D + 1) into ``z`` (..., D) and ``log_snr`` (...)."""
         return x[..., :-1], x[..., -1]

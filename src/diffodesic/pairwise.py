@@ -41,7 +41,7 @@ from diffodesic.spacetime import Spacetime
 __all__ = ["PairwiseDistances", "pairwise"]
 
 EXACT = (16, Relax(rtol=1e-3))  # nodes and solver in closed form: about 1 %
-NETWORK = (16, Relax(rtol=1e-2, coarse_rtol=1e-2, iterations=1, splines=(8, 2, 20)))
+NETWORK = (16, Relax(rtol=1e-2, coarse_rtol=1e-2, splines=(8, 2, 20), polish=False))
 MEMORY = 2**22  # numbers in the largest tensor of a batch of a mixture: 32 MB in float64
 ORDER = list(Status)
 

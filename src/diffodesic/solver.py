@@ -95,7 +95,7 @@ class Relax:
     memory: int = 12
     coarsest: int | None = None
     refine: float = 3.5
-    coarse_rtol: float = 1e-3
+    coarse_rtol: float = 3e-3
     starts: int = 1
     newton: bool | None = None
     splines: tuple[int, int, int] | None = None

@@ -297,6 +297,11 @@ class Spacetime(NoisyPoints):
         """Whether no segment changes log SNR by more than the estimator's rule bears (1)."""
         return (x[..., -1].diff(dim=-1).abs() <= self._estimate.largest_step).all(-1)
 
+    def stride(self, direction: Tensor) -> Tensor:
+        """As :meth:`resolves`: an iteration moves log SNR by no more than the rule bears."""
+        largest = direction[..., -1].abs().amax(-1).nan_to_num(0.0)
+        return (self._estimate.largest_step / largest.clamp(min=1e-300)).clamp(max=1.0)
+
     def weights(self, x: Tensor) -> Tensor:
         """Diagonal of the metric of Gaussian data with this variance; no network call."""
         return self.gaussian.weights(x)

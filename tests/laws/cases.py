@@ -67,6 +67,11 @@ def _closure(rotation: Tensor) -> Metric:
     return Spacetime(mixture(rotation, spread=0.5), estimator="closure", probes=probes)
 
 
+def _secant(rotation: Tensor) -> Metric:
+    probes = math.sqrt(len(rotation)) * rotation.T
+    return Spacetime(mixture(rotation, spread=0.5), estimator="secant", probes=probes)
+
+
 @dataclass(frozen=True)
 class Family:
     """A way to build a metric from a rotation of R^D.
@@ -97,6 +102,8 @@ FAMILIES = {
     # four probes estimate a trace: its sign is theirs
     "hutchinson": Family(_hutchinson, has_noise=True, positive=False, exact=False),
     "closure": Family(_closure, has_noise=True, exact=False),
+    # the change of a covariance's trace is closed: where it matters, a step may be negative
+    "secant": Family(_secant, has_noise=True, positive=False, exact=False),
 }
 
 
