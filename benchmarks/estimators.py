@@ -142,11 +142,11 @@ def network(pairs: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
     table: list[dict[str, Any]] = []
     for first, second in pairs:
         problem = network_problem((first, second))
-        space = problem.space
+        space, judge, found = problem.space, problem.judge, problem.a
         assert isinstance(space, dd.Spacetime)
-        found, closed = (
-            problem.a,
-            dd.Spacetime(space.denoiser, estimator="closure", log_snr_range=space.log_snr_range),
+        assert isinstance(judge, dd.Spacetime)
+        closed = dd.Spacetime(
+            space.denoiser, estimator="closure", log_snr_range=space.log_snr_range
         )
         for name, metric in (("default", space), ("search by the closure", closed)):
             path = dd.geodesic(
@@ -154,11 +154,11 @@ def network(pairs: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
             )
             found = found if metric is closed else path.nodes
             row = {"gradients": round(path.node_gradients), "status": path.status.name}
-            table.append(_lengths(f"{first} to {second}, {name}", space, closed, path.nodes) | row)
+            table.append(_lengths(f"{first} to {second}, {name}", judge, path.nodes) | row)
         if (first, second) == pairs[0]:
             checked = path_diagnostics(space, found, probes=4)
             starts = space.starts(problem.a, problem.b, 32)
-            table += [_lengths(f"start: {n}", space, closed, x) for n, x in starts.items()]
+            table += [_lengths(f"start: {n}", judge, x) for n, x in starts.items()]
             table[0] |= {
                 "two-point": float(checked.raw_steps.clamp(min=0).sqrt().sum()),
                 "negative steps": checked.negative_fraction,
@@ -168,16 +168,18 @@ def network(pairs: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
     return table
 
 
-def _lengths(name: str, space: dd.Spacetime, closed: dd.Spacetime, x: Tensor) -> dict[str, Any]:
-    """A path on 32 segments of equal length, by three estimators."""
+def _lengths(name: str, judge: dd.Spacetime, x: Tensor) -> dict[str, Any]:
+    """A path on 32 even segments, by three estimators with probes that it was not fitted to."""
+    options: dict[str, Any] = {"probes": judge.probes, "log_snr_range": judge.log_snr_range}
+    closed = dd.Spacetime(judge.denoiser, estimator="closure", **options)
     with torch.no_grad():
-        path = even(space, x, 32)
+        path = even(judge, x, 32)
         secant, closure = (
-            float(metric.steps(path).clamp(min=0).sqrt().sum()) for metric in (space, closed)
+            float(metric.steps(path).clamp(min=0).sqrt().sum()) for metric in (judge, closed)
         )
     row: dict[str, Any] = {"name": name, "secant": secant, "closure": closure}
     try:
-        length, error = independent_length(space, x)
+        length, error = independent_length(judge, x)
     except ValueError as refusal:  # a path that ran to where the model knows no noise
         return row | {"path": str(refusal).partition(";")[0]}
     return row | {"path": f"{length:.2f} +- {error:.2f}"}

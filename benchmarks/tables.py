@@ -42,10 +42,12 @@ def _row(run: Row, best: dict[str, list[float]]) -> Row:
         return {**head, "status": f"ERROR: {run['message']}"}
     lengths = [math.nan if length is None else length for length in run["length"]]
     pairs = zip(lengths, best[run["problem"]], strict=True)
+    independent = run.get("independent")
     return {
         **head,
         "length": ", ".join(f"{length:.4f}" for length in lengths),
         "excess %": round(100 * max(found / known - 1 for found, known in pairs), 3),
+        "independent": "{:.1f} ± {:.1f}".format(*independent) if independent else "",
         "node gradients": round(run["node_gradients"]),
         "evaluations": run["evaluations"],
         "derivatives": run["derivatives"],

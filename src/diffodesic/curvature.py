@@ -151,9 +151,14 @@ class Tridiagonal(Curvature):
 
     @classmethod
     def of(cls, metric: Tensor) -> Tridiagonal:
-        """From metric tensors (B, n, d, d), symmetric; the identity for a path with others.
+        """The curvature of metric tensors.
 
-        A trial path may lie where a tensor is not positive to rounding; it is not accepted.
+        Args:
+            metric: symmetric tensors (B, n, d, d). A trial path may lie where one of them is not
+                positive to rounding; it will not be accepted, and gets the identity.
+
+        Returns:
+            the curvature of all B paths.
         """
         n, dim = metric.shape[1], metric.shape[-1]
         kind = metric.dtype

@@ -79,7 +79,8 @@ class Relax:
         memory: correction pairs kept.
         coarsest: number of segments of the first level; default the metric's.
         refine: growth of the number of segments from level to level, at most.
-        coarse_rtol: tolerance of all levels but the last.
+        coarse_rtol: tolerance of all levels but the last; default 3e-3, and 1e-3 with Newton's
+            curvature, whose predictions are small on a plateau that a few rounds would leave.
         starts: number of first paths per pair that are relaxed at the first level, the shortest
             of ``metric.starts``; the best result goes on.
         newton: use the Gauss-Newton curvature of every path (``metric.newton_steps``); default
@@ -95,17 +96,18 @@ class Relax:
     memory: int = 12
     coarsest: int | None = None
     refine: float = 3.5
-    coarse_rtol: float = 3e-3
+    coarse_rtol: float | None = None
     starts: int = 1
     newton: bool | None = None
     splines: tuple[int, int, int] | None = None
     polish: bool = True
 
     def __post_init__(self) -> None:
-        if not (self.rtol > 0 and self.coarse_rtol > 0 and self.refine > 1):
+        coarse = 1.0 if self.coarse_rtol is None else self.coarse_rtol
+        if not (self.rtol > 0 and coarse > 0 and self.refine > 1):
             raise ValueError(
                 f"rtol and coarse_rtol must be positive and refine above 1, got {self.rtol:g}, "
-                f"{self.coarse_rtol:g} and {self.refine:g}"
+                f"{self.coarse_rtol} and {self.refine:g}"
             )
         coarsest = 1 if self.coarsest is None else self.coarsest
         if min(self.starts, self.iterations, self.memory + 1, coarsest, *(self.splines or ())) < 1:
@@ -160,10 +162,18 @@ class Relax:
         for i, (space, level) in enumerate(stages):
             if x.shape[1] != level + 1:
                 x = _respace(space, x, level, self._rival(space, x, level, names))
-            rtol = self.rtol if i == len(stages) - 1 else max(self.rtol, self.coarse_rtol)
+            rtol = self.rtol if i == len(stages) - 1 else max(self.rtol, self._coarse_rtol(metric))
             descent = self._descend(space, x, rtol, progress)
             x, total = descent.result, total + descent.iterations
         return Solution(x, descent.gradient_norm, descent.statuses, total, names)
+
+    def _by_newton(self, metric: Metric) -> bool:
+        return metric.newton if self.newton is None else self.newton
+
+    def _coarse_rtol(self, metric: Metric) -> float:
+        if self.coarse_rtol is not None:
+            return self.coarse_rtol
+        return 1e-3 if self._by_newton(metric) else 3e-3
 
     def _after_splines(
         self,
@@ -207,7 +217,7 @@ class Relax:
             rtol=rtol,
             iterations=self.iterations,
             memory=self.memory,
-            newton=metric.newton if self.newton is None else self.newton,
+            newton=self._by_newton(metric),
         )
         while descent.active:
             descent.round()
@@ -235,7 +245,7 @@ class Relax:
         x = _respace(metric, paths[row, chosen].flatten(0, 1), nodes)
         if count > 1:
             # the shortest path need not begin at the shortest start
-            x = self._descend(metric, x, self.coarse_rtol, None).result
+            x = self._descend(metric, x, self._coarse_rtol(metric), None).result
             x = x.unflatten(0, (len(a), count))
             best = _pick(_measure(metric, x))
             x, chosen = x[row[:, 0], best], chosen[row[:, 0], best].unsqueeze(1)
