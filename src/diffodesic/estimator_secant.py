@@ -83,7 +83,18 @@ class Secant(Estimator):
 
     def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Steps, gradient of their sum, and wrong steps; pieces of nodes keep memory bounded."""
-        parts = self._pieces(x.detach().reshape(-1, x.shape[-1]))
+        paths = x.detach().reshape(-1, *x.shape[-2:])
+        limit = self._limit()
+        fits = limit and max(1, limit // paths.shape[1])
+        # whole paths have no neighbour in another piece, and need no second evaluation
+        groups = paths.split(calculus.piece(len(paths), fits))
+        found = [torch.cat(part) for part in zip(*map(self._together, groups), strict=True)]
+        steps, grad, wrong = (part.reshape(*x.shape[:-2], *part.shape[1:]) for part in found)
+        return steps, grad, wrong
+
+    def _together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`steps_and_grad` of paths (B, n+1, D+1) that share their evaluations."""
+        parts = self._pieces(x.reshape(-1, x.shape[-1]))
         reverse = self.gradient == "reverse"
         if reverse and len(parts) == 1:
             with torch.enable_grad():
@@ -123,9 +134,11 @@ class Secant(Estimator):
 
     def _pieces(self, x: Tensor) -> tuple[Tensor, ...]:
         """Nodes (N, D+1) whose evaluations, one and two for every probe, fit in a chunk."""
+        return x.split(calculus.piece(len(x), self._limit()))
+
+    def _limit(self) -> int | None:
         chunk = self.denoiser.chunk
-        limit = max(1, chunk // (1 + 2 * len(self.probes))) if chunk else None
-        return x.split(calculus.piece(len(x), limit))
+        return max(1, chunk // (1 + 2 * len(self.probes))) if chunk else None
 
     def _values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean m (..., D) and |J|_F^2 (...)."""
