@@ -85,7 +85,7 @@ def scaling_laws(scaling: Row, path: Path) -> None:
         "model": "parameters of the network",
     }
     units = {"pairs": "CPU s per pair", "model": "CPU s per node gradient"}
-    figure, panels = plt.subplots(1, 4, figsize=(12, 3), constrained_layout=True)
+    figure, panels = plt.subplots(1, 4, figsize=(14, 3), constrained_layout=True)
     for axes, (law, label) in zip(panels, labels.items(), strict=True):
         table = scaling.get(law, [])
         sizes = [row["size"] for row in table]
