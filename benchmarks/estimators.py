@@ -1,6 +1,6 @@
 """The estimators of spacetime beside exact values, and beside each other on the shipped network.
 
-    python -m benchmarks.estimators [entropies] [lengths] [refined] [network] [--quick]
+    python -m benchmarks.estimators [entropies] [lengths] [refined] [network] [probes] [--quick]
 
 prints tables in Markdown, all of them by default, and keeps them in
 ``benchmarks/results/estimators.json``:
@@ -10,22 +10,26 @@ prints tables in Markdown, all of them by default, and keeps them in
 - ``lengths``: geodesics of mixtures measured by every estimator;
 - ``refined``: geodesics of the closure refined by the path estimator, measured exactly;
 - ``network``: paths between digits of the shipped model, found by secants and by the closure, and
-  the starts that were tried, measured by three estimators (15 minutes on one core).
+  the starts that were tried, measured by three estimators (15 minutes on one core);
+- ``probes``: those paths found with 2, 4 and 8 probes (20 minutes).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.measure import even, independent_length
+from benchmarks.measure import even, independent_length, measure
 from benchmarks.problems import digits, mixture, toy
 from benchmarks.problems import network as network_problem
+from benchmarks.tables import spent_at
 from torch import Tensor
 
 import diffodesic as dd
@@ -142,21 +146,23 @@ def network(pairs: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
     table: list[dict[str, Any]] = []
     for first, second in pairs:
         problem = network_problem((first, second))
-        space, judge, found = problem.space, problem.judge, problem.a
+        space, judge = problem.space, problem.judge
         assert isinstance(space, dd.Spacetime)
         assert isinstance(judge, dd.Spacetime)
         closed = dd.Spacetime(
             space.denoiser, estimator="closure", log_snr_range=space.log_snr_range
         )
-        for name, metric in (("default", space), ("search by the closure", closed)):
-            path = dd.geodesic(
+        paths = {
+            name: dd.geodesic(
                 metric, problem.a, problem.b, nodes=32, solver=problem.solver, refine=1
             )
-            found = found if metric is closed else path.nodes
+            for name, metric in (("default", space), ("search by the closure", closed))
+        }
+        for name, path in paths.items():
             row = {"gradients": round(path.node_gradients), "status": path.status.name}
             table.append(_lengths(f"{first} to {second}, {name}", judge, path.nodes) | row)
         if (first, second) == pairs[0]:
-            checked = path_diagnostics(space, found, probes=4)
+            checked = path_diagnostics(space, paths["default"].nodes, probes=4)
             starts = space.starts(problem.a, problem.b, 32)
             table += [_lengths(f"start: {n}", judge, x) for n, x in starts.items()]
             table[0] |= {
@@ -165,6 +171,31 @@ def network(pairs: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
                 "asymmetry": [float(checked.asymmetry.min()), float(checked.asymmetry.max())],
                 "maxwell": [float(checked.maxwell.min()), float(checked.maxwell.max())],
             }
+    return table
+
+
+def probes(pairs: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
+    """The same search with 2, 4 and 8 probes; the recipe's energy is that of its stored run."""
+    stored = RESULTS.parent / "runs" / "network.recipe.json"
+    target = json.loads(stored.read_text("utf-8"))["energy"]
+    table: list[dict[str, Any]] = []
+    for first, second in pairs:
+        problem = network_problem((first, second))
+        space = problem.space
+        assert isinstance(space, dd.Spacetime)
+        for count in (2, 4, 8):
+            metric = dd.Spacetime(space.denoiser, probes=count, log_snr_range=space.log_snr_range)
+            run = measure(replace(problem, space=metric), "default")
+            length, error = run.independent or (math.nan, math.nan)
+            row: dict[str, Any] = {"name": f"{first} to {second}", "probes": count}
+            row |= {"path": f"{length:.2f} +- {error:.2f}", "energy": run.energy[0]}
+            row |= {"gradients": round(run.node_gradients), "evaluations": run.evaluations}
+            row |= {"derivatives": run.derivatives, "CPU s": run.cpu}
+            if (first, second) == PAIRS[0]:
+                reached = spent_at(asdict(run), target)
+                row["recipe's energy after"] = reached and round(reached[0])
+            table.append(row)
+            print(row, flush=True)
     return table
 
 
@@ -216,6 +247,7 @@ def main() -> None:
         "lengths": lambda: lengths(4 if options.quick else 64),
         "refined": lambda: refined((4,) if options.quick else (4, 16), 5 if options.quick else 40),
         "network": lambda: network(PAIRS[:1] if options.quick else PAIRS),
+        "probes": lambda: probes(PAIRS[:1] if options.quick else PAIRS),
     }
     kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     for name in options.tables or known:

@@ -321,11 +321,10 @@ def measure(problem: Problem, name: str) -> Run:
             progress=watch if problem.history else None,
         )
         seconds, cpu = watch.seconds, watch.cpu
-    energy = common_energy(problem.judge or problem.space, path.nodes, problem.grid, problem.fine)
+    judge = problem.judge or problem.space
+    energy = common_energy(judge, path.nodes, problem.grid, problem.fine)
     judged = None
-    if not problem.exact and problem.history and isinstance(problem.space, Spacetime):
-        judge = problem.judge or problem.space
-        assert isinstance(judge, Spacetime)
+    if not problem.exact and problem.history and isinstance(judge, Spacetime):
         judged = independent_length(judge, path.nodes[0])
     return Run(
         problem=problem.name,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conftest import Draw
-from diffodesic import GaussianMixture, Hyperbolic, Spacetime
+from diffodesic import GaussianMixture, Hyperbolic, Spacetime, counting
 from diffodesic.estimator import Closure, TwoPoint
 from diffodesic.estimator_secant import Secant
 from test_estimator import _law, _Opaque, _path, _relative
@@ -66,6 +66,21 @@ def test_pieces_of_nodes_give_the_gradient_of_the_whole(gradient, draw: Draw):
     parts = Secant(law, _frame(3), gradient=gradient).steps_and_grad(x)
     for found, expected in zip(parts, whole, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_paths_that_fit_in_a_piece_cost_what_they_cost_alone(draw: Draw):
+    law = _law(draw, 3, 0.7)
+    x = _path(draw, law)
+    metric = Secant(law, _frame(3))
+    law.chunk = 7 * 7  # seven nodes; an evaluation and two for each of three probes
+    with counting() as together:
+        found = metric.steps_and_grad(x)
+    with counting() as alone:
+        expected = [metric.steps_and_grad(path) for path in x]
+    assert together.evaluations == alone.evaluations
+    assert together.derivatives == alone.derivatives
+    for part, each in zip(found, zip(*expected, strict=True), strict=True):
+        torch.testing.assert_close(part, torch.stack(each), rtol=0, atol=0)
 
 
 def test_the_floor_is_the_metric_of_gaussian_data(draw: Draw):
