@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from benchmarks.problems import Problem
 from torch import Tensor
 
+from benchmarks.problems import Problem
 from diffodesic import Relax, ScoreMetric, geodesic
 
 __all__ = ["best_known"]

@@ -26,9 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic import AdamSpline, Spacetime, from_network, geodesic, load, shipped_digits
-from diffodesic.bridge import NETWORK_SOLVER, Bridge, image_geodesic, image_metric
-from diffodesic.schedule import Tabulated
+from diffodesic import Spacetime, from_network, geodesic, load, shipped_digits
+from diffodesic.denoisers.schedules import Tabulated
+from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
+from diffodesic.images.lifting import Bridge
+from diffodesic.images.spaces import NETWORK_SOLVER, image_geodesic, image_metric
 
 PAIRS, ALONE = 64, 2
 

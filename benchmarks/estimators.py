@@ -26,17 +26,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
+import diffodesic as dd
 from benchmarks.measure import even, independent_length, measure
 from benchmarks.problems import digits, mixture, toy
 from benchmarks.problems import network as network_problem
 from benchmarks.tables import spent_at
-from torch import Tensor
-
-import diffodesic as dd
-from diffodesic.consistency import path_diagnostics
-from diffodesic.estimator_path import Mismatch
-from diffodesic.mismatch import mismatch_length, relative_entropy
-from diffodesic.solver import Relax
+from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.metrics.spacetime.consistency import path_diagnostics
+from diffodesic.metrics.spacetime.estimators.entropy import Mismatch
+from diffodesic.metrics.spacetime.mismatched_estimation import mismatch_length, relative_entropy
 
 __all__ = ["exact_entropy", "main", "two_points"]
 

@@ -23,15 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.problems import Problem
 from torch import Tensor
 
-from diffodesic import Polyline, Relax, Spacetime, Spline, calculus, counting, geodesic
-from diffodesic.curve import constant_speed
-from diffodesic.metric import Metric
-from diffodesic.mismatch import mismatch_length
-from diffodesic.reference import LBFGS, Georce, Neb
-from diffodesic.solver import Solver
+from benchmarks.problems import Problem
+from diffodesic import Relax, Spacetime, counting, geodesic
+from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.solvers.base import Solver
+from diffodesic.geometry.solvers.reference.elastic_band import Neb
+from diffodesic.geometry.solvers.reference.first_order import LBFGS
+from diffodesic.geometry.solvers.reference.georce import Georce
+from diffodesic.metrics.spacetime.mismatched_estimation import mismatch_length
+from diffodesic.numerics import derivatives
+from diffodesic.numerics.cost import Cost
+from diffodesic.numerics.curves import Polyline, Spline, constant_speed
 
 __all__ = [
     "SOLVERS",
@@ -247,7 +251,7 @@ def _watched(method: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
 
 def _hooked(x: Any, hook: Callable[[Tensor], None]) -> Any:
     """A view of a tensor, for this use of it alone, whose gradient calls the hook."""
-    if not isinstance(x, Tensor) or not x.requires_grad or calculus._is_transformed(x):
+    if not isinstance(x, Tensor) or not x.requires_grad or derivatives._is_transformed(x):
         return x
     x = x.view_as(x)
     x.register_hook(hook)
@@ -257,7 +261,7 @@ def _hooked(x: Any, hook: Callable[[Tensor], None]) -> Any:
 class _Watch:
     """Follows a solve: counts rounds, takes energies on the common grid, and its own time off."""
 
-    def __init__(self, problem: Problem, cost: calculus.Cost, clock: Clock) -> None:
+    def __init__(self, problem: Problem, cost: Cost, clock: Clock) -> None:
         self.space = problem.judge or problem.space
         self.grid = (problem.grid, problem.fine)
         self.often = 50 if problem.exact else 20

@@ -27,10 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic import AdamSpline, GaussianMixture, Metric, ScoreMetric, Spacetime
+from diffodesic import GaussianMixture, Metric, ScoreMetric, Spacetime
 from diffodesic.experiments.toy import from_native, to_native, toy_mixture
-from diffodesic.reference import AdamNodes
-from diffodesic.solver import Solver
+from diffodesic.geometry.solvers.base import Solver
+from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
+from diffodesic.geometry.solvers.reference.first_order import AdamNodes
 
 __all__ = [
     "PROBLEMS",
@@ -154,7 +155,7 @@ def digits() -> Problem:
 
 def mnist(data: Path | None = None) -> Problem:
     """The first 2,000 training digits of MNIST (D = 784) as an exact mixture."""
-    from diffodesic.dataset import load_mnist
+    from diffodesic.models.datasets import load_mnist
 
     images, labels = load_mnist(_folder(data) / "mnist")
     return _three_to_eight("mnist", images[:2000].flatten(1).double(), labels[:2000])
@@ -166,8 +167,8 @@ def alanine(data: Path | None = None) -> Problem:
     An exact denoiser by quadrature. The released code takes 512 points; 128 is the number of nodes
     in the text, and the cheaper one.
     """
-    from diffodesic.quadrature import GridDenoiser
-    from diffodesic.surface import read_grid
+    from diffodesic.transitions.grid_denoiser import GridDenoiser
+    from diffodesic.transitions.surfaces import read_grid
 
     law = GridDenoiser(read_grid(_folder(data) / "alanine" / "final_frame.dat", kT=1.0))
     space = Spacetime(law)
@@ -212,8 +213,8 @@ C_ADAM = {2: 0.03, 64: 0.01}
 def network(labels: tuple[int, int] = (3, 8)) -> Problem:
     """The shipped digit model: the first shipped 3 to the first 8, lifted to log SNR 2."""
     from diffodesic import lift, load, shipped_digits
-    from diffodesic.bridge import NETWORK_SOLVER
-    from diffodesic.flow import clean_log_snr
+    from diffodesic.denoisers.flow import clean_log_snr
+    from diffodesic.images.spaces import NETWORK_SOLVER
 
     model = load("mnist")
     images, known = shipped_digits()
@@ -248,8 +249,9 @@ def unet() -> Problem:
 
     It is here for time and memory: eight segments and four rounds, whatever they reach.
     """
-    from diffodesic import VP, from_network
-    from diffodesic.bridge import NETWORK_SOLVER
+    from diffodesic import from_network
+    from diffodesic.denoisers.schedules import VP
+    from diffodesic.images.spaces import NETWORK_SOLVER
 
     torch.manual_seed(0)
     blocks = ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D")

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from benchmarks.problems import toy
 from torch import Tensor
 
-from diffodesic import EDM, GaussianMixture, Geodesic, Spacetime, from_network, geodesic
-from diffodesic.metric import Metric
-from diffodesic.network import UNet
-from diffodesic.solver import Solver
+from benchmarks.problems import toy
+from diffodesic import GaussianMixture, Geodesic, Spacetime, from_network, geodesic
+from diffodesic.denoisers.schedules import EDM
+from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.solvers.base import Solver
+from diffodesic.models.unet import UNet
 
 __all__ = ["LAWS", "measure_law"]
 

@@ -11,13 +11,14 @@ import contextvars
 import math
 
 import torch
-from benchmarks.measure import common_energy
-from benchmarks.problems import Problem, c_shape
 from torch import Tensor
 
-from diffodesic import AdamSpline, Relax, counting, geodesic
-from diffodesic.reference import AdamNodes
-from diffodesic.solver import Solver
+from benchmarks.measure import common_energy
+from benchmarks.problems import Problem, c_shape
+from diffodesic import Relax, counting, geodesic
+from diffodesic.geometry.solvers.base import Solver
+from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
+from diffodesic.geometry.solvers.reference.first_order import AdamNodes
 
 RATES = (1e-2, 3e-2, 1e-1, 3e-1, 3e-3, 1e-3)
 STEPS = 1500

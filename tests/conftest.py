@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-# `benchmarks` holds the problems that solvers are compared on; tests use the same ones.
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from support.checks import Draw
 
 # Examples are the same in every run: a failure is a change of the code, never of the draw.
 settings.register_profile("held", derandomize=True, deadline=None, max_examples=50)
@@ -22,17 +20,6 @@ settings.load_profile("held")
 
 # The problems are small and the cores are shared: more threads only wait for each other.
 torch.set_num_threads(1)
-
-Draw = Callable[..., Tensor]
-
-
-def same(actual: object, expected: object) -> None:
-    """Hold what is equal in exact arithmetic.
-
-    1e-10 is rounding, 1e-16, times what a mixture of a few components and two levels of
-    differentiation amplify it by.
-    """
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def rng(request: pytest.FixtureRequest) -> Iterator[torch.Generator]:
     """A generator seeded by the test's own name, and torch's global one forked the same way."""
-    seed = zlib.crc32(request.node.nodeid.encode())
+    seed = zlib.crc32(request.node.name.encode())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)

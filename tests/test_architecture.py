@@ -1,4 +1,4 @@
-"""The house's architecture, held: who may import whom, file sizes, what `import diffodesic` does.
+"""The architecture, held: which package may import which, no circles, what an import does.
 
 Read from the sources by `ast`, so that a forbidden import is found even where it never runs.
 """
@@ -10,221 +10,140 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import pytest
+
+import diffodesic
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "diffodesic"
 
-# A module may import from layers above its own line and, without cycles, from its own.
-LAYERS = (
-    {
-        "calculus",
-        "schedule",
-        "curve",
-        "curvature",
-        "integral",
-        "arc",
-        "chart",
-        "dataset",
-        "files",
-        "guard",
-        "checkpoint",
-    },
-    {"shelf", "thinning"},
-    {"denoiser", "network", "classifier", "training"},
-    {"mixture", "metric", "flow", "jacobian", "level", "likely", "sphere"},
-    {"parametrization", "train"},
-    {"score", "counterexample", "graph"},
-    {"gauss", "conformal", "frozen"},
-    {"hyperbolic"},
-    {"estimator", "gaussian", "selfcheck"},
-    {"observation"},
-    {"mismatch"},
-    {"estimator_path", "estimator_secant"},
-    {"spacetime", "descent", "quality", "smooth"},
-    {"solver", "dual", "divergence", "consistency"},
-    {"geodesic", "reference", "lagrangian"},
-    {"shooting", "dimension", "constraint", "continuation"},
-    # potentials and transition paths
-    {"potential"},
-    {"surface", "langevin", "learned", "molecule", "quadrature"},
-    {"density", "allatom", "boltzmann", "pathsampling", "train_law", "transition"},
-    {"channel"},
-    {"landscape"},
-    {"pathways"},
-    # images
-    {"model", "image", "baseline", "report", "features", "recheck"},
-    {"plot", "plot_canvas"},
-    {"bridge"},
-    {"rival", "row"},
-    {"interpolate", "output", "extrapolate", "evaluate", "diagnose"},
-    {"edit", "chain"},
-    {"pairwise", "plot_edit"},
-    {"neighbours"},
-    {"plot_paths", "paths_report"},
-    {"paths_output"},
-    {"adapters"},
-    {"experiments"},
-    {"commands"},
-    {"cli", "__main__"},
-)
-RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-
-# Stricter than the layers: the whole list of what these may import.
-ONLY = {
-    "calculus": set(),
-    "curve": set(),
-    "schedule": {"calculus"},
-    "denoiser": {"calculus", "schedule", "curve"},
-    "metric": {"calculus", "schedule", "curve", "curvature", "integral", "arc", "denoiser"},
-    "score": {"curvature", "denoiser", "level", "metric"},
-    "mixture": {"calculus", "schedule", "curve", "curvature", "integral", "arc", "denoiser"},
-    "hyperbolic": {"metric"},
-    "estimator": {"calculus", "curvature", "denoiser", "hyperbolic"},
-    "spacetime": {
-        "curvature",
-        "curve",
-        "denoiser",
-        "estimator",
-        "estimator_path",
-        "estimator_secant",
-        "hyperbolic",
-        "selfcheck",
-    },
-    "selfcheck": {"calculus", "denoiser"},
-    "parametrization": {"calculus", "denoiser", "guard", "schedule"},
-    "descent": {"calculus", "curvature", "metric"},
-    "solver": {"calculus", "curve", "metric", "descent", "smooth"},
-    "smooth": {"calculus", "curve", "metric"},
-    "observation": {"denoiser", "flow"},
-    "mismatch": {"denoiser", "observation"},
-    "estimator_secant": {"calculus", "denoiser", "estimator", "hyperbolic"},
-    "estimator_path": {"denoiser", "estimator", "hyperbolic", "mismatch", "observation"},
-    "consistency": {"denoiser", "hyperbolic", "spacetime"},
-    "geodesic": {"calculus", "curve", "metric", "descent", "solver"},
-    "reference": {"calculus", "curve", "metric", "descent", "solver"},
-    "shooting": {"calculus", "curve", "metric", "solver", "geodesic"},
-    "flow": {"calculus", "denoiser", "schedule"},
-    "baseline": {"curve"},
-    "image": set(),
-    "model": {"network", "parametrization", "schedule", "adapters"},
-    "plot": {"report", "files"},
-    "output": {"files", "image", "report", "plot", "interpolate"},
+# package -> the packages that it may import, beside itself
+ALLOWED = {
+    "numerics": set(),
+    "output": set(),
+    "denoisers": {"numerics"},
+    "geometry": {"numerics"},
+    "metrics": {"numerics", "denoisers", "geometry"},
+    "models": {"numerics", "output", "denoisers"},
+    "images": {"numerics", "output", "denoisers", "geometry", "metrics", "models"},
+    "transitions": {"numerics", "output", "denoisers", "geometry", "metrics", "models"},
 }
+ALLOWED["experiments"] = set(ALLOWED)
+ALLOWED["cli"] = set(ALLOWED)
 
-# `model.load` and the command line open the door to foreign models, and nothing else does.
-DOORS = {"model", "cli", "__main__"}
-
-
-def parts(path: Path) -> tuple[str, ...]:
-    """The dotted name of a module inside the package: () is the package itself."""
-    names = path.relative_to(PACKAGE).with_suffix("").parts
-    return names[:-1] if names[-1] == "__init__" else names
-
-
-SOURCES = {parts(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-UNITS = sorted({name[0] for name in SOURCES if name})
+SOURCES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+FILES = {name: path for name, path in SOURCES.items() if path.stem != "__init__"}
 
 
-def unit(name: tuple[str, ...]) -> str:
-    """The module or subpackage a name belongs to; the package's own names count as its root."""
-    return name[0] if name and name[0] in RANK.keys() | set(UNITS) else "__init__"
-
-
-def imports(source: tuple[str, ...], *, lazy: bool) -> Iterator[tuple[str, ...]]:
-    """The full dotted names that a module imports, outside (and, if lazy, inside) functions."""
-    tree = ast.parse(SOURCES[source].read_text(encoding="utf-8"))
-    package = source if SOURCES[source].name == "__init__.py" else source[:-1]
-    todo: list[ast.AST] = [tree]
-    while todo:
-        node = todo.pop()
+def imports(name: str) -> Iterator[str]:
+    """Full names of what a file imports, inside functions and for type checkers too."""
+    for node in ast.walk(ast.parse(SOURCES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (tuple(alias.name.split(".")) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = tuple(node.module.split(".")) if node.module else ()
-            if node.level:
-                base = ("diffodesic", *package[: len(package) - node.level + 1], *base)
-            yield from ((*base, alias.name) for alias in node.names)
-        elif lazy or not _runs_later(node):
-            todo.extend(ast.iter_child_nodes(node))
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _runs_later(node: ast.AST) -> bool:
-    """A function's body, or a block for type checkers alone."""
-    if isinstance(node, ast.If):
-        return "TYPE_CHECKING" in ast.unparse(node.test)
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+def file_of(imported: str) -> str | None:
+    """The file of this package that an imported name lives in; None for a package or others."""
+    parent = imported.rpartition(".")[0]
+    return next((name for name in (imported, parent) if name in FILES), None)
 
 
-def inner_imports(source: tuple[str, ...], *, lazy: bool) -> set[str]:
-    """The units of this package that a module imports, itself apart."""
-    found = {unit(name[1:]) for name in imports(source, lazy=lazy) if name[0] == "diffodesic"}
-    return found - {unit(source)}
-
-
-def edges(*, lazy: bool) -> dict[str, set[str]]:
-    graph: dict[str, set[str]] = {}
-    for source in SOURCES:
-        graph.setdefault(unit(source), set()).update(inner_imports(source, lazy=lazy))
-    return graph
-
-
-def test_every_module_has_a_place():
-    unplaced = set(UNITS) - set(RANK)
-    assert not unplaced, f"say in LAYERS where these belong: {sorted(unplaced)}"
-
-
-def test_imports_point_downwards():
+def test_packages_import_only_what_they_are_built_on():
     wrong = [
-        f"{source} imports {target}"
-        for source, targets in edges(lazy=True).items()
-        if source != "__init__"
-        for target in targets
-        if RANK.get(target, 0) > RANK.get(source, len(LAYERS)) and target != "adapters"
+        f"{name} imports {target}"
+        for name in FILES
+        for target in imports(name)
+        if name.count(".") > 1 and target.startswith("diffodesic.")
+        if target.split(".")[1] not in ALLOWED[name.split(".")[1]] | {name.split(".")[1]}
     ]
     assert not wrong
 
 
-@pytest.mark.parametrize("name", sorted(ONLY.keys() & set(UNITS)))
-def test_core_modules_import_only_what_they_are_built_on(name):
-    assert edges(lazy=True)[name] <= ONLY[name]
+def test_files_form_no_circle():
+    graph = {name: {file_of(target) for target in imports(name)} - {None} for name in FILES}
+    TopologicalSorter(graph).prepare()  # raises CycleError with the circle
 
 
-def test_the_core_does_not_import_the_package_itself():
-    wrong = {source for source, targets in edges(lazy=True).items() if "__init__" in targets}
-    assert wrong <= {"cli", "__main__", "experiments", "output"}
+def test_files_name_the_file_they_import_from():
+    """Else an import could hide behind a package's own names, and the two tests above miss it."""
+    wrong = [
+        f"{name} imports {target}"
+        for name in FILES
+        for target in imports(name)
+        if target.startswith("diffodesic.") and file_of(target) is None
+    ]
+    assert not wrong
 
 
-def test_only_the_doors_import_adapters():
-    users = {source for source, targets in edges(lazy=True).items() if "adapters" in targets}
-    assert users <= DOORS
+def test_nothing_lies_flat():
+    names = {path.name for path in PACKAGE.iterdir() if path.is_file()}
+    assert names == {"__init__.py", "__main__.py", "py.typed"}
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(
+        ALLOWED
+    )
 
 
-def test_modules_form_no_cycle():
-    graph = edges(lazy=False)
-    graph.pop("__init__", None)
-    done: set[str] = set()
-
-    def visit(name: str, trail: tuple[str, ...]) -> None:
-        assert name not in trail, " -> ".join((*trail, name))
-        if name not in done:
-            for target in graph.get(name, ()):
-                visit(target, (*trail, name))
-            done.add(name)
-
-    for name in graph:
-        visit(name, ())
+def test_every_package_says_what_it_is_for():
+    for name, path in SOURCES.items():
+        if path.stem == "__init__":
+            assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), name
 
 
-def test_only_plot_imports_matplotlib():
+def test_tests_mirror_the_package():
+    """tests/PACKAGE/... holds the tests of PACKAGE."""
+    folders = {p.parent.relative_to(ROOT / "tests") for p in (ROOT / "tests").rglob("test_*.py")}
+    extra = {str(folder) for folder in folders if not (PACKAGE / folder).is_dir()}
+    assert extra <= {"laws"}
+
+
+def test_no_test_imports_another():
+    for path in (ROOT / "tests").rglob("*.py"):
+        text = path.read_text("utf-8")
+        assert not re.search(r"^\s*(from|import) (tests\.|test_|\w+\.test_)", text, re.M), path
+        assert not re.search(r"^\s*from support.* import .*\b_[a-z]", text, re.M), path
+
+
+def test_no_function_shadows_a_module():
+    for name, path in SOURCES.items():
+        if path.stem == "__init__":
+            below = {p.stem for p in path.parent.glob("*.py")} | {
+                p.parent.name for p in path.parent.glob("*/__init__.py")
+            }
+            module = __import__(name.removesuffix(".__init__"), fromlist=["__all__"])
+            for exported in getattr(module, "__all__", ()):
+                value = getattr(module, exported)
+                assert isinstance(value, ModuleType) or exported not in below, (name, exported)
+
+
+def test_the_public_names():
+    assert dir(diffodesic) == sorted(diffodesic.__all__)
+    functions = [n for n in diffodesic.__all__ if isinstance(getattr(diffodesic, n), FunctionType)]
+    assert len(functions) > 20
+    assert len([n for n in diffodesic.__all__ if n not in ALLOWED]) <= 50
+
+
+def test_only_the_command_line_and_loading_open_foreign_models():
     users = {
-        unit(source)
-        for source in SOURCES
-        if any(name[0] == "matplotlib" for name in imports(source, lazy=True))
+        name
+        for name in FILES
+        if any(target.startswith("diffodesic.models.adapters") for target in imports(name))
+        and not name.startswith("diffodesic.models.adapters")
     }
-    assert users <= {"plot", "plot_canvas"}
+    assert users <= {"diffodesic.models.loading", "diffodesic.cli.model_options"}
+
+
+def test_only_figures_import_matplotlib():
+    users = {n for n in FILES if any(t.startswith("matplotlib") for t in imports(n))}
+    assert users <= {"diffodesic.output.pictures", "diffodesic.output.figures"}
 
 
 @pytest.mark.parametrize("path", SOURCES.values(), ids=lambda path: path.name)

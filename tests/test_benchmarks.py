@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from benchmarks import problems
 from benchmarks.__main__ import main
 from benchmarks.best import best_known
@@ -18,20 +20,10 @@ from benchmarks.plots import profile
 from benchmarks.problems import PROBLEMS, Problem, from_native, load, ode, to_native, toy
 from benchmarks.record import failure, path_of, read, write
 from benchmarks.tables import best_lengths, goals, ratios, rows, spent_at, within, write_page
-from torch import Tensor
-
-from conftest import Draw
-from diffodesic import (
-    AdamSpline,
-    Denoiser,
-    GaussianMixture,
-    Relax,
-    Spacetime,
-    Status,
-    counting,
-    geodesic,
-)
-from diffodesic.calculus import rk45
+from diffodesic import Denoiser, GaussianMixture, Relax, Spacetime, Status, counting, geodesic
+from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
+from diffodesic.numerics.ode import rk45
+from support.checks import Draw
 
 SMALL = ("toy", "ode", "gaussian-8", "gaussian-64", "mixture-16", "c-2", "c-64")
 

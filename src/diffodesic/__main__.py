@@ -2,7 +2,7 @@
 
 import sys
 
-from diffodesic.cli import main
+from diffodesic.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

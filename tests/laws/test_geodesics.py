@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffodesic import AdamSpline, Metric, Relax, Status, exp, geodesic, log
-from laws.cases import CASES, Case
+from diffodesic import Metric, Relax, Status, exp, geodesic, log
+from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
+from support.cases import CASES, Case
 
 # Estimators whose steps may be negative have no geodesics.
 SOLVABLE = [case for case in CASES if case.family.positive]
@@ -72,9 +73,11 @@ def test_distance_is_symmetric(case: Case, rng: torch.Generator):
     there, back = (
         geodesic(metric, *pair, nodes=12, solver=Relax(rtol=1e-9)) for pair in ((a, b), (b, a))
     )
-    # the energy is met to rtol
-    torch.testing.assert_close(there.length, back.length, rtol=1e-7, atol=0)
-    torch.testing.assert_close(there.energy, back.energy, rtol=1e-8, atol=0)
+    # rtol is the predicted decrease of one round, some hundred of which may be left; nodes are met
+    # to its square root, and the spline's length is first order in
+    # nodes, by its difference from the polyline that was minimised
+    torch.testing.assert_close(there.length, back.length, rtol=3e-5, atol=0)
+    torch.testing.assert_close(there.energy, back.energy, rtol=1e-6, atol=0)
 
 
 @_table(SOLVABLE)

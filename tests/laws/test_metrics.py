@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import same
-from laws.cases import CASES, Case, random_rotation
+from support.cases import CASES, Case, random_rotation
+from support.checks import same
 
 ALL = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 POSITIVE = [case for case in CASES if case.family.positive]

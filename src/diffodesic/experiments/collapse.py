@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffodesic.counterexample import FisherRao
-from diffodesic.experiments import Outcome, Row
+from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.experiments.experiment import Outcome, Row
 from diffodesic.experiments.toy import from_native, posterior_density, toy_mixture
-from diffodesic.mixture import GaussianMixture
-from diffodesic.plot_canvas import canvas
+from diffodesic.metrics.counterexamples import FisherRao
+from diffodesic.output.figures import canvas
 
 __all__ = ["Settings", "at_time", "run"]
 

@@ -30,20 +30,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from diffodesic.classifier import load_classifier
-from diffodesic.dataset import MNIST, read_idx
-from diffodesic.edit import anchored
-from diffodesic.evaluate import ssim
-from diffodesic.experiments import Outcome, Row, morph
-from diffodesic.experiments.agreement import correlation
-from diffodesic.files import write_atomically
-from diffodesic.flow import _integrate, drop
-from diffodesic.geodesic import geodesic
-from diffodesic.image import shipped_digits, to_uint8
-from diffodesic.mismatch import mismatch_length
-from diffodesic.model import Model, load
-from diffodesic.solver import Relax
-from diffodesic.spacetime import Spacetime
+from diffodesic.denoisers.flow import _integrate, drop
+from diffodesic.experiments import morph
+from diffodesic.experiments.common.statistics import correlation
+from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.geometry.path import geodesic
+from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.images.digit_classifier import load_classifier
+from diffodesic.images.editing import anchored
+from diffodesic.images.evaluation import ssim
+from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.metrics.spacetime.mismatched_estimation import mismatch_length
+from diffodesic.models.datasets import MNIST, read_idx, shipped_digits
+from diffodesic.models.loading import load
+from diffodesic.models.model import Model
+from diffodesic.output.files import write_atomically
+from diffodesic.output.images import to_uint8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -325,7 +327,7 @@ def _trajectories(model: Model, images: Tensor, settings: Settings) -> dict[str,
 
 def _strip(model: Model, records: list[dict[str, Any]], path: Path, anchor: float) -> None:
     """Three edits brought back by the probability flow, with their noise."""
-    from diffodesic.plot import filmstrip
+    from diffodesic.output.pictures import filmstrip
 
     rows = {}
     for record in records[:: max(1, len(records) // 3)][:3]:
@@ -398,7 +400,7 @@ def _notes(table: dict[str, list[Any]], settings: Settings) -> tuple[str, ...]:
 
 
 def _figure(path: Path, table: dict[str, list[Any]], rides: dict[str, list[float]]) -> None:
-    from diffodesic.plot_canvas import canvas
+    from diffodesic.output.figures import canvas
 
     columns: dict[str, NDArray[Any]] = {k: torch.tensor(table[k]).numpy() for k in MEASURES}
     own = torch.tensor(table["diffed"]).numpy()

@@ -28,22 +28,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.channel import channels
-from diffodesic.experiments import Outcome, Row
-from diffodesic.geodesic import Geodesic, geodesic
-from diffodesic.landscape import Pass, lowest_pass
-from diffodesic.langevin import hessian
-from diffodesic.plot_canvas import canvas
-from diffodesic.potential import DoubleWell, DualChannel, MuellerBrown, Potential, Ring, relax
-from diffodesic.quadrature import GridDenoiser
-from diffodesic.spacetime import Spacetime
-from diffodesic.surface import alanine
-from diffodesic.transition import (
+from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.output.figures import canvas
+from diffodesic.transitions.annealing import (
     TransitionPaths,
     constant_noise,
     straight_line,
     transition_paths,
 )
+from diffodesic.transitions.grid_denoiser import GridDenoiser
+from diffodesic.transitions.langevin import hessian
+from diffodesic.transitions.minimise import relax
+from diffodesic.transitions.minimum_energy import Pass, lowest_pass
+from diffodesic.transitions.potentials import DoubleWell, DualChannel, MuellerBrown, Potential, Ring
+from diffodesic.transitions.saddles import channels
+from diffodesic.transitions.surfaces import alanine
 
 __all__ = ["PROBLEMS", "Problem", "run"]
 

@@ -23,18 +23,20 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from diffodesic.bridge import MetricName
-from diffodesic.dataset import PICTURES
-from diffodesic.evaluate import Evaluation, evaluate
-from diffodesic.experiments import Outcome, Row
-from diffodesic.experiments.resample import Estimate, draws, of_mean
-from diffodesic.features import Features, load_features
-from diffodesic.image import read_image, to_uint8
-from diffodesic.interpolate import Interpolation, interpolate
-from diffodesic.model import Model, load
-from diffodesic.plot import filmstrip
-from diffodesic.plot_canvas import canvas
-from diffodesic.rival import Rival
+from diffodesic.experiments.common.statistics import Estimate, draws, of_mean
+from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.images.baselines.between import Rival
+from diffodesic.images.evaluation import Evaluation, evaluate
+from diffodesic.images.features import Features, load_features
+from diffodesic.images.interpolation import interpolate
+from diffodesic.images.result import Interpolation
+from diffodesic.images.spaces import MetricName
+from diffodesic.models.datasets import PICTURES
+from diffodesic.models.loading import load
+from diffodesic.models.model import Model
+from diffodesic.output.figures import canvas
+from diffodesic.output.images import read_image, to_uint8
+from diffodesic.output.pictures import filmstrip
 
 __all__ = ["Settings", "read_pairs", "run"]
 

@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffodesic.experiments import Outcome, Row
+from diffodesic.experiments.experiment import Outcome, Row
 from diffodesic.experiments.toy import draw_density, from_native, to_native, toy_mixture
-from diffodesic.geodesic import Geodesic, geodesic
-from diffodesic.hyperbolic import Hyperbolic
-from diffodesic.plot_canvas import canvas
-from diffodesic.solver import Relax
-from diffodesic.spacetime import Spacetime
+from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.metrics.spacetime.gaussian import Hyperbolic
+from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.output.figures import canvas
 
 __all__ = ["Settings", "gaussian_excess", "run", "sampling_path"]
 

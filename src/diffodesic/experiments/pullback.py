@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffodesic.counterexample import decoded_chord, decoder_pullback
-from diffodesic.experiments import Outcome, Row
-from diffodesic.flow import drop
-from diffodesic.geodesic import Geodesic, geodesic
-from diffodesic.mixture import GaussianMixture
-from diffodesic.plot_canvas import canvas
-from diffodesic.solver import Relax
-from diffodesic.spacetime import Spacetime
+from diffodesic.denoisers.flow import drop
+from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.metrics.counterexamples import decoded_chord, decoder_pullback
+from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.output.figures import canvas
 
 __all__ = ["Settings", "clusters", "run"]
 
@@ -121,7 +121,7 @@ def run(
 
 def _latents(law: GaussianMixture, settings: Settings) -> Tensor:
     """The two latents: a straight line from them, decoded, is no straight line."""
-    from diffodesic.flow import lift
+    from diffodesic.denoisers.flow import lift
 
     ends = torch.tensor(settings.ends, dtype=torch.float64)
     return lift(law, ends, settings.log_snr, steps=settings.ode_steps)

@@ -1,9 +1,10 @@
 r"""``score/sphere``: the score metric on a sphere, where the truth is a great circle (2505.11128).
 
-Data uniform on S^2 in R^D, its exact denoiser (:mod:`diffodesic.sphere`), DDPM's linear table of
-1000 times, weight 1000 in the network's coordinates, as in the paper.  Four questions: does the
-geodesic stay on the sphere, does the score point across it, what is left of that after noising
-and denoising, and what lies past the end of the path.  The last two also with a learned score.
+Data uniform on S^2 in R^D, its exact denoiser (:mod:`diffodesic.denoisers.sphere`), DDPM's linear
+table of 1000 times, weight 1000 in the network's coordinates, as in the paper.  Four questions:
+does the geodesic stay on the sphere, does the score point across it, what is left of that after
+noising and denoising, and what lies past the end of the path.  The last two also with a learned
+score.
 
 SLERP is exact on a sphere.  It shows a gain over LERP, and cannot show one over SLERP.
 """
@@ -18,19 +19,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffodesic.baseline import lerp, slerp
-from diffodesic.continuation import Alarm, Method, continue_path
-from diffodesic.denoiser import Denoiser
-from diffodesic.experiments import Outcome, Row
-from diffodesic.experiments.paired import mean_row
-from diffodesic.experiments.points_network import learn_points
-from diffodesic.flow import drop, lift
-from diffodesic.geodesic import Geodesic, geodesic
-from diffodesic.plot_canvas import canvas
-from diffodesic.schedule import Tabulated
-from diffodesic.score import ScoreMetric
-from diffodesic.shooting import exp
-from diffodesic.sphere import SphereDenoiser, great_circle_angle
+from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.denoisers.flow import drop, lift
+from diffodesic.denoisers.schedules import Tabulated
+from diffodesic.denoisers.sphere import SphereDenoiser, great_circle_angle
+from diffodesic.experiments.common.points_network import learn_points
+from diffodesic.experiments.common.statistics import mean_row
+from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.geometry.exponential import exp
+from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.images.baselines.latent import lerp, slerp
+from diffodesic.metrics.continuation import Alarm, Method, continue_path
+from diffodesic.metrics.score import ScoreMetric
+from diffodesic.output.figures import canvas
 
 __all__ = ["Settings", "run"]
 

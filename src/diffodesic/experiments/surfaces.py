@@ -18,21 +18,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffodesic.baseline import lerp, slerp
-from diffodesic.conformal import DensityMetric, ScoreSize
-from diffodesic.denoiser import Denoiser
-from diffodesic.experiments import Outcome, Row
-from diffodesic.experiments.paired import difference_row, mean_row
-from diffodesic.experiments.points_network import learn_points
-from diffodesic.flow import drop, lift
-from diffodesic.geodesic import geodesic
-from diffodesic.level import choose_noise_level
-from diffodesic.likely import likely_path
-from diffodesic.metric import Metric, Pullback
-from diffodesic.mixture import GaussianMixture
-from diffodesic.plot_canvas import canvas
-from diffodesic.score import ScoreJacobian, ScoreMetric, weight_unit
-from diffodesic.solver import Relax
+from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.denoisers.flow import drop, lift
+from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.denoisers.noise_level import choose_noise_level
+from diffodesic.experiments.common.points_network import learn_points
+from diffodesic.experiments.common.statistics import difference_row, mean_row
+from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.path import geodesic
+from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.images.baselines.latent import lerp, slerp
+from diffodesic.images.baselines.likely import likely_path
+from diffodesic.metrics.density import DensityMetric, ScoreSize
+from diffodesic.metrics.elementary import Pullback
+from diffodesic.metrics.one_level import weight_unit
+from diffodesic.metrics.score import ScoreMetric
+from diffodesic.metrics.score_jacobian import ScoreJacobian
+from diffodesic.output.figures import canvas
 
 __all__ = ["SURFACES", "Settings", "Surface", "run"]
 

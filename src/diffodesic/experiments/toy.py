@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.divergence import log_density
-from diffodesic.dual import e_geodesic
-from diffodesic.experiments import Outcome, Row
-from diffodesic.geodesic import Geodesic, geodesic
-from diffodesic.mixture import GaussianMixture
-from diffodesic.plot_canvas import canvas
-from diffodesic.reference import AdamSpline
-from diffodesic.solver import Relax
-from diffodesic.spacetime import Spacetime
+from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
+from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.metrics.spacetime.posterior_divergences import log_density
+from diffodesic.metrics.spacetime.straight_lines import e_geodesic
+from diffodesic.output.figures import canvas
 
 __all__ = [
     "Settings",

@@ -1,0 +1,42 @@
+"""Posterior means E[x0 | z]: schedules, networks, exact laws and the probability flow."""
+
+from diffodesic.denoisers import schedules
+from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.denoisers.flow import drop, lift, sample_posterior
+from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.denoisers.network import NetworkDenoiser, from_network
+from diffodesic.denoisers.noise_level import NoiseLevel, choose_noise_level
+from diffodesic.denoisers.schedules import (
+    EDM,
+    VP,
+    Cosine,
+    FlowMatching,
+    LinearLogSNR,
+    Schedule,
+    Tabulated,
+)
+from diffodesic.denoisers.selfcheck import SelfCheck, self_check
+from diffodesic.denoisers.sphere import SphereDenoiser
+
+__all__ = [
+    "EDM",
+    "VP",
+    "Cosine",
+    "Denoiser",
+    "FlowMatching",
+    "GaussianMixture",
+    "LinearLogSNR",
+    "NetworkDenoiser",
+    "NoiseLevel",
+    "Schedule",
+    "SelfCheck",
+    "SphereDenoiser",
+    "Tabulated",
+    "choose_noise_level",
+    "drop",
+    "from_network",
+    "lift",
+    "sample_posterior",
+    "schedules",
+    "self_check",
+]

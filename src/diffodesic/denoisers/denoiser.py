@@ -1,0 +1,266 @@
+"""The one thing the geometry needs from a diffusion model: its posterior mean.
+
+The core knows one process, ``z = x0 + sigma eps``, and one function,
+
+    m(z, sigma) = E[x0 | z],      log SNR lam = -2 log sigma,      k = e^lam = 1 / sigma^2.
+
+Everything else follows (Robbins 1956; Tweedie's formula and its derivative):
+
+    score(z)      = (m - z) / sigma^2
+    Cov[x0 | z]   = sigma^2 dm/dz               symmetric, positive for a true posterior mean
+    E[|x0|^2 | z] = |m|^2 + sigma^2 div m
+
+Points are flat vectors with the batch in front, ``z`` of shape (..., D) and ``sigma`` of shape
+(...); images and other shapes are folded at the door (``parametrization``, ``model``).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from diffodesic.numerics import derivatives
+from diffodesic.numerics.cost import record
+
+__all__ = ["Denoiser", "KnowsPsi"]
+
+
+class Denoiser(ABC):
+    """A posterior mean ``m(z, sigma) = E[x0 | z]`` of ``z = x0 + sigma eps``.
+
+    A subclass writes :meth:`posterior_mean`, and :meth:`moments` where a closed form exists.
+
+    Attributes:
+        dim: number D of coordinates of ``z``.
+        mean: mean of the data, a number or a (D,) tensor; used for starts and scales only.
+        variance: variance of one coordinate of the data, averaged over coordinates; likewise.
+        log_snr_range: noise levels (lowest, highest log SNR) where the denoiser can be trusted.
+        closed_form: True where :meth:`moments` and :meth:`statistic_covariance` are exact at the
+            price of one evaluation each.
+        chunk: at most so many points in one call that keeps a graph, or None.
+    """
+
+    dim: int
+    mean: Tensor | float = 0.0
+    variance: float = 1.0
+    log_snr_range: tuple[float, float] = (-math.inf, math.inf)
+    closed_form: bool = False
+    chunk: int | None = None
+
+    @abstractmethod
+    def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """E[x0 | z] for ``z`` (N, D) and ``sigma`` (N,); call the object instead, it counts."""
+
+    def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """Posterior mean.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations, broadcast over the batch (...).
+
+        Returns:
+            E[x0 | z], (..., D).
+
+        Raises:
+            ValueError: if the last axis of ``z`` is not D.
+
+        Cost: one evaluation per point.
+        """
+        flat, level, batch = self._flatten(z, sigma)
+        record(evaluations=flat.shape[0])
+        out = self.posterior_mean(flat, level)
+        return derivatives.track_vjp(out, flat.shape[0]).reshape(*batch, self.dim)
+
+    def jvp(self, z: Tensor, sigma: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and its directional derivative in ``z`` at fixed noise.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations (...).
+            v: directions (..., D), broadcast against ``z``.
+
+        Returns:
+            ``(m, J v)``, both (..., D); differentiable.
+
+        Cost: one evaluation and one derivative per point.
+        """
+        # forward mode refuses tensors whose entries share memory, as broadcasting leaves them
+        z, v = (t.contiguous() for t in torch.broadcast_tensors(z, v))
+        value, tangent = derivatives.jvp(lambda p: self(p, sigma), (z,), (v,))
+        count = tangent.numel() // self.dim
+        record(derivatives=count)
+        return value, derivatives.track_vjp(tangent, count)
+
+    def moments(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """E[x0 | z] and E[|x0|^2 | z], by the full divergence unless a closed form exists.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations (...).
+
+        Returns:
+            (..., D) and (...).
+
+        Cost: D + 1 evaluations and D derivatives per point (one evaluation in closed form).
+        """
+        m = self(z, sigma)
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
+        basis = torch.eye(self.dim, dtype=z.dtype, device=z.device)
+        _, columns = self.jvp(z.unsqueeze(-2), sigma.unsqueeze(-1), basis)
+        divergence = torch.diagonal(columns, dim1=-2, dim2=-1).sum(-1)
+        return m, m.square().sum(-1) + sigma**2 * divergence
+
+    def statistic_covariance(
+        self, z: Tensor, sigma: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Posterior covariance of ``T = (x0, |x0|^2)`` applied to ``(a, b)``.
+
+        The derivative of the moments in the natural parameters ``(z/sigma^2, -1/(2 sigma^2))``.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations (...).
+            a: first part of the vector, (..., D).
+            b: second part, (...).
+
+        Returns:
+            ``Cov[x0, a.x0 + b|x0|^2]`` (..., D) and ``Cov[|x0|^2, a.x0 + b|x0|^2]`` (...).
+
+        Cost: one JVP of :meth:`moments`.
+        """
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device).expand(z.shape[:-1])
+        square = sigma.unsqueeze(-1) ** 2
+        velocity = (square * (a + 2 * z * b.unsqueeze(-1)), sigma**3 * b)
+        record(derivatives=sigma.numel())
+        packed = derivatives.jvp(
+            self._packed_moments, (z.contiguous(), sigma.contiguous()), velocity
+        )
+        return packed[1][..., :-1], packed[1][..., -1]
+
+    def moments_and_covariance(
+        self, z: Tensor, sigma: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """:meth:`moments` and :meth:`statistic_covariance`, for denoisers that share their work.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations (...).
+            a: first part of the vector, (..., D).
+            b: second part, (...).
+
+        Returns:
+            what the two return, in this order.
+
+        Cost: that of both.
+        """
+        return (*self.moments(z, sigma), *self.statistic_covariance(z, sigma, a, b))
+
+    def _packed_moments(self, z: Tensor, sigma: Tensor) -> Tensor:
+        m, second = self.moments(z, sigma)
+        return torch.cat([m, second.unsqueeze(-1)], -1)
+
+    def difference(self, z: Tensor, sigma: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and its directional derivative by a central difference.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations (...).
+            v: directions (..., D), broadcast against ``z``.
+
+        Returns:
+            ``(m, J v)``, both (..., D), differentiable; m is the average of the two evaluations,
+            which is off by the order of h^2.
+
+        Cost: two evaluations per point.
+        """
+        z, v = torch.broadcast_tensors(z, v)
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
+        h = self._share(v, self.displacement(sigma.detach(), z.dtype))
+        ahead, behind = self(torch.stack([z + h * v, z - h * v]), sigma)
+        return (ahead + behind) / 2, (ahead - behind) / (2 * h)
+
+    def second_difference(self, z: Tensor, sigma: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """Second directional derivative ``D^2 m [v, w]``, (..., D), from four evaluations.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations (...).
+            v: directions (..., D), broadcast against ``z``.
+            w: directions (..., D), likewise.
+
+        Returns:
+            (..., D).
+
+        Cost: four evaluations per point.
+        """
+        z, v, w = torch.broadcast_tensors(z, v, w)
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
+        length = self.displacement(sigma, z.dtype, order=2)
+        g, h = self._share(v, length), self._share(w, length)
+        p, q = g * v, h * w
+        value = self(torch.stack([z + p + q, z + p - q, z - p + q, z - p - q]), sigma)
+        return (value[0] - value[1] - value[2] + value[3]) / (4 * g * h)
+
+    def displacement(self, sigma: Tensor, dtype: torch.dtype, *, order: int = 1) -> Tensor:
+        """Length of the step of a central difference at a noise level (...).
+
+        It balances truncation, for an m that bends over a length sigma, against the rounding e of
+        an output of size s sqrt(D), with the Jacobian J = s^2/(s^2 + sigma^2) of Gaussian data:
+        ``(3 e s sqrt(D) sigma^2 / J)^(1/3)``, for second differences ``(e s sqrt(D) sigma^3 /
+        J)^(1/4)``.
+
+        Args:
+            sigma: noise standard deviations (...).
+            dtype: dtype of the points.
+            order: 1 or 2.
+
+        Returns:
+            lengths (...).
+        """
+        unit = self._rounding(dtype) * math.sqrt(self.dim * self.variance)
+        noise = unit * (1 + sigma**2 / self.variance)
+        return (3 * noise * sigma**2) ** (1 / 3) if order == 1 else (noise * sigma**3) ** (1 / 4)
+
+    def _rounding(self, dtype: torch.dtype) -> float:
+        """Rounding unit of an evaluation on points of ``dtype``."""
+        return torch.finfo(dtype).eps
+
+    @staticmethod
+    def _share(v: Tensor, length: Tensor) -> Tensor:
+        """The h for which ``h v`` has the given length; no variable: nothing flows through it."""
+        size = torch.linalg.vector_norm(v.detach(), dim=-1)
+        return (length / torch.where(size > 0, size, 1.0)).unsqueeze(-1)
+
+    def score(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """Score of the noisy law, ``(m - z) / sigma^2``; shapes and cost as for a call."""
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
+        return (self(z, sigma) - z) / sigma.unsqueeze(-1) ** 2
+
+    def covariance(self, z: Tensor, sigma: Tensor, v: Tensor) -> Tensor:
+        """Posterior covariance applied to a vector, ``sigma^2 (dm/dz) v``; cost of one JVP."""
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
+        return sigma.unsqueeze(-1) ** 2 * self.jvp(z, sigma, v)[1]
+
+    def _flatten(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
+        if z.ndim == 0 or z.shape[-1] != self.dim:
+            raise ValueError(
+                f"z has shape {tuple(z.shape)}; its last axis must be {self.dim}, "
+                "the dimension of this denoiser"
+            )
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
+        batch = torch.broadcast_shapes(z.shape[:-1], sigma.shape)
+        flat = z.expand(*batch, self.dim).reshape(-1, self.dim)
+        return flat, sigma.expand(batch).reshape(-1), batch
+
+
+@runtime_checkable
+class KnowsPsi(Protocol):
+    """A denoiser with its log-partition in closed form: mixtures, laws on a grid."""
+
+    def log_partition(self, h: Tensor, k: Tensor) -> Tensor:
+        """``psi`` (...) for natural parameters h (..., D) and k (...)."""
+        ...

@@ -1,0 +1,236 @@
+r"""Gaussian mixtures and empirical data: exact denoisers, the oracle of everything else.
+
+Data law q = sum_j w_j N(a_j, diag v_j).  In natural parameters h = k z, precision k = 1/sigma^2,
+
+    psi_j = log int exp(h.x - k|x|^2/2) N(x; a_j, v_j) dx
+          = sum_d [ (h a + v h^2/2 - k a^2/2) / (1 + k v) - log(1 + k v)/2 ]
+    psi   = logsumexp_j (log w_j + psi_j),          r_j = softmax_j (log w_j + psi_j)
+
+and the posterior is the mixture of N(m_j, c_j) with responsibilities r_j,
+
+    m_j = (a_j + v_j h) / (1 + k v_j),    c_j = v_j / (1 + k v_j).
+
+Nothing divides by v, so std = 0 (a discrete law, an empirical data set) is exact, and nothing
+divides by k, so k = 0 (infinite noise) is.  The log density follows (2505.17517, Sec. 3):
+
+    log p(z; sigma) = psi - |z|^2/(2 sigma^2) - (D/2) log(2 pi sigma^2).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.numerics import derivatives
+from diffodesic.numerics.cost import record
+
+__all__ = ["GaussianMixture"]
+
+
+class GaussianMixture(Denoiser):
+    """Mixture of K Gaussians with diagonal covariances, an exact denoiser in any dimension.
+
+    Args:
+        means: centres a_j, (K, D); their dtype and device are those of the geometry.
+        weights: positive weights (K,), normalised here; default equal.
+        std: standard deviations: one number, (K,) for isotropic components, or (K, D).
+            Zero is allowed and gives a discrete law.
+
+    Raises:
+        ValueError: on shapes that do not fit, non-finite values, weights that are not positive.
+
+    Cost: one call on N points is O(N K D) (a matrix product when components are isotropic).
+    """
+
+    closed_form = True
+
+    def __init__(
+        self, means: Tensor, weights: Tensor | None = None, std: Tensor | float = 1.0
+    ) -> None:
+        means = torch.as_tensor(means)
+        if means.ndim != 2 or not means.is_floating_point():
+            raise ValueError(
+                f"means must be a floating (K, D) tensor, got {means.dtype} {tuple(means.shape)}"
+            )
+        components, self.dim = means.shape
+        # with the dtype at once: a number that passes through float32 is no longer that number
+        kind, home = means.dtype, means.device
+        weights = torch.as_tensor(1.0 if weights is None else weights, dtype=kind, device=home)
+        weights = weights.expand(components) if weights.ndim == 0 else weights
+        if weights.shape != (components,) or not bool((weights > 0).all()):
+            raise ValueError(f"weights must be {components} positive numbers, one per component")
+        std = torch.as_tensor(std, dtype=kind, device=home)
+        if std.shape in ((), (components,)):
+            # isotropic: keep one column, so that D never enters the K-sized tensors
+            std = std.expand(components).unsqueeze(-1)
+        if std.shape not in ((components, 1), means.shape):
+            raise ValueError(
+                f"std must be a number, ({components},) or {tuple(means.shape)}, "
+                f"got {tuple(std.shape)}"
+            )
+        if not bool(torch.isfinite(means).all() and torch.isfinite(std).all() and (std >= 0).all()):
+            raise ValueError("means and std must be finite, and std non-negative")
+        self.means, self.variances = means, std**2
+        self.log_weights = torch.log(weights / weights.sum())
+        law = self.log_weights.exp().unsqueeze(-1)
+        self.mean = (law * means).sum(0)
+        spread = (law * (means - self.mean) ** 2).sum(0).mean()
+        self.variance = float(spread + (law * self.variances).sum(0).mean())
+
+    @classmethod
+    def from_data(cls, data: Tensor, bandwidth: float = 0.1) -> GaussianMixture:
+        """Empirical law of ``data`` smoothed by a Gaussian kernel.
+
+        Args:
+            data: samples (N, ...), flattened to (N, D).
+            bandwidth: standard deviation h of the kernel, in data units; 0 is the bare sample.
+
+        Returns:
+            the mixture, one component per sample.
+        """
+        return cls(data.reshape(data.shape[0], -1), std=bandwidth)
+
+    def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """E[x0 | z] for ``z`` (N, D), ``sigma`` (N,)."""
+        k = sigma.unsqueeze(-1) ** -2
+        return self._moments(k * z, k)[0]
+
+    def moments(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Exact E[x0 | z] (..., D) and E[|x0|^2 | z] (...); cost of one evaluation."""
+        flat, level, batch = self._flatten(z, sigma)
+        record(evaluations=flat.shape[0])
+        k = level.unsqueeze(-1) ** -2
+        m, second = self._moments(k * flat, k)
+        packed = derivatives.track_vjp(torch.cat([m, second.unsqueeze(-1)], -1), flat.shape[0])
+        return packed[:, :-1].reshape(*batch, self.dim), packed[:, -1].reshape(batch)
+
+    def statistic_covariance(
+        self, z: Tensor, sigma: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Posterior covariance of ``T = (x0, |x0|^2)`` applied to ``(a, b)``, in closed form.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations (...).
+            a: first part of the vector, (..., D).
+            b: second part, (...).
+
+        Returns:
+            ``Cov[x0, a.x0 + b|x0|^2]`` (..., D) and ``Cov[|x0|^2, a.x0 + b|x0|^2]`` (...).
+
+        Cost: one evaluation.
+        """
+        return self.moments_and_covariance(z, sigma, a, b)[2:]
+
+    def moments_and_covariance(
+        self, z: Tensor, sigma: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Both at the price of one evaluation; see :meth:`Denoiser.moments_and_covariance`."""
+        flat, level, batch = self._flatten(z, sigma)
+        record(evaluations=flat.shape[0])
+        a, b = a.expand(*batch, self.dim).reshape(-1, self.dim), b.expand(batch).reshape(-1, 1)
+        k = level.unsqueeze(-1) ** -2
+        found = self._both(k * flat, k, a, b)
+        packed = torch.cat([part.reshape(len(flat), -1) for part in found], -1)
+        packed = derivatives.track_vjp(packed, flat.shape[0]).reshape(*batch, -1)
+        m, second, first, change = packed.split([self.dim, 1, self.dim, 1], -1)
+        return m, second[..., 0], first, change[..., 0]
+
+    def log_partition(self, h: Tensor, k: Tensor) -> Tensor:
+        """Log-partition ``psi = log E_q exp(h.x0 - k|x0|^2/2)``; grad in (h, -k/2) is ``mu``.
+
+        Args:
+            h: first natural parameter ``k z``, (..., D).
+            k: precision of the noise ``1/sigma^2``, (...); 0 is allowed.
+
+        Returns:
+            psi, (...).
+        """
+        flat = h.reshape(-1, self.dim)
+        k = torch.as_tensor(k, dtype=h.dtype, device=h.device).expand(h.shape[:-1])
+        return self._log_joint(flat, k.reshape(-1, 1)).logsumexp(-1).reshape(h.shape[:-1])
+
+    def log_density(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """Log density of the noisy law at ``z`` (..., D), (...); in nats."""
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
+        k = sigma**-2
+        psi = self.log_partition(k.unsqueeze(-1) * z, k)
+        return (
+            psi - k * z.square().sum(-1) / 2 - self.dim * torch.log(sigma * math.sqrt(2 * math.pi))
+        )
+
+    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``count`` points of the data law, (count, D)."""
+        index = torch.multinomial(
+            self.log_weights.exp(), count, replacement=True, generator=generator
+        )
+        noise = torch.randn(
+            count, self.dim, generator=generator, dtype=self.means.dtype, device=self.means.device
+        )
+        return self.means[index] + self.variances[index].sqrt() * noise
+
+    def _log_joint(self, h: Tensor, k: Tensor) -> Tensor:
+        """Log w_j + psi_j for h (N, D), k (N, 1); (N, K)."""
+        a, v = self.means, self.variances
+        gain = 1 / (1 + k.unsqueeze(-1) * v)  # (N, K, 1) or (N, K, D)
+        if v.shape[-1] == 1:
+            gain = gain[..., 0]
+            quadratic = (
+                h @ a.T
+                + v[:, 0] * h.square().sum(-1, keepdim=True) / 2
+                - k * a.square().sum(-1) / 2
+            )
+            return self.log_weights + gain * quadratic + self.dim * gain.log() / 2
+        energy = h.unsqueeze(1) * a + v * h.unsqueeze(1) ** 2 / 2 - k.unsqueeze(-1) * a**2 / 2
+        return self.log_weights + (gain * energy + gain.log() / 2).sum(-1)
+
+    def _moments(self, h: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior E[x0] (N, D) and E[|x0|^2] (N,) for h (N, D), k (N, 1)."""
+        a, v = self.means, self.variances
+        r = self._log_joint(h, k).softmax(-1)
+        gain = 1 / (1 + k.unsqueeze(-1) * v)
+        if v.shape[-1] == 1:
+            gain, v = gain[..., 0], v[:, 0]
+            m = (r * gain) @ a + (r * gain * v).sum(-1, keepdim=True) * h
+            square = gain**2 * (
+                a.square().sum(-1) + 2 * v * (h @ a.T) + v**2 * h.square().sum(-1, keepdim=True)
+            )
+            return m, (r * (square + self.dim * gain * v)).sum(-1)
+        centres = gain * (a + v * h.unsqueeze(1))
+        m = torch.einsum("nk,nkd->nd", r, centres)
+        return m, (r * (centres**2 + gain * v).sum(-1)).sum(-1)
+
+    def _both(self, h: Tensor, k: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        """Moments, and Cov[T] (a, b) within components plus between them; k, b (N, 1)."""
+        means, v = self.means, self.variances
+        r = self._log_joint(h, k).softmax(-1)
+        gain = 1 / (1 + k.unsqueeze(-1) * v)
+        c = gain * v
+        if v.shape[-1] == 1:
+            gain, c, v = gain[..., 0], c[..., 0], v[:, 0]
+            along = gain * (a @ means.T) + c * (a * h).sum(-1, keepdim=True)  # a.m_j
+            square = gain**2 * (means.square().sum(-1) + 2 * v * (h @ means.T))
+            square = square + c**2 * h.square().sum(-1, keepdim=True)  # |m_j|^2
+            total, spread = square + self.dim * c, self.dim * c**2
+            within = 2 * c * along + b * (4 * c * square + 2 * spread)
+        else:
+            centres = gain * (means + v * h.unsqueeze(1))
+            along = (centres * a.unsqueeze(1)).sum(-1)
+            total, spread = (centres**2 + c).sum(-1), (c**2).sum(-1)
+            within = 2 * (c * centres * a.unsqueeze(1)).sum(-1)
+            within = within + b * (4 * (c * centres**2).sum(-1) + 2 * spread)
+        value = along + b * total  # E_j[a.x0 + b|x0|^2]
+        between = value - (r * value).sum(-1, keepdim=True)
+        second, change = (r * total).sum(-1), (r * (within + between * total)).sum(-1)
+        if v.ndim == 1:
+            own = (r * c).sum(-1, keepdim=True)
+            m = (r * gain) @ means + own * h
+            q = r * (2 * b * c + between)
+            first = (q * gain) @ means + (q * c).sum(-1, keepdim=True) * h
+            return m, second, first + own * a, change
+        pulled = 2 * b.unsqueeze(-1) * c * centres + c * a.unsqueeze(1)
+        first = torch.einsum("nk,nkd->nd", r, pulled + between.unsqueeze(-1) * centres)
+        return torch.einsum("nk,nkd->nd", r, centres), second, first, change

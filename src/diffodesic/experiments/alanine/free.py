@@ -1,0 +1,329 @@
+r"""Transition paths of alanine dipeptide on the papers' own (phi, psi) grid  (2505.17517, Sec. 5).
+
+States (-2.55, 2.7) and (.95, -.4), anchor log SNR 4, 128 segments, K = 128 Langevin steps of
+variance 4e-4 per node, 1,000 paths, kT = 1 in units of the table (which the papers do not name).
+MaxEnergy is the mean over paths of the highest U of every Langevin state.
+
+Own rows share the surface, the two coordinates and kT: the exact geodesic (quadrature, no network,
+no training data), the straight line with its noise, the constant-noise line, two-way shooting and
+plain dynamics at a higher temperature, the string's saddle, and the lowest pass, which no path can
+stay below.  The published shooting and Doob rows are all-atom paths scored afterwards in
+(phi, psi): another system, quoted and not comparable in kind.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffodesic.experiments.alanine.simulations import BaselineRow, baselines
+from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.output.figures import canvas
+from diffodesic.transitions.annealing import (
+    TransitionPaths,
+    constant_noise,
+    straight_line,
+    transition_paths,
+)
+from diffodesic.transitions.grid_denoiser import GridDenoiser
+from diffodesic.transitions.saddles import channels, effective_paths
+from diffodesic.transitions.surfaces import PeriodicSurface, read_grid
+
+__all__ = ["Settings", "paths_along", "run", "solve"]
+
+SHOWN = ("line, constant noise", "line + profile", "geodesic")
+COST = "million evaluations per 1,000 paths"
+PUBLISHED = (
+    "- published, all-atom, scored in (phi, psi), not comparable in kind: two-way shooting of "
+    "fixed length 42.54 +- 7.42 (1.29 G evaluations), of variable length 58.11 +- 18.51 (21 M), "
+    "Doob's Lagrangian 66.24 +- 1.01 (38.4 M).",
+    "- published +- are standard deviations over paths; errors here are standard errors of the "
+    "mean, spreads are in `result.json`.",
+    "- the second published state, (.95, -.4), is no minimum: U is 8.9 there, and 6.1 at the "
+    "bottom of its well, (1.08, -.86).",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The published protocol."""
+
+    a: tuple[float, float] = (-2.55, 2.7)
+    b: tuple[float, float] = (0.95, -0.4)
+    log_snr: float = 4.0
+    nodes: int = 128
+    langevin_steps: int = 128
+    step: float = 2e-4
+    paths: int = 1000
+    grid: int = 192
+
+
+QUICK = Settings(
+    nodes=32,
+    langevin_steps=8,
+    step=2e-3,
+    paths=40,
+    grid=96,
+)
+
+
+def solve(surface: PeriodicSurface, settings: Settings, space: Spacetime | None = None) -> Geodesic:
+    """The exact geodesic between the two states.
+
+    Args:
+        surface: the energy.
+        settings: states, anchor, nodes and quadrature grid.
+        space: where; default the spacetime of ``GridDenoiser(surface)``.
+
+    Returns:
+        the geodesic.
+
+    Cost: seconds; no training and no network.
+    """
+    space = space or Spacetime(GridDenoiser(surface, points=settings.grid))
+    states = torch.tensor([settings.a, settings.b], dtype=torch.float64)
+    anchors = space.point(states, settings.log_snr)
+    return geodesic(space, anchors[0], anchors[1], nodes=settings.nodes)
+
+
+def grid_of(data: Path | str | None) -> PeriodicSurface:
+    """The papers' table at kT = 1.
+
+    Args:
+        data: folder of real data, which holds ``alanine/final_frame.dat``.
+
+    Returns:
+        the surface.
+
+    Raises:
+        ValueError: without a folder, or if the table is not there.
+    """
+    table = None if data is None else Path(data) / "alanine" / "final_frame.dat"
+    if table is None or not table.is_file():
+        raise ValueError(
+            "this experiment needs the papers' grid, which is not ours to ship: give --data DIR "
+            "with DIR/alanine/final_frame.dat"
+        )
+    return read_grid(table, kT=1.0, unit="units of the table", name="alanine, papers' grid")
+
+
+def run(
+    *,
+    quick: bool,
+    outdir: Path,
+    seed: int,
+    data: Path | str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Outcome:
+    """MaxEnergy of the geodesic, of its ablations, and of path sampling on the same surface.
+
+    Args:
+        quick: few nodes, steps and paths.
+        outdir: not used; the caller writes.
+        seed: seed of everything random.
+        data: folder of real data.
+        progress: called with a short line now and then.
+
+    Returns:
+        the table.
+
+    Raises:
+        ValueError: if the papers' grid is not in ``data``.
+
+    Cost: minutes on two cores; half of it is two-way shooting.
+    """
+    settings, surface = QUICK if quick else Settings(), grid_of(data)
+    say = progress or (lambda _: None)
+    states = torch.tensor([settings.a, settings.b], dtype=torch.float64)
+    say("geodesic")
+    path = solve(surface, settings)
+    sampled = sample_all(surface, path, settings, seed, say)
+    rivals = list(baselines(surface, *states, seed=seed, quick=quick, progress=say))
+    notes = [f"- {rival.method}: {rival.note}." for rival in rivals]
+    arrays: dict[str, Any] = {name: _details(paths) for name, paths in sampled.items()}
+    arrays["geodesic length"] = float(path.length)
+    arrays["baselines"] = rivals
+    bound = rivals[0].max_energy
+    return Outcome(
+        settings,
+        (*_rows(sampled), *_rival_rows(rivals)),
+        (*notes, *PUBLISHED),
+        arrays,
+        lambda file: draw(surface, sampled, bound, file),
+    )
+
+
+def _rows(sampled: dict[str, TransitionPaths]) -> Iterator[Row]:
+    expected = {"geodesic": 37.34, "line + profile": 37.5, "line, constant noise": 40.6}
+    published = {"geodesic": 37.36}
+    for name, paths in sampled.items():
+        yield Row(
+            f"{name}: MaxEnergy",
+            paths.mean_max_energy,
+            published.get(name),
+            expected.get(name),
+            paths.standard_error,
+        )
+        cost = _millions(paths.evaluations, len(paths))
+        yield Row(f"{name}: {COST}", cost, 16.0 if name in published else None)
+
+
+def _rival_rows(rivals: list[BaselineRow]) -> Iterator[Row]:
+    published, expected = {"lowest pass": 36.42}, {"lowest pass": 36.33, "string": 36.33}
+    for rival in rivals:
+        yield Row(
+            f"{rival.method}: MaxEnergy",
+            rival.max_energy,
+            published.get(rival.method),
+            expected.get(rival.method),
+            rival.error,
+        )
+        if rival.spread is not None:
+            yield Row(f"{rival.method}: {COST}", _millions(rival.evaluations, rival.paths))
+
+
+def sample_all(
+    surface: PeriodicSurface,
+    path: Geodesic,
+    settings: Settings,
+    seed: int,
+    say: Callable[[str], None],
+) -> dict[str, TransitionPaths]:
+    """Paths along the geodesic and along both lines, unadjusted as published, and corrected.
+
+    Args:
+        surface: the energy.
+        path: the geodesic.
+        settings: the protocol.
+        seed: seed of the noise.
+        say: called with a short line now and then.
+
+    Returns:
+        paths by name.
+
+    Cost: ``4 P K (n + 1)`` evaluations.
+    """
+    a, b = path.nodes[0, :-1], path.nodes[-1, :-1]
+    ways: dict[str, tuple[Geodesic | Tensor, bool]] = {
+        "geodesic": (path, False),
+        "line + profile": (straight_line(a, b, path.nodes[:, -1]), False),
+        "line, constant noise": (
+            constant_noise(a, b, settings.log_snr, nodes=settings.nodes),
+            False,
+        ),
+        "geodesic, Metropolis": (path, True),
+    }
+    found = {}
+    for name, (way, correct) in ways.items():
+        say(name)
+        found[name] = paths_along(surface, way, settings, seed, correct=correct)
+    return found
+
+
+def paths_along(
+    surface: PeriodicSurface,
+    way: Geodesic | Tensor,
+    settings: Settings,
+    seed: int,
+    *,
+    correct: bool,
+) -> TransitionPaths:
+    """Transition paths by the published protocol.
+
+    Args:
+        surface: the energy.
+        way: the path through spacetime.
+        settings: the protocol.
+        seed: seed of the noise.
+        correct: use the Metropolis correction.
+
+    Returns:
+        the paths.
+
+    Cost: ``P K (n + 1)`` evaluations.
+    """
+    with warnings.catch_warnings():
+        # the second published state lies on a slope; a note of the table says so
+        warnings.filterwarnings("ignore", message="the second state is no minimum")
+        return transition_paths(
+            surface,
+            way,
+            paths=settings.paths,
+            langevin_steps=settings.langevin_steps,
+            step=settings.step,
+            seed=seed,
+            correct=correct,
+        )
+
+
+def _millions(evaluations: int, paths: int) -> float:
+    return evaluations / 1e6 * 1000 / paths if paths else float("inf")
+
+
+def _details(paths: TransitionPaths) -> dict[str, Any]:
+    mean, spread = paths.profile()
+    return {
+        "spread": paths.spread,
+        "interval": paths.interval(),
+        "hits_percent": 100 * float(paths.hits(radius=0.5).double().mean()),
+        "effective_paths_at_.3": effective_paths(paths, scale=0.3),
+        "channels": [(c.saddle, c.energy, c.share) for c in channels(paths)],
+        "accepted": float(paths.accepted.min()),
+        "profile": mean,
+        "profile_spread": spread,
+        "log_snr": paths.nodes[:, -1],
+        "evaluations": paths.evaluations,
+    }
+
+
+def draw(
+    surface: PeriodicSurface, sampled: dict[str, TransitionPaths], bound: float, path: Path
+) -> None:
+    """The surface with paths, energies along them, and the noise that held them.
+
+    Args:
+        surface: the energy.
+        sampled: paths by name.
+        bound: energy of the lowest pass.
+        path: the PNG file.
+    """
+    colours = dict(zip(SHOWN, ("C2", "C1", "C0"), strict=True))
+    with canvas(path, columns=3, width=4.2) as (map_, energy, noise):
+        line = torch.linspace(-torch.pi, torch.pi, 181, dtype=torch.float64)
+        grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
+        shade = map_.contourf(line, line, surface(grid), levels=24, cmap="Greys")
+        map_.figure.colorbar(shade, ax=map_, label=f"U ({surface.unit})")
+        for name in SHOWN:
+            frames, nodes = sampled[name].frames, sampled[name].nodes[:, :-1]
+            for one in frames[:15]:
+                _wrapped(map_, surface, one, color=colours[name], lw=0.5, alpha=0.5)
+            _wrapped(map_, surface, nodes, color=colours[name], lw=1.8, label=name)
+        map_.set(xlabel="phi (rad)", ylabel="psi (rad)", title="paths; thick: where they were held")
+        map_.legend(fontsize=7, loc="lower left", frameon=True)
+        for name in SHOWN:
+            paths = sampled[name]
+            mean, spread = paths.profile()
+            s = paths.kept / (len(paths.nodes) - 1)
+            energy.plot(s, mean, color=colours[name], label=name)
+            energy.fill_between(s, mean - spread, mean + spread, color=colours[name], alpha=0.15)
+            noise.plot(s, paths.nodes[:, -1], color=colours[name])
+        energy.axhline(bound, color="k", lw=0.8, ls=":", label="lowest pass")
+        energy.set(xlabel="s", ylabel="U", title="energy, mean and spread")
+        energy.legend(fontsize=7)
+        noise.set(xlabel="s", ylabel="log SNR", title="noise profile")
+
+
+def _wrapped(ax: Any, surface: PeriodicSurface, x: Tensor, **style: Any) -> None:
+    """A curve on the torus, cut where it leaves the cell."""
+    inside = surface.wrap(x)
+    jump = (inside.diff(dim=0).abs() > torch.pi).any(-1)
+    gaps = torch.cat([torch.zeros(1, dtype=torch.bool), jump]).unsqueeze(-1)
+    ax.plot(*torch.where(gaps, torch.nan, inside).T, **style)

@@ -1,0 +1,161 @@
+"""The published experiments by name."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffodesic.experiments.experiment import Experiment, Outcome, _plain, _version, table
+from diffodesic.output.files import write_atomically
+
+__all__ = ["EXPERIMENTS", "find", "reproduce"]
+
+
+EXPERIMENTS = (
+    Experiment("spacetime/toy", "toy:run", "A geodesic of a one-dimensional mixture (Fig. 1)"),
+    Experiment("spacetime/ode", "ode:run", "The sampling ODE against the geodesic (Fig. 3)"),
+    Experiment("spacetime/collapse", "collapse:run", "Fisher-Rao geometry dies at the last time"),
+    Experiment("spacetime/pullback", "pullback:run", "Geodesics of the decoder decode to chords"),
+    Experiment(
+        "spacetime/images",
+        "images:run",
+        "Edit distances of digits against other distances; with pairs, their interpolations",
+        ("data", "model", "pairs", "device"),
+    ),
+    Experiment(
+        "spacetime/alanine",
+        "alanine.free:run",
+        "Transition paths of alanine dipeptide on U(phi, psi)",
+        ("data",),
+    ),
+    Experiment(
+        "spacetime/alanine-low-variance",
+        "alanine.constrained:low_variance",
+        "The same with log SNR kept above a floor",
+        ("data",),
+    ),
+    Experiment(
+        "spacetime/alanine-avoid",
+        "alanine.constrained:avoid",
+        "The same kept away from a region",
+        ("data",),
+    ),
+    Experiment(
+        "spacetime/landscapes",
+        "landscapes:run",
+        "Landscapes where the shape of a path matters",
+    ),
+    Experiment(
+        "score/sphere",
+        "sphere:run",
+        "The score metric on a sphere, where the truth is a great circle",
+    ),
+    Experiment(
+        "score/surfaces",
+        "surfaces:run",
+        "Metrics of the score on surfaces whose normal turns",
+    ),
+    Experiment(
+        "score/stable-diffusion",
+        "morph:run",
+        "Every metric and baseline on pairs of pictures of your own",
+        ("data", "model", "pairs", "device"),
+    ),
+    Experiment(
+        "score/rotated-mnist",
+        "rotated.run:run",
+        "From one angle of a digit to another, and past the end",
+        ("data", "model", "device"),
+    ),
+    Experiment(
+        "score/rotated-norm",
+        "rotated.run:run_norm",
+        "What the norm of noisy data is worth, on digits of their own",
+        ("data", "model", "device"),
+    ),
+    Experiment(
+        "score/rotated-lengths",
+        "rotated.lengths:run",
+        "How much longer the true rotation is than the straight way, metric by metric",
+        ("data", "model"),
+    ),
+)
+
+
+def find(name: str) -> Experiment:
+    """Look an experiment up.
+
+    Args:
+        name: one of the names of ``EXPERIMENTS``.
+
+    Returns:
+        the experiment.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    known = {experiment.name: experiment for experiment in EXPERIMENTS}
+    if name not in known:
+        raise ValueError(f"no experiment {name!r}; choose one of {', '.join(known)}")
+    return known[name]
+
+
+def reproduce(
+    name: str,
+    outdir: Path,
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+    **inputs: Any,
+) -> Outcome:
+    """Run an experiment and write its result, table and figure.
+
+    Args:
+        name: one of the names of ``EXPERIMENTS``.
+        outdir: folder of the results; made if it is missing.
+        quick: small settings that take seconds, to see that everything works.
+        seed: seed of everything random.
+        progress: called with a short line now and then.
+        **inputs: see :class:`Experiment`; None is the same as not given.
+
+    Returns:
+        what it found.
+
+    Raises:
+        ValueError: for an unknown name, or an input that the experiment does not take.
+
+    Cost: that of the experiment.
+    """
+    experiment = find(name)
+    given = {key: value for key, value in inputs.items() if value is not None}
+    for key in given.keys() - set(experiment.inputs):
+        raise ValueError(f"{name} takes no {key}; leave it out")
+    function = experiment.function()
+    outdir.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    outcome = function(quick=quick, outdir=outdir, seed=seed, progress=progress, **given)
+    record = {
+        "experiment": name,
+        "quick": quick,
+        "seed": seed,
+        "settings": _plain(outcome.settings),
+        "rows": [_plain(row) for row in outcome.rows],
+        "notes": list(outcome.notes),
+        "arrays": _plain(outcome.arrays),
+        "seconds": round(time.perf_counter() - began, 2),
+        "versions": {"diffodesic": _version(), "torch": torch.__version__},
+    }
+    content = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    write_atomically(outdir / "result.json", content.encode())
+    mode = " (quick settings: not the numbers)" if quick else ""
+    page = f"# {name}{mode}\n\n{experiment.about}.\n\n{table(outcome)}"
+    write_atomically(outdir / "table.md", page.encode())
+    if outcome.figure is not None:
+        outcome.figure(outdir / "figure.png")
+    return outcome

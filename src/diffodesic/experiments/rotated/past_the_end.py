@@ -1,0 +1,134 @@
+"""Past the end of a path between two angles of a digit: how far the angle goes on.
+
+Between -gap/2 and gap/2 every method ends at the same picture.  Beyond it the true angle at
+overshoot t is gap/2 + t gap; a frame's own angle is that of the nearest picture of the orbit.
+
+    exponential     the geodesic of the recommended metric, continued
+    score-guided    the stepper of 2505.11128 in the same metric
+    LERP, SLERP     their formulas at s = 1 + t
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from diffodesic.experiments.common.statistics import draws, of_mean
+from diffodesic.experiments.rotated.digits import ORBIT, angles_found, turned
+from diffodesic.experiments.rotated.settings import Method, Settings, solver
+from diffodesic.images.baselines.between import rival_curve
+from diffodesic.images.lifting import Bridge
+from diffodesic.images.spaces import image_geodesic, image_metric
+from diffodesic.metrics.continuation import Alarm, continue_path
+from diffodesic.metrics.continuation import Method as Continuation
+from diffodesic.models.model import Model
+from diffodesic.output.files import write_atomically
+
+__all__ = ["OVERSHOOT", "past_the_end"]
+
+GAP = 30.0
+OVERSHOOT = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+DEAF = Alarm(density=None, dimension=None, curvature=None)
+STEPPED: tuple[Continuation, ...] = get_args(Continuation)
+
+
+def past_the_end(
+    model: Model,
+    method: Method,
+    digits: Tensor,
+    settings: Settings,
+    folder: Path,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Angles beyond the end, by method.
+
+    Args:
+        model: the model.
+        method: the recommended setting.
+        digits: (N, 1, 28, 28) in [0, 1].
+        settings: nodes, solver, seeds.
+        folder: receives a file per method.
+        say: progress.
+
+    Returns:
+        overshoot; and per method, per overshoot: angle error in degrees and RMSE to the orbit with
+        intervals, and the share of digits whose path went so far: the exponential map until an
+        alarm (without one it is followed for minutes, far from any digit), the others to the end.
+
+    Cost: some thousand evaluations per digit, one digit after another, on the CPU: small batches.
+    """
+    ends = turned(digits, torch.tensor([-GAP / 2, GAP / 2])).double()
+    assert method.log_snr is not None
+    bridge = Bridge(model, method.log_snr, settings.flow_steps, settings.seed)
+    points = bridge.lift(ends)
+    s = 1 + torch.tensor(OVERSHOOT, dtype=points.dtype, device=points.device)
+    images = ends[:, 0], ends[:, 1]
+    orbit = turned(digits, ORBIT)
+    weights = draws(len(digits), settings.resamples, settings.seed)
+    found: dict[str, Any] = {"overshoot": OVERSHOOT, "gap": GAP}
+    for name in ("LERP", "SLERP"):
+        curve = rival_curve(name, bridge, images, (points[:, 0], points[:, 1]))(s)
+        found[name] = _judge(bridge, curve, orbit, weights, torch.ones(curve.shape[:2]))
+    space = image_metric(bridge, method.curve, points, weight=method.weight)
+    relax = solver(settings, method.curve)
+    for name in STEPPED:
+        file = folder / f"beyond {name}.safetensors"
+        done = load_file(file) if file.exists() else {}
+        for i in range(len(digits)):
+            if str(i) in done:
+                continue
+            say(f"past the end, {name}: {i} of {len(digits)}")
+            path = image_geodesic(
+                space, points[i, 0], points[i, 1], nodes=settings.nodes, solver=relax
+            )
+            alarm = DEAF if name == "score-guided" else Alarm()
+            walk = continue_path(
+                path, 1.0, method=name, points=len(OVERSHOOT), alarm=alarm, rtol=1e-3
+            )
+            done[str(i)] = walk.points[1:].cpu().contiguous()
+            write_atomically(file, save(done))
+        curve, reached = _padded([done[str(i)] for i in range(len(digits))], points)
+        found[name] = _judge(bridge, curve, orbit, weights, reached)
+    return found
+
+
+def _padded(walks: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Walks in one tensor (N, S, D), the last point repeated; and where they reached, (N, S)."""
+    count, dim = len(OVERSHOOT), like.shape[-1]
+    curve = torch.zeros(len(walks), count, dim, dtype=like.dtype, device=like.device)
+    reached = torch.zeros(len(walks), count)
+    for i, walk in enumerate(walks):
+        reached[i, : len(walk)] = 1
+        if len(walk):
+            curve[i] = walk[-1]
+            curve[i, : len(walk)] = walk.to(like)
+    return curve, reached
+
+
+def _judge(
+    bridge: Bridge, curve: Tensor, orbit: Tensor, weights: Tensor, reached: Tensor
+) -> dict[str, Any]:
+    """Errors of points (N, S, D) past the end; those that were not reached count for nothing."""
+    frames = bridge.images(curve, curve.new_full(curve.shape[:-1], bridge.log_snr))
+    index, rmse = angles_found(frames.float(), orbit)
+    angle = ORBIT[index.cpu()]
+    true = GAP / 2 + GAP * torch.tensor(OVERSHOOT)
+    rows = []
+    for j in range(len(OVERSHOOT)):
+        went = reached[:, j] > 0
+        row: dict[str, Any] = {"reached": float(went.float().mean())}
+        if int(went.sum()) > 1:
+            for name, value in (
+                ("angle error", (angle[:, j] - true[j]).abs()),
+                ("angle past the end", angle[:, j] - GAP / 2),
+                ("orbit RMSE", rmse[:, j].cpu()),
+            ):
+                estimate = of_mean(value[went].double(), weights[:, went] + 1e-12)
+                row[name] = [estimate.value, estimate.low, estimate.high]
+        rows.append(row)
+    return {"rows": rows}

@@ -1,0 +1,245 @@
+"""Tables and figures of ``score/rotated-mnist``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from diffodesic.experiments.common.statistics import Estimate, SetDistances, of_mean
+from diffodesic.experiments.rotated.digits import Scores
+from diffodesic.experiments.rotated.settings import Settings
+from diffodesic.output.figures import canvas
+from diffodesic.output.images import to_uint8
+from diffodesic.output.pictures import filmstrip
+
+__all__ = ["conclusions", "pages", "picture", "plain", "strips"]
+
+DIGIT, SQUEEZE = "digit-classifier-1", "squeezenet-1.1"
+SHORT = {DIGIT: "c", SQUEEZE: "s"}
+UPWARDS = ("truth PSNR", "truth SSIM", "end PSNR")  # more is better
+SHARP = ("FID", "KID")
+DECISIVE = ("orbit RMSE", "orbit, ", "FID, ", "KID, ")
+STRIP = (
+    "truth",
+    "SLERP",
+    "SLERP, full inversion",
+    "NoiseDiffusion",
+    "score metric, mode=paper",
+    "score metric",
+    "score Jacobian",
+    "score size",
+    "score size, norm kept",
+)
+NAMED = {  # in the figure, and where
+    "SLERP": (-26, -12),
+    "SLERP, full inversion": (-60, 6),
+    "NAO": (4, -4),
+    "NoiseDiffusion": (-52, 4),
+    "score metric, mode=paper": (-70, 6),
+    "score metric, weight 1000, log SNR 4": (4, 4),
+    "score size": (2, -14),
+    "score size, norm kept": (2, 6),
+    "score Jacobian": (4, 4),
+    "spacetime": (4, 4),
+}
+Table = Mapping[str, Mapping[str, Estimate]]
+
+
+def conclusions(
+    found: Mapping[str, Scores], reference: Mapping[str, Tensor], weights: Tensor
+) -> dict[str, dict[str, Estimate]]:
+    """Every measure of every method, with its interval.
+
+    Args:
+        found: scores by method.
+        reference: features (N, G, size) of true pictures, by extractor.
+        weights: resamples (R, N).
+
+    Returns:
+        estimates by method and measure.
+    """
+    sets = {name: SetDistances(x, weights) for name, x in reference.items()}
+    table = {}
+    for method, scores in found.items():
+        row = {name: of_mean(value, weights) for name, value in scores.each.items()}
+        for name, law in sets.items():
+            row[f"FID, {name}"] = law.fid(scores.pooled[name])
+            row[f"KID, {name}"] = law.kid(scores.pooled[name])
+        table[method] = {name: row[name] for name in _order(sets)}
+    return table
+
+
+def _order(extractors: Iterable[str]) -> list[str]:
+    """Measures as a table has them."""
+    kinds = ("truth", "orbit", "FID", "KID", "PPL", "PDV")
+    named = {kind: [f"{kind}, {name}" for name in extractors] for kind in kinds}
+    truth = ["truth PSNR", "truth SSIM", *named["truth"]]
+    orbit = ["orbit RMSE", *named["orbit"], "angle error"]
+    return truth + orbit + [m for kind in kinds[2:] for m in named[kind]] + ["end PSNR"]
+
+
+def plain(table: Table) -> dict[str, dict[str, dict[str, float]]]:
+    """A table without its resamples."""
+    return {
+        method: {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in row.items()}
+        for method, row in table.items()
+    }
+
+
+def front(table: Table, extractor: str) -> set[str]:
+    """Methods that none betters in FID, KID, PPL and PDV at once."""
+    names = [f"{what}, {extractor}" for what in ("FID", "KID", "PPL", "PDV")]
+    values = {method: [row[name].value for name in names] for method, row in table.items()}
+
+    def beaten(mine: list[float]) -> bool:
+        return any(
+            all(x <= y for x, y in zip(other, mine, strict=True)) and other != mine
+            for other in values.values()
+        )
+
+    return {method for method, mine in values.items() if not beaten(mine)}
+
+
+def pages(
+    tables: Mapping[float, Table], beyond: Mapping[str, Any], ours: str, settings: Settings
+) -> tuple[str, ...]:
+    """Markdown: per gap all methods, and their differences from the recommended setting."""
+    head = (
+        f"{settings.digits} {settings.split} digits, {settings.frames - 2} inner frames each; "
+        "value ± half of the 95 % interval over digits. c: features of digit-classifier-1, s: "
+        "squeezenet-1.1 (distances unweighted: not LPIPS). FID and KID against the same digits at "
+        "free angles in the gap; KID times 1000. (c), (s): on the Pareto front of FID, KID, PPL "
+        "and PDV."
+    )
+    parts = [head]
+    for gap, table in tables.items():
+        parts += [f"## {gap:g} degrees", _values(table), _differences(table, ours)]
+    return (*parts, "## Past the end", _beyond(beyond)) if beyond else tuple(parts)
+
+
+def _title(measure: str) -> str:
+    for name, short in SHORT.items():
+        measure = measure.replace(f", {name}", f" {short}")
+    return measure
+
+
+def _values(table: Table) -> str:
+    measures = list(next(iter(table.values())))
+    fronts = {name: front(table, name) for name in SHORT}
+    lines = [
+        "| | " + " | ".join(map(_title, measures)) + " |",
+        "|---" * (len(measures) + 1) + "|",
+    ]
+    for method, row in table.items():
+        marks = "".join(f" ({SHORT[name]})" for name in SHORT if method in fronts[name])
+        cells = [_short(row[name]) for name in measures]
+        lines.append(f"| {method}{marks} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _differences(table: Table, ours: str) -> str:
+    """Ours minus every other; bold where the interval leaves 0 out, to the better for ours."""
+    measures = [name for name in table[ours] if name.startswith(DECISIVE)]
+    measures += [name for name in table[ours] if name.startswith(("truth PSNR", "PPL", "PDV"))]
+    lines = [
+        f"| {ours} minus | " + " | ".join(map(_title, measures)) + " |",
+        "|---" * (len(measures) + 1) + "|",
+    ]
+    for method, row in table.items():
+        if method == ours:
+            continue
+        cells = []
+        for name in measures:
+            change = table[ours][name].minus(row[name])
+            better = change.low > 0 if name in UPWARDS else change.high < 0
+            text = f"{change.value:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"
+            cells.append(f"**{text}**" if better else text)
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _short(estimate: Estimate) -> str:
+    return f"{estimate.value:.4g} ± {(estimate.high - estimate.low) / 2:.2g}"
+
+
+def _beyond(beyond: Mapping[str, Any]) -> str:
+    lines = [
+        f"From {-beyond['gap'] / 2:g} to {beyond['gap'] / 2:g} degrees, and on: mean error of the "
+        "angle in degrees [95 % interval], and the share of digits whose path went so far; the "
+        "exponential map stops at its alarms.",
+        "",
+        "| overshoot | degrees | " + " | ".join(_walks(beyond)) + " |",
+        "|---" * (2 + len(_walks(beyond))) + "|",
+    ]
+    for j, t in enumerate(beyond["overshoot"]):
+        cells = []
+        for name in _walks(beyond):
+            row = beyond[name]["rows"][j]
+            error = row.get("angle error")
+            text = "-" if error is None else f"{error[0]:.1f} [{error[1]:.1f}, {error[2]:.1f}]"
+            cells.append(f"{text}, {row['reached']:.0%}")
+        lines.append(f"| {t:g} | {t * beyond['gap']:.3g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _walks(beyond: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in beyond.items() if isinstance(value, Mapping)]
+
+
+def picture(to: Path, tables: Mapping[float, Table], beyond: Mapping[str, Any]) -> None:
+    """Sharpness against smoothness at every gap, and the angle past the end."""
+    rows = -(-(len(tables) + 1) // 3)
+    with canvas(to, rows=rows, columns=3, width=5) as panels:
+        first, last = panels[: len(tables)], panels[len(tables)]
+        for panel in panels[len(tables) + bool(beyond) :]:
+            panel.set_axis_off()
+        for panel, (gap, table) in zip(first, tables.items(), strict=True):
+            for method, row in table.items():
+                fid, pdv = row[f"FID, {DIGIT}"], row[f"PDV, {DIGIT}"]
+                panel.errorbar(
+                    pdv.value,
+                    fid.value,
+                    xerr=(pdv.high - pdv.low) / 2,
+                    yerr=(fid.high - fid.low) / 2,
+                    fmt="o",
+                    ms=3,
+                    color="C0" if method in NAMED else "0.75",
+                )
+                if method in NAMED:
+                    place = NAMED[method]
+                    panel.annotate(
+                        method,
+                        (pdv.value, fid.value),
+                        xytext=place,
+                        textcoords="offset points",
+                        fontsize=6,
+                    )
+            panel.set(xscale="log", yscale="log", title=f"{gap:g} degrees", xlabel="PDV")
+        first[0].set(ylabel="FID")
+        if not beyond:
+            return
+        degrees = [t * beyond["gap"] for t in beyond["overshoot"]]
+        last.plot(degrees, degrees, "k--", lw=0.8, label="truth")
+        for name in _walks(beyond):
+            rows = beyond[name]["rows"]
+            went = [
+                (d, r["angle past the end"][0])
+                for d, r in zip(degrees, rows, strict=True)
+                if "angle past the end" in r
+            ]
+            if went:
+                last.plot(*zip(*went, strict=True), "o-", ms=3, label=name)
+        last.set(xlabel="true angle past the end", title="extrapolation")
+        last.legend(fontsize=6)
+
+
+def strips(shown: Mapping[str, Tensor], to: Path) -> None:
+    """Frames (D, F, 1, 28, 28) of some methods, two digits, one under the other."""
+    rows = {}
+    for i in range(min(2, len(shown["truth"]))):
+        for name in (name for name in STRIP if name in shown):
+            rows[name + " " * i] = to_uint8(shown[name][i])
+    filmstrip(rows, to)

@@ -1,0 +1,104 @@
+"""What is compared on rotated digits: methods, and what the numbers depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.images.baselines.between import Rival
+from diffodesic.images.spaces import MetricName
+
+__all__ = ["KEPT", "METHODS", "NORM_METHODS", "OURS", "Method", "Settings", "solver"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A curve at a noise level.
+
+    Attributes:
+        curve: a baseline, or the name of a metric.
+        log_snr: the level of the ends; None: time 400 of DDPM's table, with one noise for both.
+        weight: see :func:`image_metric`.
+        rank: likewise.
+        frozen: the published recipe: a weight of 1000 and a score that is not differentiated.
+        norm: frames get the norm of SLERP, as ``interpolate`` gives it; see :func:`with_norm`.
+    """
+
+    curve: Rival | MetricName
+    log_snr: float | None = 1.0
+    weight: float = 10.0
+    rank: int = 1
+    frozen: bool = False
+    norm: bool = False
+
+
+OURS = "score size"
+METHODS: Mapping[str, Method] = {
+    "LERP": Method("LERP"),
+    "SLERP": Method("SLERP"),
+    "SLERP, full inversion": Method("SLERP", -6.0),
+    "NAO": Method("NAO"),
+    "NAO, full inversion": Method("NAO", -6.0),
+    "NoiseDiffusion": Method("NoiseDiffusion"),
+    "NoiseDiffusion, full inversion": Method("NoiseDiffusion", -6.0),
+    "LERP, shared noise": Method("LERP", None),
+    "SLERP, shared noise": Method("SLERP", None),
+    "score metric, mode=paper": Method("score", None, frozen=True),
+    "score metric, shared noise": Method("score", None),
+    "score metric": Method("score"),
+    "score metric, rank 8": Method("score", rank=8),
+    "score metric, weight 1000, log SNR 4": Method("score", 4.0, 1000.0),
+    OURS: Method("conformal", 1.0, 100.0),
+    "score Jacobian": Method("jacobian", 0.0),
+    "spacetime": Method("spacetime", 2.0),
+    "likely path": Method("likely path"),
+}
+KEPT = "score size, norm kept"
+NORM_METHODS: Mapping[str, Method] = {
+    KEPT: replace(METHODS[OURS], norm=True),
+    **{name: METHODS[name] for name in (OURS, "SLERP", "NoiseDiffusion")},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the numbers depend on.
+
+    Attributes:
+        model: name or folder.
+        split: the digits; see :func:`choose`.
+        digits: how many.
+        gaps: angles between the ends, in degrees.
+        frames: images of a path, ends included.
+        nodes: segments of a solved path.
+        iterations: limit of the solver.
+        rtol: its tolerance.
+        flow_steps: steps of the probability flow, each way.
+        resamples: of the intervals.
+        beyond: digits that are extrapolated.
+        seed: of everything random.
+    """
+
+    model: str = "mnist"
+    split: str = "test"
+    digits: int = 200
+    gaps: tuple[float, ...] = (15.0, 30.0, 60.0, 90.0)
+    frames: int = 11
+    nodes: int = 12
+    iterations: int = 20
+    rtol: float = 2e-3
+    flow_steps: int = 16
+    resamples: int = 100
+    beyond: int = 100
+    seed: int = 0
+
+
+def solver(settings: Settings, metric: str) -> Relax:
+    """One level, from SLERP; twelve conjugate gradients per step are too many for a Jacobian."""
+    return Relax(
+        rtol=settings.rtol,
+        iterations=settings.iterations,
+        coarsest=settings.nodes,
+        newton=False if metric == "jacobian" else None,
+    )

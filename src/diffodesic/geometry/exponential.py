@@ -1,0 +1,238 @@
+r"""Initial-value verbs: ``exp`` and ``log``, parallel ``transport``, and the ``mean`` of points.
+
+They see only ``metric.inner``.  With momentum p = g(x) x',
+
+    x' = g(x)^-1 p,     p' = 1/2 d/dx g(x)(u, u) at u = x' held fixed            (Hamilton)
+    g Gamma(u, v) = 1/2 [ d_u (g v) + d_v (g u) - d/dx g(u, v) ]                 (Koszul)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.path import Geodesic, checked, geodesic
+from diffodesic.geometry.solvers.base import Solver
+from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.numerics.ode import rk45
+
+__all__ = ["exp", "log", "mean", "transport"]
+
+
+def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
+    """End of the geodesic that leaves ``x`` with velocity ``v`` after unit time.
+
+    Args:
+        metric: the geometry; only ``inner`` is used.
+        x: points (..., d).
+        v: velocities (..., d).
+        rtol: tolerance of the integrator (Dormand-Prince on Hamilton's equations).
+
+    Returns:
+        end points (..., d).
+
+    Raises:
+        ValueError: for points of the wrong dimension or not finite.
+        RuntimeError: if the curve stops being finite or the metric is singular on the way.
+
+    Cost: six stages per step; each inverts the metric by conjugate gradients (at most about 2d
+    products, unless the metric has a closed-form ``sharp``) and takes one gradient of ``inner``.
+    """
+    x, v = torch.broadcast_tensors(checked(metric, x, "x"), checked(metric, v, "v"))
+    d = metric.dim
+
+    def field(_: float, state: Tensor) -> Tensor:
+        here, p = state[..., :d], state[..., d:]
+        u = metric.sharp(here, p).detach()
+        return torch.cat([u, _slope(metric, here, u, u) / 2], -1)
+
+    p = metric.flat(x, v).detach()
+    return rk45(field, torch.cat([x, p], -1), rtol=rtol)[..., :d]
+
+
+def log(
+    metric: Metric,
+    x: Tensor,
+    y: Tensor,
+    *,
+    nodes: int = 64,
+    tol: float = 1e-8,
+    iterations: int = 60,
+    solver: Solver | None = None,
+) -> Tensor:
+    """Velocity at ``x`` of the geodesic that reaches ``y`` after unit time.
+
+    The boundary-value solution gives the first guess, shooting with Anderson's acceleration
+    refines it until ``exp(x, v)`` meets ``y``.
+
+    Args:
+        metric: the geometry.
+        x: points (..., d).
+        y: targets (..., d).
+        nodes: segments of the boundary-value path.
+        tol: accepted miss, as a metric length at ``y`` relative to the length of the path.
+        iterations: limit on shots.
+        solver: boundary-value solver.
+
+    Returns:
+        velocities (..., d).
+
+    Raises:
+        RuntimeError: if the miss stays above ``tol``.
+    """
+    x, y = torch.broadcast_tensors(checked(metric, x, "x"), checked(metric, y, "y"))
+    path = geodesic(metric, x, y, nodes=nodes, solver=solver)
+    scale = path.length.clamp(min=torch.finfo(x.dtype).tiny)
+
+    def miss(v: Tensor) -> Tensor:
+        return y - exp(metric, x, v)
+
+    def small(r: Tensor) -> Tensor:
+        return metric.norm(y, r) <= tol * scale
+
+    return _anderson(miss, path.velocity(0.0), small, iterations)
+
+
+def _anderson(
+    residual: Callable[[Tensor], Tensor],
+    v: Tensor,
+    small: Callable[[Tensor], Tensor],
+    iterations: int,
+    memory: int = 20,
+) -> Tensor:
+    """Solve ``residual(v) = 0`` by multisecant iteration from the guess that v and r move alike."""
+    r = residual(v)
+    dv: list[Tensor] = []
+    dr: list[Tensor] = []
+    for _ in range(iterations + 1):
+        done = small(r)
+        if bool(done.all()):
+            return v
+        step = r
+        if dr:
+            drs, dvs = torch.stack(dr, -1), torch.stack(dv, -1)
+            # gelsd copes with dependent columns, and exists on the CPU only
+            found = torch.linalg.lstsq(drs.cpu(), r.unsqueeze(-1).cpu(), driver="gelsd")
+            weights = found.solution.to(r)
+            step = r - ((drs + dvs) @ weights).squeeze(-1)
+        step = torch.where(done.unsqueeze(-1), 0.0, step)
+        after = residual(v + step)
+        dv.append(step)
+        dr.append(after - r)
+        del dv[:-memory], dr[:-memory]
+        v, r = v + step, after
+    raise RuntimeError(
+        f"shooting did not meet the target in {iterations} shots; the points may be "
+        "beyond a cut point: bring them closer or give more nodes"
+    )
+
+
+def _christoffel(metric: Metric, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """``Gamma(u, v)`` at ``x`` from ``inner`` alone; all (..., d)."""
+
+    def flat_at(w: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda p: metric.flat(p, w)
+
+    along_u = _directional(flat_at(v), x, u)
+    along_v = along_u if v is u else _directional(flat_at(u), x, v)
+    return metric.sharp(x, (along_u + along_v - _slope(metric, x, u, v)) / 2)
+
+
+def _slope(metric: Metric, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Gradient by ``x`` of ``<u, v>`` at fixed components; (..., d)."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        value = metric.inner(leaf, u, v)
+        if not value.requires_grad:  # a flat metric does not see its point
+            return torch.zeros_like(x)
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
+    return slope
+
+
+def _directional(function: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> Tensor:
+    """Derivative of ``function`` along ``u`` by two reverse passes, which nest with autograd."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        out = function(leaf)
+        if not out.requires_grad:
+            return torch.zeros_like(out)
+        w = torch.zeros_like(out).requires_grad_()
+        (pulled,) = torch.autograd.grad(out, leaf, w, create_graph=True)
+        (pushed,) = torch.autograd.grad(pulled, w, u)
+    return pushed
+
+
+def transport(path: Geodesic, v: Tensor, *, rtol: float = 1e-8) -> Tensor:
+    """Parallel transport of a vector from the start of a geodesic to its end.
+
+    Args:
+        path: the geodesic, (...).
+        v: vectors (..., d) at its start.
+        rtol: tolerance of the integrator of ``v' = -Gamma(x', v)``.
+
+    Returns:
+        vectors (..., d) at its end; their lengths and angles are those of ``v``.
+    """
+    curve = path.metric.curve(path.nodes)
+
+    def field(s: float, w: Tensor) -> Tensor:
+        s = min(max(s, 0.0), 1.0)
+        return -_christoffel(path.metric, curve(s), curve.velocity(s), w).detach()
+
+    return rk45(field, v, rtol=rtol)
+
+
+def mean(
+    metric: Metric,
+    points: Tensor,
+    *,
+    weights: Tensor | None = None,
+    nodes: int = 32,
+    tol: float = 1e-6,
+    iterations: int = 50,
+    solver: Solver | None = None,
+) -> Tensor:
+    """Frechet (Karcher) mean: the point of least weighted sum of squared distances.
+
+    Args:
+        metric: the geometry.
+        points: (N, d).
+        weights: non-negative weights (N,); default equal.
+        nodes: segments of the geodesics to the points.
+        tol: stop when the step is shorter than ``tol`` times the largest distance.
+        iterations: limit on steps.
+        solver: boundary-value solver; default ``Relax(rtol=1e-12)``, since the velocities at the
+            start are known to the square root of the energy's tolerance.
+
+    Returns:
+        the mean, (d,).
+
+    Raises:
+        ValueError: for points that are not (N, d) or weights that are not N non-negative numbers.
+        RuntimeError: if the steps do not shrink below ``tol``.
+
+    Cost: N geodesics (warm-started) and one ``exp`` per step.
+    """
+    points = checked(metric, points, "points")
+    weights = points.new_ones(len(points)) if weights is None else weights.to(points)
+    if points.ndim != 2 or weights.shape != points.shape[:1]:
+        raise ValueError("points must be (N, d) and weights (N,)")
+    if not bool((weights >= 0).all()) or not bool(weights.sum() > 0):
+        raise ValueError("weights must be non-negative and not all zero")
+    share = (weights / weights.sum()).unsqueeze(-1)
+    here = (share * points).sum(0)
+    init, solver = None, solver or Relax(rtol=1e-12)
+    for _ in range(iterations):
+        paths = geodesic(metric, here, points, nodes=nodes, solver=solver, init=init, refine=1)
+        step = (share * paths.velocity(0.0)).sum(0)
+        if float(metric.norm(here, step)) <= tol * float(paths.length.max()):
+            return here
+        here = exp(metric, here, step)
+        init = torch.cat([here.expand(len(points), 1, -1), paths.nodes[:, 1:]], 1)
+    raise RuntimeError(
+        f"the mean did not settle in {iterations} steps; the points may lie too "
+        "far apart for a unique mean"
+    )

@@ -1,0 +1,1 @@
+"""Boundary-value solvers: paths of least energy between fixed ends."""

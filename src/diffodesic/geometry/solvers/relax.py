@@ -1,0 +1,210 @@
+r"""Boundary-value solvers: paths of least energy between fixed ends, batched over pairs.
+
+:class:`Relax` runs a preconditioned quasi-Newton descent
+(:mod:`diffodesic.geometry.solvers.descent`) on a few nodes first, then on more, respacing the nodes
+at constant speed between levels. A solver is a value; anything with the same ``solve`` method is
+one (:class:`Solver`): those of others are in :mod:`diffodesic.geometry.solvers.reference`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.solvers.base import Progress, Solution
+from diffodesic.geometry.solvers.descent import Descent
+from diffodesic.geometry.solvers.spline_search import Smooth
+from diffodesic.geometry.solvers.starts import _measure, _pick, _respace
+
+__all__ = ["Relax"]
+
+
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Relax:
+    """Preconditioned L-BFGS on nodes, coarse to fine; the default solver.
+
+    Args:
+        rtol: stop when the predicted decrease of the energy is below this share of it.
+        iterations: limit on energy gradients per level and pair.
+        memory: correction pairs kept.
+        coarsest: number of segments of the first level; default the metric's.
+        refine: growth of the number of segments from level to level, at most.
+        coarse_rtol: tolerance of all levels but the last; default 3e-3, and 1e-3 with Newton's
+            curvature, whose predictions are small on a plateau that a few rounds would leave.
+        starts: number of first paths per pair that are relaxed at the first level, the shortest
+            of ``metric.starts``; the best result goes on.
+        newton: use the Gauss-Newton curvature of every path (``metric.newton_steps``); default
+            where the metric says that it is cheap.
+        splines: (nodes, pieces, iterations) of a search among splines that comes first
+            (:class:`diffodesic.geometry.solvers.spline_search.Smooth`), for learned metrics;
+            without effect where segments are bent or Newton's curvature is cheap.
+        polish: whether points of the spline that was found are then relaxed as free nodes.
+    """
+
+    rtol: float = 1e-6
+    iterations: int = 2000
+    memory: int = 12
+    coarsest: int | None = None
+    refine: float = 3.5
+    coarse_rtol: float | None = None
+    starts: int = 1
+    newton: bool | None = None
+    splines: tuple[int, int, int] | None = None
+    polish: bool = True
+
+    def __post_init__(self) -> None:
+        coarse = 1.0 if self.coarse_rtol is None else self.coarse_rtol
+        if not (self.rtol > 0 and coarse > 0 and self.refine > 1):
+            raise ValueError(
+                f"rtol and coarse_rtol must be positive and refine above 1, got {self.rtol:g}, "
+                f"{self.coarse_rtol} and {self.refine:g}"
+            )
+        coarsest = 1 if self.coarsest is None else self.coarsest
+        if min(self.starts, self.iterations, self.memory + 1, coarsest, *(self.splines or ())) < 1:
+            raise ValueError(
+                "starts, iterations, coarsest and splines must be at least 1, memory 0 or more"
+            )
+
+    def levels(self, nodes: int, coarsest: int) -> list[int]:
+        """Numbers of segments from ``coarsest`` to ``nodes``, growing evenly."""
+        count = max(0, round(math.log(nodes / coarsest, self.refine)))
+        growth = (nodes / coarsest) ** (1 / count) if count else 1.0
+        return [round(nodes / growth**i) for i in range(count, -1, -1)]
+
+    def solve(
+        self,
+        metric: Metric,
+        a: Tensor,
+        b: Tensor,
+        nodes: int,
+        *,
+        init: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Solution:
+        """Minimise the energy between ``a`` and ``b`` (B, d).
+
+        Args:
+            metric: the geometry.
+            a: starts (B, d).
+            b: ends (B, d).
+            nodes: number n of segments of the result.
+            init: a first path (B, k+1, d) for any k; default the best of ``metric.starts``.
+            progress: called after every round with a short line and the paths (B, k+1, d).
+
+        Returns:
+            the solution on n + 1 nodes.
+
+        Cost: one energy gradient per round and active pair.
+        """
+        if self.splines and not (metric.bent_segments or metric.newton):
+            return self._after_splines(metric, a, b, nodes, init, progress)
+        coarsest = metric.coarsest if self.coarsest is None else self.coarsest
+        levels = self.levels(nodes, coarsest)
+        if init is None:
+            x, names = self._best_starts(metric, a, b, levels[0])
+        else:  # what it knows is not thrown away on coarser levels
+            levels = [level for level in levels if level >= init.shape[1] - 1] or [nodes]
+            x, names = _respace(metric, init, levels[0]), ["given"] * len(a)
+        total = torch.zeros(len(a), dtype=torch.long)
+        first, *harder = (*metric.easier(), metric)
+        # coarse to fine in the easiest metric, then from metric to metric on the finest level
+        stages = [(first, level) for level in levels] + [(each, nodes) for each in harder]
+        for i, (space, level) in enumerate(stages):
+            if x.shape[1] != level + 1:
+                x = _respace(space, x, level, self._rival(space, x, level, names))
+            rtol = self.rtol if i == len(stages) - 1 else max(self.rtol, self._coarse_rtol(metric))
+            descent = self._descend(space, x, rtol, progress)
+            x, total = descent.result, total + descent.iterations
+        return Solution(x, descent.gradient_norm, descent.statuses, total, names)
+
+    def _by_newton(self, metric: Metric) -> bool:
+        return metric.newton if self.newton is None else self.newton
+
+    def _coarse_rtol(self, metric: Metric) -> float:
+        if self.coarse_rtol is not None:
+            return self.coarse_rtol
+        return 1e-3 if self._by_newton(metric) else 3e-3
+
+    def _after_splines(
+        self,
+        metric: Metric,
+        a: Tensor,
+        b: Tensor,
+        nodes: int,
+        init: Tensor | None,
+        progress: Progress | None,
+    ) -> Solution:
+        """Search among splines, then relax the points of what was found, if at all."""
+        assert self.splines is not None
+        few, pieces, iterations = self.splines
+        few = min(few, nodes)
+        curves = Smooth(metric, pieces)
+        search = replace(self, splines=None, coarsest=few, iterations=iterations)
+        if init is not None:
+            init = _respace(metric, init, few)
+        first = search.solve(curves, a, b, few, init=init, progress=progress)
+        if not self.polish:
+            return replace(first, nodes=_respace(metric, curves.fine(first.nodes), nodes))
+        rest = replace(self, splines=None, coarsest=nodes)
+        last = rest.solve(metric, a, b, nodes, init=curves.fine(first.nodes), progress=progress)
+        total = first.iterations + last.iterations
+        return replace(last, iterations=total, start=first.start)
+
+    @staticmethod
+    def _rival(metric: Metric, x: Tensor, nodes: int, names: list[str]) -> Tensor | None:
+        """The start again: a level that is no bound may lose its way where nodes see too little."""
+        if metric.bent_segments or names[0] == "given":
+            return None
+        starts = metric.starts(x[:, 0], x[:, -1], nodes)
+        return torch.stack([starts[name][i] for i, name in enumerate(names)])
+
+    def _descend(
+        self, metric: Metric, x: Tensor, rtol: float, progress: Progress | None
+    ) -> Descent:
+        descent = Descent(
+            metric,
+            x,
+            rtol=rtol,
+            iterations=self.iterations,
+            memory=self.memory,
+            newton=self._by_newton(metric),
+        )
+        while descent.active:
+            descent.round()
+            if progress:
+                left = f"{descent.active} of {len(x)} paths active"
+                line = f"{x.shape[1] - 1} nodes, round {descent.rounds}: {left}"
+                progress(line, descent.current())
+        return descent
+
+    def _best_starts(
+        self, metric: Metric, a: Tensor, b: Tensor, nodes: int
+    ) -> tuple[Tensor, list[str]]:
+        """The shortest candidate start of every pair, at constant speed, and its name."""
+        named = metric.starts(a, b, nodes)
+        if len(named) == 1:
+            ((name, path),) = named.items()
+            return path, [name] * len(a)
+        paths = torch.stack(list(named.values()), 1)  # (B, starts, n+1, d)
+        count = min(self.starts, paths.shape[1])
+        found = _measure(metric, paths)
+        # a start that cannot be believed only if there is no other
+        among = found.sound | ~found.sound.any(1, keepdim=True)
+        chosen = torch.where(among, found.length, torch.inf).argsort(1)[:, :count]
+        row = torch.arange(len(a), device=a.device).unsqueeze(1)
+        x = _respace(metric, paths[row, chosen].flatten(0, 1), nodes)
+        if count > 1:
+            # the shortest path need not begin at the shortest start
+            x = self._descend(metric, x, self._coarse_rtol(metric), None).result
+            x = x.unflatten(0, (len(a), count))
+            best = _pick(_measure(metric, x))
+            x, chosen = x[row[:, 0], best], chosen[row[:, 0], best].unsqueeze(1)
+        return x, [list(named)[i] for i in chosen[:, 0].tolist()]

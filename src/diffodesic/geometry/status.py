@@ -1,0 +1,48 @@
+"""How a search for a path ended."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["Status"]
+
+
+class Status(Enum):
+    """How a solve ended; the value is a sentence with advice, worst last."""
+
+    CONVERGED = "converged"
+    SAME_POINT = "the end points are identical: the path has length zero"
+    FIXED_BUDGET = "the solver ran its fixed number of steps; it does not test convergence"
+    ITERATION_LIMIT = (
+        "stopped at the iteration limit before the tolerance was met; "
+        "raise `iterations` or loosen `rtol`"
+    )
+    STALLED = (
+        "no further descent was found although the tolerance is not met; the energy is "
+        "probably at its rounding or estimator noise: use float64, more probes, or a "
+        "looser `rtol`"
+    )
+    HELD_BACK = (
+        "stopped where further descent would exploit directions in which the denoiser is no "
+        "posterior mean; the path is sound, but a better model may know a shorter one"
+    )
+    TOO_COARSE = (
+        "the nodes are too far apart for the metric's own steps to be believed; raise `nodes`"
+    )
+    LEFT_DOMAIN = (
+        "the path presses against the limit of the noise range: the minimiser may lie "
+        "outside; widen `log_snr_range` if the model knows more noise, or move the "
+        "ends closer"
+    )
+    NEGATIVE_STEPS = (
+        "some squared lengths are negative: the denoiser is not a posterior mean "
+        "along this path (guided, or badly trained); do not trust the length"
+    )
+    NOT_DIFFERENTIABLE = (
+        "the energy does not change as its gradient says: the denoiser cannot be differentiated; "
+        'use `gradient="forward"`, which needs evaluations only'
+    )
+    NON_FINITE = (
+        "the metric is not finite at the first path, or everywhere the solver went from it; check "
+        "the end points and that the denoiser returns finite values there"
+    )

@@ -1,0 +1,1 @@
+"""Paths between images that other methods take."""

@@ -1,0 +1,364 @@
+r"""All distances of a set: N (N - 1) / 2 geodesics of spacetime, solved together  (2505.17517).
+
+Every pair is its own problem, so pairs share batches only to keep the processor busy: the upper
+triangle is cut into batches that fit in memory, and a file that is kept up to date after each of
+them lets an interrupted run go on.  The matrix is symmetric with a zero diagonal by construction,
+and ready for scikit-learn's ``metric="precomputed"``.
+
+Each length is that of a real path.  For an exact denoiser it is therefore an upper bound of the
+distance, whatever the solver did: coarse nodes and loose tolerances make it larger, never smaller.
+``check`` pairs, spread over the set, are solved again with twice the nodes and a tenth of the
+tolerance: what they gain is the accuracy recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.geometry.status import Status
+from diffodesic.images.editing import SOUND, anchored, distances_of
+from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.models.model import Model
+from diffodesic.output.files import write_atomically
+
+__all__ = ["PairwiseDistances", "pairwise"]
+
+EXACT = (16, Relax(rtol=1e-3))  # nodes and solver in closed form: about 1 %
+NETWORK = (16, Relax(rtol=1e-2, coarse_rtol=1e-2, splines=(8, 2, 20), polish=False))
+MEMORY = 2**22  # numbers in the largest tensor of a batch of a mixture: 32 MB in float64
+ORDER = list(Status)
+
+
+@dataclass(frozen=True)
+class PairwiseDistances:
+    """Distances of all pairs of N points, in the order of ``torch.triu_indices(N, N, 1)``.
+
+    Attributes:
+        count: number N of points.
+        log_snr: the anchor; distances of other anchors do not compare.
+        lengths: distance per pair, (P,), P = N (N - 1) / 2; NaN for pairs not solved yet.
+        apexes: lowest log SNR of the path, per pair, (P,).
+        statuses: how each pair ended, place in ``list(Status)``, (P,); -1 not solved yet.
+        accuracy: relative length that the checked pairs lost with twice the nodes: mean and
+            largest; None where none was checked.
+        seconds: time spent on the pairs that are solved, the check apart.
+        settings: what was asked for and what was chosen, with a fingerprint of the points.
+    """
+
+    count: int
+    log_snr: float
+    lengths: Tensor
+    apexes: Tensor
+    statuses: Tensor
+    accuracy: tuple[float, float] | None
+    seconds: float
+    settings: dict[str, Any]
+
+    @property
+    def matrix(self) -> Tensor:
+        """Distances (N, N), symmetric, zero on the diagonal."""
+        return self.square(self.lengths)
+
+    def square(self, values: Tensor) -> Tensor:
+        """Values per pair (P,) as a symmetric matrix (N, N) with a zero diagonal."""
+        i, j = torch.triu_indices(self.count, self.count, 1)
+        out = values.new_zeros(self.count, self.count)
+        out[i, j] = out[j, i] = values
+        return out
+
+    @property
+    def solved(self) -> int:
+        """Number of pairs solved."""
+        return int((self.statuses >= 0).sum())
+
+    @property
+    def complete(self) -> bool:
+        """Whether all pairs are solved."""
+        return self.solved == len(self.lengths)
+
+    def tally(self) -> dict[Status, int]:
+        """How the solved pairs ended."""
+        found = Counter(ORDER[i] for i in self.statuses.tolist() if i >= 0)
+        return {status: found[status] for status in ORDER if status in found}
+
+    @property
+    def unsound(self) -> int:
+        """Number of solved pairs that did not end well; see :meth:`tally`."""
+        return sum(n for status, n in self.tally().items() if status not in SOUND)
+
+    def seconds_for(self, count: int) -> float:
+        """Time that ``count`` points would take at the measured time per pair, in seconds."""
+        return self.seconds / max(self.solved, 1) * (count * (count - 1) / 2)
+
+    def neighbours(self, k: int = 5) -> Tensor:
+        """The k nearest points of every point, nearest first, (N, k).
+
+        Args:
+            k: from 1 to N - 1.
+
+        Returns:
+            indices.
+
+        Raises:
+            ValueError: for another k, or distances that are not complete.
+        """
+        if not 1 <= k < self.count or not self.complete:
+            raise ValueError(
+                f"neighbours needs all pairs solved and k between 1 and {self.count - 1}; "
+                f"{self.solved} of {len(self.lengths)} are solved and k is {k}"
+            )
+        away = self.matrix.fill_diagonal_(torch.inf)
+        return away.topk(k, largest=False).indices
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a ``.npz`` (which :func:`pairwise` can take up again) or a ``.json`` file.
+
+        Args:
+            path: the file; replaced whole or not at all.
+
+        Returns:
+            the path.
+
+        Raises:
+            ValueError: for another kind of file.
+        """
+        target = Path(path)
+        if target.suffix not in {".npz", ".json"}:
+            raise ValueError(f"{target} is neither .npz nor .json; choose one of these")
+        return write_atomically(target, self._npz() if target.suffix == ".npz" else self._json())
+
+    def _npz(self) -> bytes:
+        import numpy as np
+
+        buffer = io.BytesIO()
+        head = {"log_snr": self.log_snr, "seconds": self.seconds, "accuracy": self.accuracy}
+        np.savez(
+            buffer,
+            matrix=self.matrix.numpy(),
+            apexes=self.square(self.apexes).numpy(),
+            statuses=self.statuses.numpy(),
+            head=np.array(json.dumps({**head, "settings": self.settings})),
+        )
+        return buffer.getvalue()
+
+    def _json(self) -> bytes:
+        def known(values: Tensor) -> list[float | None]:
+            return [v if math.isfinite(v) else None for v in values.tolist()]
+
+        content = {
+            "count": self.count,
+            "log_snr": self.log_snr,
+            "pairs": torch.triu_indices(self.count, self.count, 1).T.tolist(),
+            "lengths": known(self.lengths),
+            "apexes": known(self.apexes),
+            "statuses": [ORDER[i].name if i >= 0 else None for i in self.statuses.tolist()],
+            "accuracy": self.accuracy,
+            "seconds": self.seconds,
+            "settings": self.settings,
+        }
+        return (json.dumps(content, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PairwiseDistances:
+        """Read a ``.npz`` file written by :meth:`save`.
+
+        Args:
+            path: the file.
+
+        Returns:
+            the distances.
+
+        Raises:
+            ValueError: for a file of another kind.
+        """
+        import numpy as np
+
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                matrix, apexes = (torch.from_numpy(file[name]) for name in ("matrix", "apexes"))
+                statuses, head = torch.from_numpy(file["statuses"]), json.loads(str(file["head"]))
+        except (KeyError, ValueError, EOFError) as error:
+            raise ValueError(
+                f"{path} is no file of distances ({error}); give one that PairwiseDistances.save "
+                "wrote"
+            ) from error
+        i, j = torch.triu_indices(len(matrix), len(matrix), 1)
+        accuracy = head["accuracy"] and tuple(head["accuracy"])
+        return cls(
+            len(matrix),
+            head["log_snr"],
+            matrix[i, j],
+            apexes[i, j],
+            statuses,
+            accuracy,
+            head["seconds"],
+            head["settings"],
+        )
+
+
+def pairwise(
+    source: Model | Denoiser,
+    data: Tensor,
+    *,
+    log_snr: float = 2.0,
+    nodes: int | None = None,
+    solver: Relax | None = None,
+    batch: int | None = None,
+    check: int = 0,
+    file: str | os.PathLike[str] | None = None,
+    flow_steps: int = 24,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> PairwiseDistances:
+    """Diffusion Edit Distances of all pairs.
+
+    Args:
+        source: a model, or a denoiser.
+        data: images (N, C, H, W) in [0, 1] for a model; points (N, D) at the anchor for a
+            denoiser.
+        log_snr: the anchor; see ``edit``.
+        nodes: segments of every path; default 16 in closed form, as for networks.
+        solver: default :data:`EXACT` or :data:`NETWORK`, looser than for a single pair.
+        batch: pairs solved together; default what fits in some hundred MB.
+        check: number of pairs solved again, finer, for the accuracy.
+        file: a ``.npz`` that is written after every batch, and taken up if it exists.
+        flow_steps: steps of the probability flow that lifts images.
+        seed: seed of the probes and of the grain of noise.
+        progress: called with a short line after every batch.
+
+    Returns:
+        the distances, how every pair ended, and the time spent.
+
+    Raises:
+        ValueError: for fewer than two points, data that do not fit, or a file of other data or
+            other settings.
+
+    Cost: that of ``geodesic`` per pair; a pair's result does not depend on its batch.
+    """
+    if len(data) < 2 or check < 0 or (batch is not None and batch < 1):
+        raise ValueError(
+            f"pairwise needs at least 2 points, check >= 0 and batch >= 1; got {len(data)}, "
+            f"{check} and {batch}"
+        )
+    if file is not None and Path(file).suffix != ".npz":
+        raise ValueError(f"file is {str(file)!r}; give it the ending .npz")
+    space, points = anchored(source, data, log_snr=log_snr, flow_steps=flow_steps, seed=seed)
+    plan = _plan(space, nodes, solver, batch)
+    settings = {
+        "estimator": space.estimator,
+        "nodes": plan.nodes,
+        "solver": repr(plan.solver),
+        "flow_steps": flow_steps,
+        "seed": seed,
+        "fingerprint": hashlib.sha256(points.cpu().contiguous().numpy().tobytes()).hexdigest(),
+    }
+    found = _begin(len(data), log_snr, settings, file)
+    found = _run(plan, points, found, file, progress or _silent)
+    if check and found.accuracy is None:
+        found = replace(found, accuracy=_check(plan, points, found, check))
+        if file is not None:
+            found.save(file)
+    return found
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class _Plan:
+    space: Spacetime
+    nodes: int
+    solver: Relax
+    batch: int
+
+    def solve(self, points: Tensor, which: Tensor) -> Geodesic:
+        """The geodesics of the pairs at the places ``which`` (B,) of the upper triangle."""
+        i, j = torch.triu_indices(len(points), len(points), 1)[:, which]
+        return geodesic(self.space, points[i], points[j], nodes=self.nodes, solver=self.solver)
+
+
+def _plan(space: Spacetime, nodes: int | None, solver: Relax | None, batch: int | None) -> _Plan:
+    default_nodes, default_solver = EXACT if space.denoiser.closed_form else NETWORK
+    n = nodes or default_nodes
+    if batch is None:
+        # a network cuts its own batches, and keeps a graph per point; a mixture holds N x K
+        law, batch = space.denoiser, 4
+        if isinstance(law, GaussianMixture):
+            batch = max(1, MEMORY // (max(len(law.means), law.dim) * (n + 1)))
+    return _Plan(space, n, solver or default_solver, batch)
+
+
+def _begin(
+    count: int, log_snr: float, settings: dict[str, Any], file: str | os.PathLike[str] | None
+) -> PairwiseDistances:
+    """Nothing solved yet, or what an earlier run left."""
+    if file is not None and Path(file).exists():
+        found = PairwiseDistances.load(file)
+        if found.settings != settings or found.log_snr != log_snr:
+            differs = [k for k, v in settings.items() if found.settings.get(k) != v]
+            raise ValueError(
+                f"{file} holds distances of other data or settings (it differs in "
+                f"{', '.join(differs) or 'log_snr'}); remove it, or give another file"
+            )
+        return found
+    pairs = count * (count - 1) // 2
+    unknown = torch.full((pairs,), torch.nan, dtype=torch.float64)
+    none = torch.full((pairs,), -1, dtype=torch.long)
+    return PairwiseDistances(count, log_snr, unknown, unknown.clone(), none, None, 0.0, settings)
+
+
+def _run(
+    plan: _Plan,
+    points: Tensor,
+    found: PairwiseDistances,
+    file: str | os.PathLike[str] | None,
+    say: Callable[[str], None],
+) -> PairwiseDistances:
+    left = torch.nonzero(found.statuses < 0).flatten()
+    for which in left.split(plan.batch) if len(left) else ():
+        began = time.monotonic()
+        path = plan.solve(points, which)
+        found.lengths[which] = distances_of(path).double().cpu()
+        found.apexes[which] = path.nodes[..., -1].amin(-1).double().cpu()
+        found.statuses[which] = torch.tensor([ORDER.index(status) for status in path.statuses])
+        found = replace(found, seconds=found.seconds + time.monotonic() - began)
+        if file is not None:
+            found.save(file)
+        togo = found.seconds_for(found.count) - found.seconds
+        say(f"{found.solved} of {len(found.lengths)} pairs, about {togo / 60:.1f} min to go")
+    return found
+
+
+def _check(
+    plan: _Plan, points: Tensor, found: PairwiseDistances, count: int
+) -> tuple[float, float]:
+    """Mean and largest relative length lost by ``count`` pairs with finer settings."""
+    pairs = len(found.lengths)
+    which = torch.linspace(0, pairs - 1, min(count, pairs)).round().long()
+    which = which[found.lengths[which] > 0]
+    if not len(which):
+        return 0.0, 0.0
+    finer = replace(
+        plan, nodes=2 * plan.nodes, solver=replace(plan.solver, rtol=plan.solver.rtol / 10)
+    )
+    lengths = [distances_of(finer.solve(points, part)) for part in which.split(plan.batch)]
+    lost = 1 - torch.cat(lengths).double().cpu() / found.lengths[which]
+    return float(lost.mean()), float(lost.abs().max())

@@ -1,0 +1,381 @@
+r"""Diffusion Edit Distance: how much noise it takes to turn one thing into another  (2505.17517).
+
+Place two images (or points) in spacetime at one noise level, the anchor, and join them by a
+geodesic.  Its length
+
+    DiffED(a, b) = d((a, lam), (b, lam)),        lam = log SNR of the anchor,
+
+is a distance for every lam, and its path is an edit: noise is added until enough of a is
+forgotten, and removed again towards b.  One step of the path costs ``d_eta . d_mu``, the relative
+entropies of its two posteriors both ways, summed; what is far apart needs a noisier middle.
+
+The anchor is a scale.  For data of local dimension d,
+
+    DiffED ~ sqrt(2 d) [lam + 2 log(|a - b| / sqrt(2 d))]        as lam grows,
+
+so only distances of one anchor compare, and every result here carries its own.  A network knows
+noisy images only: images are lifted to the anchor by the probability flow, with a grain of noise
+that all images share; points of a denoiser are taken to be at the anchor already.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.solvers.base import Solver
+from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.geometry.status import Status
+from diffodesic.images.lifting import Bridge
+from diffodesic.images.spaces import NETWORK_SOLVER, REFINE, image_metric, noise_level
+from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.models.model import Model
+
+__all__ = ["Edit", "EditStep", "Phase", "anchored", "distances_of", "edit", "edit_distance"]
+
+Kind = Literal["noise", "denoise"]
+SOUND = (Status.CONVERGED, Status.SAME_POINT, Status.FIXED_BUDGET)
+
+
+@dataclass(frozen=True)
+class EditStep:
+    """One step of an edit.
+
+    Attributes:
+        kind: whether it adds noise or removes it.
+        log_snr: levels at its two ends.
+        length: its length.
+        share: its part of the length of the edit, in [0, 1].
+        jeffreys: relative entropies of its two posteriors, both ways summed, in nats; the
+            squared length.
+        kl: the two, of the first from the second and back; None where the log-partition is not
+            known in closed form.
+    """
+
+    kind: Kind
+    log_snr: tuple[float, float]
+    length: float
+    share: float
+    jeffreys: float
+    kl: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps of one kind in a row.
+
+    Attributes:
+        kind: whether they add noise or remove it.
+        steps: how many.
+        log_snr: levels at the two ends.
+        share: their part of the length of the edit, in [0, 1].
+    """
+
+    kind: Kind
+    steps: int
+    log_snr: tuple[float, float]
+    share: float
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A geodesic of spacetime read as noise added and removed; what :func:`edit` returns.
+
+    Attributes:
+        geodesic: the path, with its certificate; one pair.
+        log_snr: the anchor, log SNR of both ends.
+        model: where the images come from; None for points of a denoiser.
+        settings: what was asked for and what was chosen.
+    """
+
+    geodesic: Geodesic
+    log_snr: float
+    model: Model | None
+    settings: dict[str, Any]
+
+    @property
+    def distance(self) -> float:
+        """The Diffusion Edit Distance; see :func:`distances_of`."""
+        return float(distances_of(self.geodesic))
+
+    @property
+    def levels(self) -> Tensor:
+        """Log SNR at the nodes, (n+1,)."""
+        return self.geodesic.nodes[..., -1]
+
+    @property
+    def apex(self) -> tuple[float, float]:
+        """The noisiest node: its parameter s and its log SNR."""
+        at = int(self.levels.argmin())
+        return at / (len(self.levels) - 1), float(self.levels[at])
+
+    def steps(self) -> tuple[EditStep, ...]:
+        """The edit, step by step, between the nodes of the path.
+
+        Returns:
+            one entry per segment; none where the ends are the same point.
+
+        Cost: one ``steps`` of the metric on n + 1 nodes.
+        """
+        if self.geodesic.status is Status.SAME_POINT:
+            return ()
+        nodes, levels = self.geodesic.nodes, self.levels.tolist()
+        with torch.no_grad():
+            square = self.geodesic.metric.steps(nodes)
+            both = _divergences(self.geodesic.metric, nodes)
+        length = square.clamp(min=0).sqrt()
+        share = length / length.sum()
+        return tuple(
+            EditStep(
+                kind="noise" if levels[i + 1] < levels[i] else "denoise",
+                log_snr=(levels[i], levels[i + 1]),
+                length=float(length[i]),
+                share=float(share[i]),
+                jeffreys=float(square[i]),
+                kl=None if both is None else (float(both[0][i]), float(both[1][i])),
+            )
+            for i in range(len(square))
+        )
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The steps, those of one kind in a row taken together."""
+        found = []
+        for kind, group in groupby(self.steps(), key=lambda step: step.kind):
+            row = list(group)
+            ends = (row[0].log_snr[0], row[-1].log_snr[1])
+            found.append(Phase(kind, len(row), ends, sum(step.share for step in row)))
+        return tuple(found)
+
+    def frames(self, count: int = 9, *, flow_steps: int = 24) -> Tensor:
+        """What the edit looks like at equal steps of its length.
+
+        Args:
+            count: number F of frames, ends included.
+            flow_steps: steps of the probability-flow ODE back to clean data.
+
+        Returns:
+            images (F, C, H, W) in [0, 1] brought back by the probability flow; for a denoiser
+            without a model its posterior means (F, D).
+
+        Raises:
+            ValueError: for fewer than two frames.
+
+        Cost: ``2 flow_steps + 1`` evaluations per frame; one without a model.
+        """
+        if count < 2:
+            raise ValueError(f"frames must be at least 2, got {count}")
+        nodes = self.geodesic.nodes
+        s = torch.linspace(0, 1, count, dtype=nodes.dtype, device=nodes.device)
+        z, level = _space(self.geodesic).split(self.geodesic(s))
+        if self.model is None:
+            with torch.no_grad():
+                return _space(self.geodesic).denoiser(z, (-level / 2).exp())
+        return Bridge(self.model, self.log_snr, flow_steps).images(z, level)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the tensors, for JSON."""
+        s, level = self.apex
+        return {
+            "distance": self.distance,
+            "log_snr": self.log_snr,
+            "status": self.geodesic.status.name,
+            "status_text": self.geodesic.status.value,
+            "apex": {"s": s, "log_snr": level},
+            "phases": [vars(phase) for phase in self.phases()],
+            "steps": [vars(step) for step in self.steps()],
+            "certificate": self.geodesic.certificate.as_dict(),
+            "settings": self.settings,
+        }
+
+
+def _space(path: Geodesic) -> Spacetime:
+    assert isinstance(path.metric, Spacetime)
+    return path.metric
+
+
+def _divergences(space: Any, nodes: Tensor) -> tuple[Tensor, Tensor] | None:
+    """KL of every segment's first posterior from its second, and back; each (..., n)."""
+    if not isinstance(space.denoiser, GaussianMixture):
+        return None
+    eta, mu = space.eta(nodes), space.mu(nodes)
+    psi = space.denoiser.log_partition(eta[..., :-1], -2 * eta[..., -1])
+    forward = psi.diff(dim=-1) - (eta.diff(dim=-2) * mu[..., :-1, :]).sum(-1)
+    backward = (eta.diff(dim=-2) * mu[..., 1:, :]).sum(-1) - psi.diff(dim=-1)
+    return forward, backward
+
+
+def anchored(
+    source: Model | Denoiser,
+    data: Tensor,
+    *,
+    log_snr: float = 2.0,
+    flow_steps: int = 24,
+    seed: int = 0,
+) -> tuple[Spacetime, Tensor]:
+    """The spacetime of a model, and points of it at the anchor.
+
+    Args:
+        source: a model, or a denoiser.
+        data: images (..., C, H, W) in [0, 1] for a model, lifted by the probability flow; for a
+            denoiser points z (..., D), taken to be at the anchor as they are.
+        log_snr: the anchor.
+        flow_steps: steps of the probability flow.
+        seed: seed of the space's probes and of the grain of noise that all images share.
+
+    Returns:
+        the space, and packed points (..., D + 1) in float64 for a model.
+
+    Raises:
+        ValueError: for data that do not fit, or an anchor outside the noise levels known.
+
+    Cost: ``2 flow_steps`` evaluations per image of a model; none for a denoiser.
+    """
+    if not isinstance(source, Model):
+        space = Spacetime(source, seed=seed)
+        return space, space.point(data, log_snr)
+    bridge = Bridge(source, noise_level(source, "spacetime", log_snr), flow_steps, seed)
+    data = torch.as_tensor(data)
+    z = bridge.lift(data.double() if data.is_floating_point() else data / 255.0)
+    metric = image_metric(bridge, "spacetime", z)
+    assert isinstance(metric, Spacetime)
+    return metric, metric.point(z, bridge.log_snr)
+
+
+def edit(
+    source: Model | Denoiser,
+    x: Tensor,
+    y: Tensor,
+    *,
+    log_snr: float = 2.0,
+    nodes: int | None = None,
+    solver: Solver | None = None,
+    flow_steps: int = 24,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Edit:
+    """The cheapest edit that turns ``x`` into ``y``.
+
+    Args:
+        source: a model, or a denoiser.
+        x: an image (C, H, W) in [0, 1] for a model, a point z (D,) at the anchor for a denoiser.
+        y: likewise.
+        log_snr: the anchor, log SNR of both ends; a scale, to be named with every distance.
+        nodes: segments of the path; default 64 in closed form, 32 for networks.
+        solver: default ``Relax()`` in closed form, :data:`NETWORK_SOLVER` for networks.
+        flow_steps: steps of the probability flow that lifts images.
+        seed: seed of the probes and of the grain of noise.
+        progress: called with a short line on every step.
+
+    Returns:
+        the edit, with its path and its distance.
+
+    Raises:
+        ValueError: for more than one pair, data that do not fit, or an anchor outside the noise
+            levels known.
+
+    Cost: as for ``geodesic``, and ``2 flow_steps`` evaluations per image.
+    """
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    wanted = 3 if isinstance(source, Model) else 1
+    if x.shape != y.shape or x.ndim != wanted:
+        raise ValueError(
+            f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; an edit takes one "
+            "image (C, H, W) each, or one point (D,) each of a denoiser"
+        )
+    pair = torch.stack([x, y])
+    space, ends = anchored(source, pair, log_snr=log_snr, flow_steps=flow_steps, seed=seed)
+    path = _solve(space, ends[0], ends[1], nodes, solver, progress)
+    settings = {
+        "model": source.name if isinstance(source, Model) else type(source).__name__,
+        "estimator": space.estimator,
+        "nodes": path.nodes.shape[-2] - 1,
+        "flow_steps": flow_steps,
+        "seed": seed,
+    }
+    return Edit(path, log_snr, source if isinstance(source, Model) else None, settings)
+
+
+def edit_distance(
+    source: Model | Denoiser,
+    x: Tensor,
+    y: Tensor,
+    *,
+    log_snr: float = 2.0,
+    nodes: int | None = None,
+    solver: Solver | None = None,
+    flow_steps: int = 24,
+    seed: int = 0,
+) -> Tensor:
+    """Diffusion Edit Distance between images, or points, pair by pair.
+
+    Args:
+        source: a model, or a denoiser.
+        x: images (..., C, H, W) for a model, points (..., D) at the anchor for a denoiser.
+        y: likewise, broadcast against ``x``.
+        log_snr: the anchor; see :func:`edit`.
+        nodes: segments of the path; default 64 in closed form, 32 for networks.
+        solver: see :func:`edit`.
+        flow_steps: steps of the probability flow that lifts images.
+        seed: seed of the probes and of the grain of noise.
+
+    Returns:
+        distances (...); anything but success is a ``RuntimeWarning``, and :func:`edit` tells more.
+
+    Cost: as for :func:`edit`, per pair.
+    """
+    x, y = torch.broadcast_tensors(torch.as_tensor(x), torch.as_tensor(y))
+    pair = torch.stack([x, y])
+    space, ends = anchored(source, pair, log_snr=log_snr, flow_steps=flow_steps, seed=seed)
+    path = _solve(space, ends[0], ends[1], nodes, solver, None)
+    if path.status not in SOUND:
+        warnings.warn(path.status.value, RuntimeWarning, stacklevel=2)
+    return distances_of(path)
+
+
+def distances_of(path: Geodesic) -> Tensor:
+    """Distances that geodesics stand for.
+
+    Where steps are exact, the path of segments between the nodes is as real as the spline through
+    them, and shorter where the path climbs so far into noise that the spline swings.
+
+    Args:
+        path: geodesics of a spacetime.
+
+    Returns:
+        the refined length, or the length on the nodes where that is a bound and below it; zero to
+        the last digit between equal points, (...).
+    """
+    length, metric = path.length, path.metric
+    if isinstance(metric, Spacetime) and metric.estimator == "exact":
+        length = torch.minimum(length, path.certificate.discrete_length)
+    same = torch.tensor([status is Status.SAME_POINT for status in path.statuses])
+    return length.masked_fill(same.reshape(length.shape).to(length.device), 0)
+
+
+def _solve(
+    space: Spacetime,
+    a: Tensor,
+    b: Tensor,
+    nodes: int | None,
+    solver: Solver | None,
+    progress: Callable[[str], None] | None,
+) -> Geodesic:
+    exact = space.denoiser.closed_form
+    return geodesic(
+        space,
+        a,
+        b,
+        nodes=nodes or (64 if exact else 32),
+        solver=solver or (Relax() if exact else NETWORK_SOLVER),
+        refine=8 if exact else REFINE,
+        progress=None if progress is None else lambda text, _: progress(text),
+    )

@@ -1,0 +1,160 @@
+"""Several key images, joined one after another: every pair by its own geodesic.
+
+The frames are shared out by the lengths of the paths, so that the whole is at one metric speed;
+every key image but the first and the last is the end of one path and the start of the next, and
+appears once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffodesic.images.interpolation import Plan
+from diffodesic.images.lifting import as_images
+from diffodesic.images.result import Interpolation
+from diffodesic.models.model import Model
+from diffodesic.output.images import to_uint8
+from diffodesic.output.stages import Checkpoint, fingerprint
+
+__all__ = ["Chain", "interpolate_through"]
+
+
+@dataclass(frozen=True, repr=False)
+class Chain:
+    """What :func:`interpolate_through` returns.
+
+    Attributes:
+        parts: the interpolations of neighbouring images.
+    """
+
+    parts: tuple[Interpolation, ...]
+
+    @property
+    def frames(self) -> Tensor:
+        """All images along the way, every key once, (F, C, H, W) in [0, 1]."""
+        return self.row("geodesic")
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """Which frames stand for the key images."""
+        counts = torch.tensor([0, *(len(part.frames) - 1 for part in self.parts)])
+        return tuple(counts.cumsum(0).tolist())
+
+    @property
+    def length(self) -> float:
+        """Sum of the lengths under the metric."""
+        return sum(float(part.geodesic.length) for part in self.parts)
+
+    def row(self, name: str) -> Tensor:
+        """Images along all paths of one name."""
+        first, *rest = (part.rows[name].frames for part in self.parts)
+        return torch.cat([first, *(frames[1:] for frames in rest)])
+
+    def __repr__(self) -> str:
+        """One line: how many images, how long, and how each path ended."""
+        ends = ", ".join(part.geodesic.status.name for part in self.parts)
+        return f"Chain({len(self.parts) + 1} images, length {self.length:.4g}, {ends})"
+
+    def save(self, outdir: str | os.PathLike[str]) -> Path:
+        """Write frames, filmstrip, GIF and ``result.json``, and every pair into its own folder.
+
+        Args:
+            outdir: the folder, made if needed; files of an earlier run are replaced.
+
+        Returns:
+            the folder; ``pair-1``, ... in it hold what :meth:`Interpolation.save` writes.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        from diffodesic.output.folder import replace_files
+
+        target = replace_files(outdir, self._write)
+        for i, part in enumerate(self.parts):
+            part.save(target / f"pair-{i + 1}")
+        return target
+
+    def _write(self, folder: Path) -> None:
+        from diffodesic.images.result import result_dict
+        from diffodesic.output.folder import write_pictures
+
+        # a row that one pair lacks is no row of the whole
+        shared = [name for name in self.parts[0].rows if all(name in p.rows for p in self.parts)]
+        write_pictures({name: to_uint8(self.row(name)) for name in shared}, folder)
+        content = {
+            "keys": list(self.keys),
+            "length": self.length,
+            "pairs": [result_dict(part) for part in self.parts],
+        }
+        (folder / "result.json").write_text(json.dumps(content, indent=1, allow_nan=False))
+
+
+def interpolate_through(
+    model: Model,
+    images: Sequence[Tensor],
+    *,
+    frames: int = 16,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Chain:
+    """Interpolate through key images in their order.
+
+    Args:
+        model: see ``load``.
+        images: K >= 2 images (C, H, W) in [0, 1].
+        frames: number F >= K of images in all.
+        checkpoint: see :func:`interpolate`.
+        progress: called with a short line on every step.
+        **options: those of :func:`interpolate`, for every pair. A perceptual pace is kept within
+            each pair.
+
+    Returns:
+        the interpolations and their frames.
+
+    Raises:
+        ValueError: for fewer than two images, fewer frames than images, or what
+            :func:`interpolate` raises.
+
+    Cost: that of :func:`interpolate` per pair.
+    """
+    if not 2 <= len(images) <= frames:
+        raise ValueError(
+            f"give two images or more, and as many frames at least: got {len(images)} images and "
+            f"{frames} frames"
+        )
+    plan, inputs = Plan(model, **options), as_images(*images)
+    store = Checkpoint(
+        checkpoint if checkpoint is None else Path(checkpoint),
+        {**plan.words(), "frames": frames, "inputs": fingerprint(inputs)},
+    )
+    say = progress or (lambda _: None)
+    solved = []
+    for i in range(len(images) - 1):
+
+        def said(text: str, i: int = i) -> None:
+            say(f"pair {i + 1} of {len(images) - 1}: {text}")
+
+        solved.append(plan.solve(inputs[i : i + 2], store.part(f"pair-{i + 1}"), said))
+    counts = _shares([float(each.path.length) for each in solved], frames - 1)
+    return Chain(tuple(p.finish(n + 1) for p, n in zip(solved, counts, strict=True)))
+
+
+def _shares(lengths: Sequence[float], steps: int) -> list[int]:
+    """Whole numbers of steps, at least one each, in proportion to lengths (largest remainders)."""
+    total = sum(lengths) or 1.0
+    wanted = [max(1.0, steps * length / total) for length in lengths]
+    counts = [int(w) for w in wanted]
+    while sum(counts) != steps:
+        change = 1 if sum(counts) < steps else -1
+        free = [i for i, n in enumerate(counts) if change > 0 or n > 1]
+        counts[max(free, key=lambda i: change * (wanted[i] - counts[i]))] += change
+    return counts

@@ -1,0 +1,65 @@
+"""Metrics that need no diffusion model: Euclidean, conformal, and the pullback of a map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffodesic.geometry.metric import Metric
+from diffodesic.numerics import derivatives
+
+__all__ = ["Conformal", "Euclidean", "Pullback"]
+
+
+class Euclidean(Metric):
+    """The flat metric of ``R^dim``."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """``u . v``; no network call."""
+        return (u * v).sum(-1)
+
+
+class Conformal(Metric):
+    """A conformal metric ``c(x) I``.
+
+    Args:
+        factor: positive function (..., d) -> (...), for instance ``p(x)^(-2a)`` (2504.06675).
+        dim: number of coordinates.
+    """
+
+    def __init__(self, factor: Callable[[Tensor], Tensor], dim: int) -> None:
+        self.factor, self.dim = factor, dim
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """``c(x) u . v``; one call of ``factor`` per point."""
+        return self.factor(x) * (u * v).sum(-1)
+
+
+class Pullback(Metric):
+    """Pullback of the Euclidean metric by a map ``f``.
+
+    Args:
+        f: differentiable map (..., d) -> (..., e).
+        dim: number d of coordinates of the source.
+    """
+
+    def __init__(self, f: Callable[[Tensor], Tensor], dim: int) -> None:
+        self.f, self.dim = f, dim
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """``(df u) . (df v)``; one JVP of ``f`` per point (two if ``u`` is not ``v``)."""
+        du = self._push(x, u)
+        return (du * (du if v is u else self._push(x, v))).sum(-1)
+
+    def steps(self, x: Tensor) -> Tensor:
+        """``|f(x_{i+1}) - f(x_i)|^2``; one call of ``f`` per node."""
+        return self.f(x).diff(dim=-2).square().sum(-1)
+
+    def _push(self, x: Tensor, u: Tensor) -> Tensor:
+        x, u = (t.contiguous() for t in torch.broadcast_tensors(x, u))
+        return derivatives.jvp(self.f, (x,), (u,))[1]

@@ -1,0 +1,68 @@
+"""Metrics at one noise level: their score, and the unit of their weight."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.geometry.metric import Metric
+
+__all__ = ["AtNoise", "weight_unit"]
+
+
+class AtNoise(Metric):
+    """A metric on noisy points at one fixed noise level of a denoiser."""
+
+    def __init__(self, denoiser: Denoiser, log_snr: float) -> None:
+        low, high = denoiser.log_snr_range
+        if not low <= log_snr <= high or not math.isfinite(log_snr):
+            raise ValueError(
+                f"log_snr = {log_snr} is outside the noise levels of the denoiser; "
+                f"choose a finite value between {low:g} and {high:g}"
+            )
+        self.denoiser, self.log_snr, self.dim = denoiser, float(log_snr), denoiser.dim
+        self.sigma = math.exp(-log_snr / 2)
+
+    def score(self, x: Tensor) -> Tensor:
+        """Score ``(m - x)/sigma^2`` at the fixed level, (..., d); one evaluation per point."""
+        return self.denoiser.score(x, x.new_tensor(self.sigma))
+
+    def score_jvp(self, x: Tensor, u: Tensor) -> Tensor:
+        """Derivative ``J u`` of the score along ``u``, (..., d); one JVP per point."""
+        return (self.denoiser.jvp(x, x.new_tensor(self.sigma), u)[1] - u) / self.sigma**2
+
+
+def weight_unit(denoiser: Denoiser, points: Tensor, log_snr: float) -> float:
+    """The natural unit of a score metric's weight, ``1 / E|s|^2``.
+
+    Args:
+        denoiser: posterior mean.
+        points: noisy points (..., D) at the level, such as the two ends of a path.
+        log_snr: the noise level.
+
+    Returns:
+        one over the mean of ``|s|^2`` at the points.
+
+    Raises:
+        ValueError: where the score is zero at all the points, or not finite at one.
+
+    Cost: one evaluation per point.
+    """
+    with torch.no_grad():
+        score = denoiser.score(points, points.new_tensor(math.exp(-log_snr / 2)))
+    size = score.square().sum(-1)
+    if not bool(torch.isfinite(size).all()):
+        where = torch.nonzero(~torch.isfinite(size).flatten()).flatten().tolist()
+        raise ValueError(
+            f"the score is not finite at points {where} of log_snr = {log_snr:g}, so the weight "
+            "has no unit; check these points, or choose another log_snr"
+        )
+    if not float(size.mean()) > 0:
+        raise ValueError(
+            f"the score is zero at all points of log_snr = {log_snr:g}, so the weight has no "
+            "unit; choose another log_snr, or give an absolute weight"
+        )
+    return 1 / float(size.mean())

@@ -1,0 +1,81 @@
+"""Points of spacetime: (z, log SNR) in one tensor, and their natural parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffodesic.geometry.metric import Metric
+
+__all__ = ["NoisyPoints", "from_natural", "natural", "natural_velocity", "pack"]
+
+
+def pack(z: Tensor, lam: Tensor) -> Tensor:
+    """Pack ``z`` (..., D) and ``lam`` (...) into points (..., D + 1)."""
+    return torch.cat([z, lam.unsqueeze(-1)], -1)
+
+
+def natural(x: Tensor) -> Tensor:
+    """Natural parameters ``(k z, -k/2)`` of packed points (..., D + 1)."""
+    k = x[..., -1:].exp()
+    return torch.cat([k * x[..., :-1], -k / 2], -1)
+
+
+def from_natural(eta: Tensor) -> Tensor:
+    """Packed points of natural parameters (..., D + 1) with ``eta[..., -1] < 0``."""
+    k = -2 * eta[..., -1:]
+    return torch.cat([eta[..., :-1] / k, k.log()], -1)
+
+
+def natural_velocity(x: Tensor, u: Tensor) -> Tensor:
+    """Derivative of the natural parameters at ``x`` along ``u``, both (..., D + 1)."""
+    k = x[..., -1:].exp()
+    return torch.cat([k * (u[..., :-1] + x[..., :-1] * u[..., -1:]), -k / 2 * u[..., -1:]], -1)
+
+
+class NoisyPoints(Metric):
+    """Points packed from (z, log SNR): ``x = (z, lam)`` of shape (..., D + 1)."""
+
+    data_dim: int
+    log_snr_range: tuple[float, float]
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        """D + 1."""
+        return self.data_dim + 1
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The D coordinates of z, and log SNR."""
+        return (self.data_dim, 1)
+
+    def point(self, z: Tensor, log_snr: Tensor | float) -> Tensor:
+        """Pack points.
+
+        Args:
+            z: noisy data (..., D).
+            log_snr: log SNR, a number or (...).
+
+        Returns:
+            (..., D + 1).
+
+        Raises:
+            ValueError: if D is wrong or log SNR is not finite or outside the range.
+        """
+        z = torch.as_tensor(z)
+        if z.ndim == 0 or z.shape[-1] != self.data_dim:
+            raise ValueError(
+                f"z has shape {tuple(z.shape)}; its last axis must be "
+                f"{self.data_dim}, the dimension of the data"
+            )
+        lam = torch.as_tensor(log_snr, dtype=z.dtype, device=z.device).expand(z.shape[:-1])
+        low, high = self.log_snr_range
+        if not bool(((lam >= low) & (lam <= high) & lam.isfinite()).all()):
+            raise ValueError(
+                f"log SNR must be finite and between {low:g} and {high:g}, the range of this space"
+            )
+        return pack(z, lam)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Unpack points (..., D + 1) into ``z`` (..., D) and ``log_snr`` (...)."""
+        return x[..., :-1], x[..., -1]

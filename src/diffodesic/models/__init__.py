@@ -1,0 +1,8 @@
+"""Models: a denoiser, a codec and a name; loading, training and foreign families."""
+
+from diffodesic.models.adapters.diffusers import from_pipeline
+from diffodesic.models.datasets import shipped_digits
+from diffodesic.models.loading import available, load
+from diffodesic.models.model import Model, ModelError
+
+__all__ = ["Model", "ModelError", "available", "from_pipeline", "load", "shipped_digits"]

@@ -1,0 +1,1 @@
+"""Models of foreign families: pipelines of diffusers, EDM pickles, functions of yours."""

@@ -1,0 +1,373 @@
+"""Pipelines of diffusers as models: the network, its process, its autoencoder and its prompts.
+
+    DDPM and kin         UNet2DModel              pixels
+    Stable Diffusion     UNet2DConditionModel     latents, a CLIP prompt
+    Stable Diffusion XL  UNet2DConditionModel     latents, prompts of two encoders, a size
+    Stable Diffusion 3   SD3Transformer2DModel    latents, prompts of several encoders
+    DiT                  DiTTransformer2DModel    latents, a class
+
+With a guidance g other than 1 the network's output is ``u + g (c - u)``, c under the prompt and u
+under the negative one (2207.12598).  That is no posterior mean: the geometry is that of c alone
+unless guidance is asked for.
+
+Nothing is fetched from anywhere unless the caller says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from logging import FATAL
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffodesic.denoisers.network import JvpMode, from_network
+from diffodesic.models.adapters.diffusers_scheduler import Convention, read_convention
+from diffodesic.models.adapters.latents import latent_codec
+from diffodesic.models.codec import PixelCodec
+from diffodesic.models.model import Conditioner, Model, ModelError
+
+__all__ = ["PipelineNetwork", "from_pipeline", "load_pipeline"]
+
+# what a network calls its input, and which words bind its condition
+_FAMILIES = {
+    "UNet2DModel": ("sample", "label"),
+    "UNet2DConditionModel": ("sample", "prompt"),
+    "SD3Transformer2DModel": ("hidden_states", "prompt"),
+    "DiTTransformer2DModel": ("hidden_states", "label"),
+}
+_PROMPTS = ("prompt", "prompt_b", "blend", "negative_prompt", "guidance")
+_LARGE = 1024  # pixels of a side above which an autoencoder works in tiles
+_VALUES = 2**16  # numbers in one call of the network, unless the caller says how many inputs
+_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+
+
+class PipelineNetwork(nn.Module):
+    """The network of a pipeline as ``fn(x_t, t, **condition)``.
+
+    Args:
+        network: the network, in float32.
+        convention: how it speaks.
+        channels: of its input; further channels of its output, learned variances, are left out.
+    """
+
+    def __init__(self, network: nn.Module, convention: Convention, channels: int) -> None:
+        super().__init__()
+        self.network, self.channels = network, channels
+        self.convention = convention
+        self.input = next(_FAMILIES[kind][0] for kind in _kinds(network))
+
+    def forward(self, x: Tensor, t: Tensor, *, guidance: float = 1.0, **condition: Any) -> Tensor:
+        """The network's prediction, guided if asked to.
+
+        Args:
+            x: noisy inputs (N, c, h, w).
+            t: native times (N,).
+            guidance: weight of the condition; 1 is the conditional network itself.
+            condition: its arguments; those under the negative prompt begin with ``negative_``.
+
+        Returns:
+            (N, c, h, w).
+
+        Cost: one evaluation per input, two with guidance.
+        """
+        plain = {k: v for k, v in condition.items() if not k.startswith("negative_")}
+        out = self._predict(x, t, plain)
+        if guidance == 1:
+            return out
+        against = self._predict(x, t, {k: condition[f"negative_{k}"] for k in plain})
+        return against + guidance * (out - against)
+
+    def _predict(self, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
+        if getattr(self.network, "class_embedding", None) is not None or self._is_dit():
+            _has_class(condition)
+        if "time_ids" in condition:
+            added = {name: condition[name] for name in ("text_embeds", "time_ids")}
+            rest = {name: value for name, value in condition.items() if name not in added}
+            condition = {**rest, "added_cond_kwargs": added}
+        inputs = {self.input: x, "timestep": t * self.convention.time_scale}
+        out = self.network(**inputs, **condition, return_dict=False)[0]
+        return self.convention.sign * out[:, : self.channels]
+
+    def _is_dit(self) -> bool:
+        return "DiTTransformer2DModel" in _kinds(self.network)
+
+
+def _has_class(condition: dict[str, Any]) -> None:
+    if "class_labels" not in condition:
+        raise ModelError("this model has classes; bind one by given(label=...) (--label)")
+
+
+def _kinds(network: object) -> list[str]:
+    """The known families among the classes of a network, its own first."""
+    return [kind.__name__ for kind in type(network).__mro__ if kind.__name__ in _FAMILIES]
+
+
+def from_pipeline(
+    pipe: Any,
+    *,
+    size: int | tuple[int, int] | None = None,
+    name: str | None = None,
+    chunk: int | None = None,
+    jvp_mode: JvpMode = "auto",
+    **words: Any,
+) -> Model:
+    """A pipeline of diffusers as a model.
+
+    Args:
+        pipe: the pipeline; its network and autoencoder are put in evaluation mode and frozen, and
+            copied in float32 where they are in half precision, which ruins derivatives.
+        size: side of the images in pixels, or (height, width); default that of training.
+        name: short name; default that of the folder it was loaded from.
+        chunk: at most so many inputs in one call of the network; default by their size.
+        jvp_mode: see ``from_network``.
+        words: the condition: ``prompt``, ``negative_prompt`` and ``guidance``, or ``label``.
+
+    Returns:
+        the model; without words, a pipeline with prompts is under the empty one.
+
+    Raises:
+        ModelError: for a missing component, an unknown family, process or prediction, shapes
+            that do not fit, or words that the pipeline does not take.
+
+    Cost: one pass of the text encoders.
+    """
+    network = _component(pipe, "unet", "transformer")
+    known = _kinds(network)
+    if not known:
+        raise ModelError(
+            f"the network is a {type(network).__name__}; known are {', '.join(_FAMILIES)}"
+        )
+    added = getattr(network.config, "addition_embed_type", None)
+    if added not in (None, "text_time"):
+        raise ModelError(f"networks with added embeddings of kind {added!r} are not supported")
+    convention = read_convention(_component(pipe, "scheduler"))
+    vae = getattr(pipe, "vae", None)
+    shape = _input_shape(network.config, vae, size)
+    vae = None if vae is None else _frozen(vae)
+    codec = PixelCodec(shape) if vae is None else latent_codec(vae, shape)
+    if vae is not None and max(codec.shape) > _LARGE:
+        vae.enable_tiling()
+    denoiser = from_network(
+        PipelineNetwork(_frozen(network), convention, shape[0]),
+        shape=shape,
+        schedule=convention.schedule,
+        prediction=convention.prediction,
+        sigma_data=convention.sigma_data,
+        # latents are scaled to one; pixels in [-1, 1] have about EDM's .5^2
+        variance=0.25 if vae is None else 1.0,
+        chunk=chunk or max(1, min(128, _VALUES // math.prod(shape))),
+        jvp_mode=jvp_mode,
+    )
+    model = Model(
+        denoiser,
+        codec,
+        name or Path(str(pipe.config.get("_name_or_path") or known[0])).name,
+        {"family": known[0], "thresholding": convention.thresholding},
+        conditioner=_conditioner(pipe, network, _FAMILIES[known[0]][1], codec.shape),
+    )
+    prompted = _FAMILIES[known[0]][1] == "prompt"
+    return model.given(**words) if words or prompted else model
+
+
+def _component(pipe: Any, *names: str) -> Any:
+    for name in names:
+        if getattr(pipe, name, None) is not None:
+            return getattr(pipe, name)
+    raise ModelError(f"{type(pipe).__name__} has no {' or '.join(names)}")
+
+
+def _frozen(module: Any) -> Any:
+    """The module for evaluation alone, a copy in float32 if it is in half precision."""
+    if any(w.is_floating_point() and torch.finfo(w.dtype).bits < 32 for w in module.parameters()):
+        module = copy.deepcopy(module).float()
+    return module.eval().requires_grad_(False)
+
+
+def _input_shape(config: Any, vae: Any, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
+    """(c, h, w) of what the network takes."""
+    native = config.sample_size
+    if size is None and native is None:
+        raise ModelError("the network's config names no sample_size; say which size you want")
+    factor = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+    pair = (size, size) if isinstance(size, int) else size
+    if pair is None:
+        height, width = (native, native) if isinstance(native, int) else tuple(native)
+    elif any(side < factor or side % factor for side in pair):
+        raise ModelError(f"size is {size}; its sides must be multiples of {factor} pixels")
+    else:
+        height, width = (side // factor for side in pair)
+    return int(config.in_channels), int(height), int(width)
+
+
+def _conditioner(pipe: Any, network: Any, word: str, shape: tuple[int, int, int]) -> Conditioner:
+    """Words of the user as arguments of the network."""
+    if word == "prompt":
+        _component(pipe, "text_encoder")
+        sized = getattr(network.config, "addition_embed_type", None) == "text_time"
+        return Conditioner(_PROMPTS, partial(_bound, pipe, shape[1:] if sized else None))
+    classes = network.config.get("num_class_embeds") or network.config.get("num_embeds_ada_norm")
+    return Conditioner(("label",) if classes else (), partial(_encode_label, classes))
+
+
+def _encode_label(classes: int, label: int) -> dict[str, Any]:
+    if not 0 <= int(label) < classes:
+        raise ModelError(f"label is {label}; this model has classes 0 to {classes - 1}")
+    return {"class_labels": torch.tensor(int(label))}
+
+
+@torch.no_grad()
+def _bound(
+    pipe: Any,
+    size: tuple[int, int] | None,
+    prompt: str = "",
+    prompt_b: str | None = None,
+    blend: float | None = None,
+    negative_prompt: str = "",
+    guidance: float = 1.0,
+) -> dict[str, Any]:
+    """Arguments of the network under a prompt, or between two, each for one sample."""
+    if blend is not None and prompt_b is None:
+        raise ModelError("blend lies between two prompts: give prompt_b (--prompt-b) too")
+    share = 0.5 if blend is None else float(blend)
+    if not 0 <= share <= 1:
+        raise ModelError(f"blend must be between 0 (prompt) and 1 (prompt_b), got {blend}")
+    guided = float(guidance) != 1.0
+    found = _encoded(pipe, prompt, negative_prompt, guided)
+    if prompt_b is not None:
+        other = _encoded(pipe, prompt_b, negative_prompt, guided)
+        found = {name: torch.lerp(value, other[name], share) for name, value in found.items()}
+    if size is None:
+        return {"guidance": float(guidance), **found}
+    # SDXL: the pooled prompt under another name; size of the original, its crop, and the target
+    ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32)
+    named = {name.replace("pooled_projections", "text_embeds"): v for name, v in found.items()}
+    ids_of = {"time_ids": ids} | ({"negative_time_ids": ids} if guided else {})
+    return {"guidance": float(guidance), **named, **ids_of}
+
+
+def _encoded(pipe: Any, prompt: str, negative: str, guided: bool) -> dict[str, Tensor]:
+    """Embeddings of a prompt, and of the one to lead away from."""
+    common = {"device": pipe.text_encoder.device, "do_classifier_free_guidance": guided}
+    if guided:
+        common["negative_prompt"] = negative
+    names = ("encoder_hidden_states", "pooled_projections")
+    if not hasattr(pipe, "text_encoder_2"):
+        pairs = [pipe.encode_prompt(prompt, num_images_per_prompt=1, **common)]
+    else:
+        third = {"prompt_3": None} if hasattr(pipe, "text_encoder_3") else {}
+        found = pipe.encode_prompt(prompt, prompt_2=None, **third, **common)
+        pairs = [found[:2], found[2:]]
+    bound = {}
+    for name, (plain, against) in zip(names, pairs, strict=False):
+        bound[name] = plain[0]
+        if guided:
+            bound[f"negative_{name}"] = against[0]
+    return bound
+
+
+def load_pipeline(
+    source: str, *, device: torch.device | str = "cpu", allow_download: bool = False
+) -> Model:
+    """Load a pipeline from a folder.
+
+    Args:
+        source: a folder written by ``save_pretrained``, or the name of a repository that lies in
+            the cache.
+        device: where it runs.
+        allow_download: fetch a repository that does not.
+
+    Returns:
+        the model, in float32.
+
+    Raises:
+        ModelError: for a folder without a pipeline or with parts of it missing, or a device that
+            is not there.
+        ImportError: without diffusers, or transformers where prompts need it.
+    """
+    folder = Path(source)
+    absent = _check_folder(folder) if folder.is_dir() else {}
+    try:
+        with _quiet() as pipeline:
+            pipe = pipeline.from_pretrained(
+                folder if folder.is_dir() else source,
+                local_files_only=not allow_download,
+                low_cpu_mem_usage=False,  # needs a further library
+                use_safetensors=True,  # never a pickle
+                **absent,
+            )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        hint = (
+            "the folder may be damaged"
+            if folder.is_dir()
+            else "it is no folder here, and nothing is downloaded without allow_download=True "
+            "(--allow-download)"
+        )
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{source!r} cannot be loaded by diffusers: {hint} ({reason})") from error
+    try:
+        pipe.to(device)
+        next(_component(pipe, "unet", "transformer").parameters()).sum().item()
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"the network cannot run on device {str(device)!r}; try cpu") from error
+    return from_pipeline(pipe, name=folder.name)
+
+
+def _check_folder(folder: Path) -> dict[str, Any]:
+    """Parts to be left out, not needed or not there by intent; see that no other lacks."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise ModelError(
+            f"{folder} holds no pipeline of diffusers: there is no model_index.json in it"
+        )
+    try:
+        content = json.loads(index.read_text())
+        parts = {name: value[0] for name, value in content.items() if isinstance(value, list)}
+    except (ValueError, AttributeError, LookupError) as error:
+        raise ModelError(f"{index} is not written by diffusers ({error})") from error
+    absent: dict[str, Any] = {
+        name: None for name, library in parts.items() if library is None or name in _UNUSED
+    }
+    missing = [name for name in parts if name not in absent and not (folder / name).is_dir()]
+    if missing:
+        raise ModelError(f"{folder} lacks {' and '.join(missing)}, which model_index.json names")
+    return {**absent, "requires_safety_checker": False} if "safety_checker" in parts else absent
+
+
+@contextmanager
+def _quiet() -> Iterator[Any]:
+    """``DiffusionPipeline`` without its remarks and bars; errors still come as exceptions."""
+    try:
+        from diffusers.utils import logging
+    except ImportError as error:
+        raise ImportError(
+            f"{error}: pipelines need the extra, pip install 'diffodesic[diffusers]'"
+        ) from error
+    loggers = [logging]
+    try:
+        from transformers.utils import logging as other
+
+        loggers.append(other)
+    except ImportError:
+        pass  # pipelines without prompts do without
+    levels = [each.get_verbosity() for each in loggers]
+    bars = [each.is_progress_bar_enabled() for each in loggers]
+    try:
+        for each in loggers:
+            each.set_verbosity(FATAL)
+            each.disable_progress_bar()
+        from diffusers import DiffusionPipeline
+
+        yield DiffusionPipeline
+    finally:
+        for each, level, bar in zip(loggers, levels, bars, strict=True):
+            each.set_verbosity(level)
+            if bar:
+                each.enable_progress_bar()

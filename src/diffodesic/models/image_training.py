@@ -1,0 +1,255 @@
+"""Train a small denoiser on a user's images: the EDM objective, in plain torch.
+
+For a clean image x0, noise eps and a level sigma, the denoiser m (see `network.py`) minimises
+
+    E |m(x0 + sigma eps, sigma) - x0|^2 / c_out(sigma)^2  =  E |F(c_in z, c_noise) - target|^2,
+    target = (x0 - c_skip z) / c_out                                           (EDM, 2206.00364).
+
+The minimiser is the posterior mean E[x0 | z]. Geometry needs its Jacobian too, for which a true
+posterior mean obeys E tr dm/dz = E |x0 - m|^2 / sigma^2; `quality.py` measures by how much a
+network does. What serves it: no dropout, every level well covered, an average of the weights
+(EMA), a learning rate that decays to nothing.
+
+Levels: log sigma is normal, cut to [sigma_min, sigma_max], and *stratified* inside each batch
+(one draw in each of N equal slices of probability), which takes away the part of the gradient's
+variance that comes from the choice of levels.
+
+The loop, the average of the weights and the checkpoints are those of `training.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffodesic.models.datasets import load_images, rotate
+from diffodesic.models.trainer import RunSettings, Training, check_run, flags
+from diffodesic.models.unet import UNet
+
+__all__ = ["TrainSettings", "card", "precondition", "train"]
+
+
+@dataclass(frozen=True)
+class TrainSettings(RunSettings):
+    """What a training run on images depends on, besides `RunSettings`.
+
+    Args:
+        log_sigma_mean: mean of log sigma.
+        log_sigma_std: standard deviation of log sigma.
+        sigma_min: smallest noise trained on, in data units.
+        sigma_max: largest noise trained on, in data units.
+        rotation: images are turned by a uniform angle in [-rotation, rotation] degrees.
+        bf16: bfloat16 autocast, except in the last `exact` part of the run.
+        exact: the last fraction of the run, in float32 whatever `bf16` says.
+        threads: parts of a batch that are differentiated side by side, each on one core.
+        channels: widths of the network, see `UNet`.
+        blocks: blocks of the network, see `UNet`.
+        heads: attention heads of the network, see `UNet`.
+    """
+
+    log_sigma_mean: float = -0.5
+    log_sigma_std: float = 1.5
+    sigma_min: float = 0.01
+    sigma_max: float = 40.0
+    rotation: float = 0.0
+    bf16: bool = False
+    exact: float = 0.2
+    threads: int = 2
+    channels: tuple[int, ...] = (16, 64, 128)
+    blocks: tuple[int, ...] = (1, 1, 2)
+    heads: int = 2
+
+
+def precondition(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return EDM's c_skip, c_out, c_in, c_noise for sigma, each of the shape of sigma."""
+    total = sigma**2 + sigma_data**2
+    root = total.sqrt()
+    return sigma_data**2 / total, sigma * sigma_data / root, 1 / root, sigma.log() / 4
+
+
+def train(
+    data: str | os.PathLike[str] | Tensor,
+    outdir: str | os.PathLike[str],
+    *,
+    settings: TrainSettings | None = None,
+    resume: bool = True,
+    progress: bool = True,
+) -> Path:
+    """Train a denoiser and write it as a model directory.
+
+    Args:
+        data: what `load_images` accepts, or images of shape (N, C, H, W) in [-1, 1].
+        outdir: receives weights.safetensors, config.json and CARD.md (and checkpoint.pt).
+        settings: see `TrainSettings`.
+        resume: continue from `outdir`'s checkpoint, if there is one.
+        progress: show a progress bar, if standard error is a terminal.
+
+    Returns:
+        `outdir`.
+
+    Missing data end in `FileNotFoundError`; data, settings or a checkpoint that cannot be used,
+    and a loss that is not finite, in `ValueError`; each says what to change.
+
+    Cost: `steps` forward and backward passes of `batch` images.
+    """
+    settings = settings or TrainSettings()
+    _check(settings)
+    images = data if isinstance(data, Tensor) else load_images(data)
+    _check_images(images, settings)
+    run = _Run(images, settings, Path(outdir))
+    try:
+        run.run(resume=resume, progress=progress)
+    finally:
+        run.pool.shutdown()
+    return run.outdir
+
+
+class _Run(Training):
+    """A run on images, each batch differentiated in parts."""
+
+    def __init__(self, images: Tensor, settings: TrainSettings, outdir: Path) -> None:
+        self.images, self.settings = images, settings
+        self.sigma_data = float(images.std())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            net = UNet(images.shape[1], settings.channels, settings.blocks, settings.heads)
+        super().__init__(net, settings, outdir)
+        self.pool = ThreadPoolExecutor(settings.threads)
+
+    def gradients(self) -> tuple[float, list[Tensor]]:
+        """The loss of the current step, and its gradient by every parameter."""
+        low = self.settings.bf16 and self.fraction() < 1 - self.settings.exact
+        return self.differentiate(*self.draw(), low)
+
+    def differentiate(
+        self, z: Tensor, x0: Tensor, sigma: Tensor, low: bool
+    ) -> tuple[float, list[Tensor]]:
+        """Return the loss and its gradient, from parts of the batch that run side by side.
+
+        One core per part, and one meeting per step, wastes far less than two cores that meet in
+        every operation of a network as small as this one.
+        """
+
+        def part(index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            torch.set_num_threads(1)  # a setting of each thread
+            c_skip, c_out, c_in, c_noise = precondition(sigma[index], self.sigma_data)
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                raw = self.net(_wide(c_in) * z[index], c_noise)
+            target = (x0[index] - _wide(c_skip) * z[index]) / _wide(c_out)
+            loss = (raw.float() - target).square().sum() / x0.numel()
+            return loss.detach(), torch.autograd.grad(loss, list(self.net.parameters()))
+
+        # interleaved: the levels of a batch are sorted, and every part should see all of them
+        rows, parts = torch.arange(len(z)), min(self.settings.threads, len(z))
+        results = list(self.pool.map(part, [rows[i::parts] for i in range(parts)]))
+        losses, gradients = zip(*results, strict=True)
+        return float(sum(losses)), [torch.stack(g).sum(0) for g in zip(*gradients, strict=True)]
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return z and x0, shape (N, C, H, W), and sigma, shape (N,), of the current step."""
+        settings, n = self.settings, self.settings.batch
+        g = torch.Generator().manual_seed((settings.seed << 32) + self.step)
+        x0 = self.images[torch.randint(len(self.images), (n,), generator=g)]
+        if settings.rotation:
+            angles = (2 * torch.rand(n, generator=g) - 1) * settings.rotation
+            x0 = rotate(x0, angles)
+        u = (torch.arange(n) + torch.rand(n, generator=g)) / n
+        sigma = sigma_quantile(u, settings)
+        return x0 + _wide(sigma) * torch.randn(x0.shape, generator=g), x0, sigma
+
+    def config(self) -> dict[str, Any]:
+        """What the weights need to become a model again, as plain values."""
+        settings = self.settings
+        return {
+            "name": settings.name, "prediction": "edm", "shape": list(self.images.shape[1:]),
+            "sigma_data": self.sigma_data, "sigma_min": settings.sigma_min,
+            "sigma_max": settings.sigma_max, "network": self.net.config,
+            "training": {**self.spent(), "images": len(self.images)},
+        }  # fmt: skip
+
+    def card(self) -> str:
+        """The model card, Markdown."""
+        return card(self.config())
+
+
+def sigma_quantile(u: Tensor, settings: TrainSettings) -> Tensor:
+    """Map u, uniform in (0, 1), to sigma, whose log is normal cut to [sigma_min, sigma_max]."""
+    mean, std = settings.log_sigma_mean, settings.log_sigma_std
+    ends = torch.tensor([settings.sigma_min, settings.sigma_max], dtype=torch.float64)
+    low, high = torch.special.ndtr((ends.log() - mean) / std)
+    log_sigma = mean + std * torch.special.ndtri(low + (high - low) * u.double())
+    return log_sigma.exp().to(u.dtype)
+
+
+def _check(settings: TrainSettings) -> None:
+    check_run(settings)
+    if not 0 < settings.sigma_min < settings.sigma_max:
+        raise ValueError(
+            f"sigma_min = {settings.sigma_min} and sigma_max = {settings.sigma_max}: "
+            "give 0 < sigma_min < sigma_max."
+        )
+    for name in ("threads", "heads"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} = {getattr(settings, name)}: give at least 1.")
+    if not 0 < settings.log_sigma_std < math.inf:
+        raise ValueError(
+            f"log_sigma_std = {settings.log_sigma_std}: give a positive, finite number."
+        )
+    for name in ("channels", "blocks"):
+        if not all(n >= 1 for n in getattr(settings, name)) or not getattr(settings, name):
+            raise ValueError(f"{name} = {getattr(settings, name)}: give positive numbers.")
+    if settings.channels[-1] % settings.heads:
+        raise ValueError(
+            f"heads = {settings.heads} does not divide the last of channels, "
+            f"{settings.channels[-1]}: give another number of heads."
+        )
+
+
+def _check_images(images: Tensor, settings: TrainSettings) -> None:
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {tuple(images.shape)}: give (N, C, H, W).")
+    if not images.isfinite().all():
+        raise ValueError("the images contain NaN or infinity: remove them.")
+    if images.abs().max() > 1.001:
+        raise ValueError("the images leave [-1, 1]: rescale them, or give bytes.")
+    if images.std() == 0:
+        raise ValueError("the images are all one constant: there is nothing to learn.")
+    factor = 2 ** (len(settings.channels) - 1)
+    if images.shape[-1] % factor or images.shape[-2] % factor:
+        raise ValueError(
+            f"images are {images.shape[-2]}x{images.shape[-1]}: make both sides divisible by "
+            f"{factor}, or give fewer channels."
+        )
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Shape (N,) to (N, 1, 1, 1)."""
+    return x[:, None, None, None]
+
+
+def card(config: dict[str, Any]) -> str:
+    """Return the model card (Markdown) of a training run, without quality."""
+    t = config["training"]
+    shape = "x".join(map(str, config["shape"]))
+    levels = f"{config['sigma_min']:g} to {config['sigma_max']:g}"
+    return f"""# {config["name"]}
+
+An unconditional denoiser, m(z, sigma) = E[x0 | z = x0 + sigma eps], of images {shape} in [-1, 1]:
+a small U-Net under EDM preconditioning (arXiv 2206.00364).
+
+- Noise levels: sigma from {levels}; sigma_data = {config["sigma_data"]:.4f}.
+- Training: {t["images"]} images turned by uniform angles in +-{t["rotation"]:g} degrees,
+  {t["steps_done"]} steps of {t["batch"]} images, {t["minutes_done"]:g} minutes.{t.get("note", "")}
+
+      diffodesic train DATA --outdir OUTDIR{flags(t, TrainSettings())}
+
+- Weights: exponential moving average (decay {t["ema"]:g}).
+
+"""

@@ -1,0 +1,78 @@
+"""Derivatives, linear solves and ODE steps on plain tensors, and the count of what they cost.
+
+Cost is counted where it happens and split in three (a call on a batch
+of n points counts n):
+
+- ``evaluations``: forward passes of the denoiser,
+- ``derivatives``: Jacobian products of the denoiser, forward (JVP) or backward (VJP), each beside
+  the forward pass that it shares,
+- ``node_gradients``: one node, one gradient of a discrete curve energy; an energy without its
+  gradient counts a third. This is the unit in which solvers are compared.
+
+Counting is scoped: ``with counting() as cost: ...`` sees everything inside it, nested scopes too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffodesic.numerics.cost import _open_scopes
+
+__all__ = ["jvp", "track_vjp"]
+
+
+def piece(count: int, limit: int | None) -> int:
+    """Size of the fewest, nearly equal pieces of ``count`` things, at most ``limit`` in each.
+
+    Equal, for a short last one is rounded otherwise than a full one, and a long search makes much
+    of it: torch's convolutions give an input the same bits in any company from 16 inputs on.
+
+    Args:
+        count: number of things.
+        limit: largest piece, >= 1; None for no limit.
+
+    Returns:
+        the size, at least 1.
+    """
+    calls = -(-count // limit) if limit else 1
+    return max(1, -(-count // max(1, calls)))
+
+
+def track_vjp(output: Tensor, count: int) -> Tensor:
+    """Count ``count`` derivatives when a backward pass goes through ``output``."""
+    scopes = _open_scopes.get()
+    if not scopes or not output.requires_grad or _is_transformed(output):
+        return output
+
+    # The scopes are bound now: autograd may run the hook on another thread, outside the context.
+    def on_backward(_: Tensor) -> None:
+        for cost in scopes:
+            cost.derivatives += count
+
+    output.register_hook(on_backward)
+    return output
+
+
+def _is_transformed(tensor: Tensor) -> bool:
+    """Tell whether ``tensor`` lives inside a torch.func transform, where hooks do not fire."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def jvp(
+    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """Value and directional derivative by forward-mode differentiation.
+
+    Args:
+        function: maps tensors to one tensor.
+        inputs: where to differentiate.
+        tangents: directions, shaped as ``inputs``.
+
+    Returns:
+        ``(f(x), f'(x) v)``; both keep the reverse-mode graph of ``inputs``.
+    """
+    value, tangent = torch.func.jvp(function, inputs, tangents)  # type: ignore[misc]
+    return value, tangent

@@ -1,0 +1,1 @@
+"""Whole files and folders, resumable stages, pictures, figures and pages."""

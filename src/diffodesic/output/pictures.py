@@ -1,0 +1,139 @@
+"""Pictures of paths: a labelled filmstrip and an animation.
+
+Frames are uint8 arrays, (H, W) grey or (H, W, 3) RGB. This module is the only one that may import
+matplotlib, and does so inside the functions that need it: these two draw with Pillow alone.
+
+**Cost** no network evaluation.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageDraw, ImageFont
+
+from diffodesic.output.files import write_atomically
+from diffodesic.output.page import Image
+
+_PAPER, _INK, _SOFT = (255, 255, 255), (28, 30, 34), (93, 98, 107)
+
+
+def filmstrip(
+    rows: Mapping[str, Sequence[Image]],
+    path: str | os.PathLike[str],
+    *,
+    size: int = 96,
+    gap: int = 4,
+) -> Path:
+    """Draw rows of frames, one under the other, with their names on the left and s below.
+
+    Args:
+        rows: name of a path -> its n frames; the same n and one picture shape for all.
+        path: the PNG file; replaced whole or not at all.
+        size: height of a frame on the strip, in pixels; small frames grow by a whole factor.
+        gap: pixels between frames.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: if there are no frames, or they differ in number or shape.
+    """
+    count, shape = _common(rows)
+    cell_h, cell_w = _cell(shape, size)
+    font = ImageFont.load_default(size=max(12, round(cell_h / 5.5)))
+    margin = round(cell_h / 5)
+    label = round(max(font.getlength(name) for name in rows)) + 2 * margin
+    width = label + count * (cell_w + gap) - gap + margin
+    foot = round(cell_h / 2.6)
+    height = margin + len(rows) * (cell_h + gap) - gap + foot
+    strip = PillowImage.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    for i, (name, frames) in enumerate(rows.items()):
+        top = margin + i * (cell_h + gap)
+        draw.text((margin, top + cell_h / 2), name, fill=_INK, font=font, anchor="lm")
+        for j, frame in enumerate(frames):
+            strip.paste(_fit(frame, (cell_w, cell_h)), (label + j * (cell_w + gap), top))
+    for j, text in ((0, "s = 0"), (count - 1, "s = 1")):
+        x = label + j * (cell_w + gap) + cell_w / 2
+        draw.text((x, height - foot / 2), text, fill=_SOFT, font=font, anchor="mm")
+    return write_atomically(path, _bytes(strip, format="PNG", optimize=True))
+
+
+def animation(
+    frames: Sequence[Image],
+    path: str | os.PathLike[str],
+    *,
+    size: int = 256,
+    seconds: float = 2.5,
+    ping_pong: bool = True,
+) -> Path:
+    """Write frames as an endless GIF.
+
+    Args:
+        frames: n pictures of one shape.
+        path: the GIF file; replaced whole or not at all.
+        size: height in pixels; small frames grow by a whole factor.
+        seconds: time from the first frame to the last.
+        ping_pong: whether it runs back again instead of jumping to the start.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: if there are no frames, or they differ in shape.
+    """
+    count, shape = _common({"animation": frames})
+    cell_h, cell_w = _cell(shape, size)
+    pictures = [_fit(frame, (cell_w, cell_h)) for frame in frames]
+    if ping_pong:
+        pictures += pictures[-2:0:-1]
+    # viewers play anything under 20 ms at 100 ms
+    period = max(20, round(1000 * seconds / count))
+    content = _bytes(
+        pictures[0],
+        format="GIF",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=period,
+        loop=0,
+    )
+    return write_atomically(path, content)
+
+
+def _common(rows: Mapping[str, Sequence[Image]]) -> tuple[int, tuple[int, ...]]:
+    """The number and the shape that all rows share."""
+    shapes = {frame.shape for frames in rows.values() for frame in frames}
+    counts = {len(frames) for frames in rows.values()}
+    if len(shapes) != 1 or len(counts) != 1:
+        raise ValueError(
+            f"frames must agree: found numbers {sorted(counts)} and shapes {sorted(shapes)}; "
+            "give every row the same number of frames of one shape"
+        )
+    return counts.pop(), shapes.pop()
+
+
+def _cell(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    """Height and width on the page: whole factors up (pixels stay pixels), any factor down."""
+    height, width = shape[:2]
+    factor = size / height if height > size else max(1, round(size / height))
+    return round(height * factor), round(width * factor)
+
+
+def _fit(frame: Image, size: tuple[int, int]) -> PillowImage.Image:
+    picture = PillowImage.fromarray(np.ascontiguousarray(frame)).convert("RGB")
+    grow = size[1] >= picture.height
+    kind = PillowImage.Resampling.NEAREST if grow else PillowImage.Resampling.LANCZOS
+    return picture.resize(size, kind)
+
+
+def _bytes(picture: PillowImage.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, **options)
+    return buffer.getvalue()

@@ -1,0 +1,373 @@
+r"""Train a small denoiser of a Boltzmann law or of a trajectory: angles, coordinates, or both.
+
+A batch holds points x_j, with forces where the potential is known, and z_i = x_i + sigma_i eps_i.
+What F has to give (see ``learned``) is E[x0 - z | z], over c_out.  Two targets have that mean:
+
+    y_ij = x_j - z_i, on a circle its mean over all images of x_j under the kernel   (1011.2199)
+    sigma_i^2 f_j,   f = -grad U/kT:  the score of a smeared law is a mean of forces (2402.08667)
+
+the first with variance T^2 at most, the second with sigma^4/l^2.  They are mixed by these
+variances, share q_i = T^2/(T^2 + sigma^4/l^2) of forces, and averaged over the batch with
+the posterior weights w_ij ~ K(z_i - x_j): given z_i and the *set* of points, w_ij is the
+probability that x_j made z_i, so this takes noise away and adds no bias (cf. 2302.00670).
+
+The second mean comes by parts in x, so it is right where the law dies out before the box ends:
+what is left at its faces is 1 - E[(x - c) dU/kT] >= 0 for any c in the box.  Forces of a
+coordinate whose samples contradict E[dU/kT] = 0 or this virial are not used (l = 0).
+
+Levels are uniform in log sigma as far as the loss goes; how often a level is drawn adapts to the
+noise of its gradient: a bin of levels with root-mean-square gradient g is drawn in proportion to
+g (mixed with the uniform law), and its loss divided by that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffodesic.models.trainer import RunSettings, Training, check_run, flags
+from diffodesic.transitions.learned import CoordinateNet, Law, describe, probe, same_energies
+from diffodesic.transitions.potentials import DoubleWell, DualChannel, MuellerBrown, Potential, Ring
+from diffodesic.transitions.sampling import boltzmann, check_samples, load_trajectory
+from diffodesic.transitions.surfaces import alanine
+
+__all__ = ["LawSettings", "train_denoiser"]
+
+_DOUBT = 6.0  # standard errors by which samples may miss what is true of forces
+_LEVELS = 24  # bins of log sigma
+_WAVES = 3  # of a periodic kernel for much noise; for little, three images
+_WRAPPED = 1.5  # where they meet, in units of L/2 pi: either series errs by 1e-7
+
+
+@dataclass(frozen=True)
+class LawSettings(RunSettings):
+    """What a training run on a potential or a trajectory depends on, besides ``RunSettings``.
+
+    Args:
+        samples: points drawn from a potential's Boltzmann law.
+        width: features of the network's layers.
+        layers: residual blocks of the network.
+        harmonics: waves per coordinate that the network sees.
+        sigma_min: smallest noise, in units of the coordinates; default an eighth of the shortest
+            width l, or for a trajectory 1/50 of the smallest spread.
+        sigma_max: largest noise; default the longest period or 10 times the largest spread.
+    """
+
+    steps: int | None = 6000
+    batch: int = 512
+    samples: int = 65_536
+    width: int = 128
+    layers: int = 3
+    harmonics: int = 4
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+
+
+def train_denoiser(
+    source: Potential | Tensor | str | os.PathLike[str],
+    outdir: str | os.PathLike[str],
+    *,
+    period: tuple[float | None, ...] | None = None,
+    settings: LawSettings | None = None,
+    resume: bool = True,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Train a denoiser of few coordinates and write it as a model directory.
+
+    Args:
+        source: a potential, whose Boltzmann law is sampled first; or points (N, d) of a
+            trajectory, or the file that holds them.
+        outdir: receives weights.safetensors, config.json and CARD.md (and checkpoint.pt).
+        period: of a trajectory's coordinates, None on the line; a potential knows its own.
+        settings: see ``LawSettings``.
+        resume: continue from ``outdir``'s checkpoint, if there is one.
+        progress: show a progress bar, if standard error is a terminal.
+        say: called with a short line while a potential is sampled.
+
+    Returns:
+        ``outdir``; :func:`diffodesic.transitions.learned.load_denoiser` opens it.
+
+    Raises:
+        ValueError: for samples, settings or a checkpoint that cannot be used.
+
+    Cost: ``steps`` forward and backward passes of ``batch`` points, and for a potential some
+    hundred energies with gradient per sample.
+    """
+    settings = settings or LawSettings()
+    _check(settings)
+    if isinstance(source, Potential):
+        if period is not None and tuple(period) != tuple(source.period):
+            raise ValueError(f"{source.name} knows its period, {source.period}: leave it out.")
+        x, slope = boltzmann(source, settings.samples, seed=settings.seed, progress=say)
+        run = _LawRun(_law(x, slope, source.period, settings, source), x, slope, settings, outdir)
+    else:
+        x = source.double() if isinstance(source, Tensor) else load_trajectory(source)
+        if period is None:
+            raise ValueError(
+                "the period of the coordinates is not given: say period=(None, ...) where there "
+                "is none (--period none), 2 pi for angles in radians."
+            )
+        check_samples(x, tuple(period))
+        run = _LawRun(_law(x, None, tuple(period), settings, None), x, None, settings, outdir)
+    run.run(resume=resume, progress=progress)
+    return run.outdir
+
+
+def _law(
+    x: Tensor,
+    slope: Tensor | None,
+    period: tuple[float | None, ...],
+    settings: LawSettings,
+    potential: Potential | None,
+) -> Law:
+    """Scales of the samples, and the levels to train on."""
+    middle = (x.amax(0) + x.amin(0)) / 2
+    if potential is not None:
+        middle = torch.tensor(potential.box, dtype=torch.float64).mean(-1)
+    circle = torch.tensor([length is not None for length in period])
+    centre = torch.where(circle, middle, x.mean(0)).tolist()
+    spread = [length or float(s) for s, length in zip(x.std(0), period, strict=True)]
+    width = [0.0] * len(period)
+    if slope is not None and potential is not None:
+        hold = forces_hold(x, slope, potential)
+        size = slope.square().mean(0).rsqrt().minimum(torch.tensor(spread, dtype=slope.dtype))
+        width = torch.where(hold, size, torch.zeros_like(size)).tolist()
+    least = min(w / 8 if w else float(s) / 50 for w, s in zip(width, x.std(0), strict=True))
+    most = max(length or 10 * s for s, length in zip(spread, period, strict=True))
+    known: tuple[Any, ...] = ()
+    if potential is not None:
+        known = (potential.name, potential.kT, potential.unit, probe(potential))
+    return Law(
+        period,
+        tuple(centre),
+        tuple(spread),
+        tuple(width),
+        least if settings.sigma_min is None else settings.sigma_min,
+        most if settings.sigma_max is None else settings.sigma_max,
+        *known,
+    )
+
+
+def forces_hold(x: Tensor, slope: Tensor, potential: Potential) -> Tensor:
+    """Tell by samples where a law dies out before its box ends, so that forces are its score's.
+
+    Args:
+        x: points (N, d) of the law.
+        slope: grad U/kT there (N, d).
+        potential: says what is periodic, and the box.
+
+    Returns:
+        for each coordinate whether its forces can be used, (d,); always on a circle.
+    """
+    middle = x.new_tensor(potential.box).mean(-1)
+    circle = torch.tensor([length is not None for length in potential.period])
+    held = torch.ones_like(circle)
+    for sample, exact in ((slope, 0.0), ((x - middle) * slope, 1.0)):
+        error = sample.std(0) / math.sqrt(len(x))
+        held &= (sample.mean(0) - exact).abs() <= _DOUBT * error
+    return held | circle
+
+
+class _LawRun(Training):
+    """A run on points of a law, with forces or without."""
+
+    def __init__(
+        self,
+        law: Law,
+        x: Tensor,
+        slope: Tensor | None,
+        settings: LawSettings,
+        outdir: str | os.PathLike[str],
+    ) -> None:
+        self.law, self.settings, self.count = law, settings, len(x)
+        # single precision resolves a point near the centre best
+        self.centre = torch.tensor(law.centre)
+        self.x = (x - self.centre.double()).float()
+        self.force = None if slope is None else -slope.float()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            net = CoordinateNet(law, settings.width, settings.layers, settings.harmonics)
+        super().__init__(net, settings, Path(outdir))
+        self.describe = describe(net)
+        self.noise = torch.ones(_LEVELS)  # mean square of a level's gradient
+
+    def gradients(self) -> tuple[float, list[Tensor]]:
+        """The loss of the current step, and its gradient by every parameter."""
+        z, sigma, share, bins, target, scale = self.draw()
+        error = self.net(z + self.centre, sigma) - target / scale
+        squares = error.square().mean(-1)
+        loss = (squares / share).mean()
+        gradients = torch.autograd.grad(loss, list(self.net.parameters()))
+        with torch.no_grad():
+            seen = torch.zeros_like(self.noise).index_add(0, bins, squares)
+            count = torch.bincount(bins, minlength=_LEVELS)
+            mean = torch.where(count > 0, seen / count.clamp(min=1), self.noise)
+            self.noise = torch.lerp(self.noise, mean, 0.02)
+        return float(loss.detach()), list(gradients)
+
+    def draw(self) -> tuple[Tensor, ...]:
+        """Return z (N, D), sigma (N,), how often its level is drawn, its bin, target and c_out."""
+        law, n = self.law, self.settings.batch
+        g = torch.Generator().manual_seed((self.settings.seed << 32) + self.step)
+        index = torch.randint(len(self.x), (n,), generator=g)
+        x0, u = self.x[index], (torch.arange(n) + torch.rand(n, generator=g)) / n
+        sigma, share, bins = self.levels(u)
+        z = x0 + sigma[:, None] * torch.randn(x0.shape, generator=g)
+        skip, scale, _ = law.precondition(sigma)
+        shift = self.shift(z, x0, None if self.force is None else self.force[index], sigma)
+        return z, sigma, share, bins, shift + (1 - skip) * z, scale
+
+    def levels(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map u (N,) in (0, 1) to levels, their density over the uniform one, and their bins."""
+        size = self.noise.sqrt()
+        density = 0.5 + 0.5 * size / size.mean()
+        ends = torch.nn.functional.pad(density.cumsum(0) / _LEVELS, (1, 0))
+        bins = (torch.searchsorted(ends, u, right=True) - 1).clamp(0, _LEVELS - 1)
+        place = (bins + (u - ends[bins]) * _LEVELS / density[bins]) / _LEVELS
+        low, high = math.log(self.law.sigma_min), math.log(self.law.sigma_max)
+        return (low + (high - low) * place).exp(), density[bins], bins
+
+    def shift(self, z: Tensor, x0: Tensor, force: Tensor | None, sigma: Tensor) -> Tensor:
+        """The mean over the batch of what x0 - z may have been, (N, D)."""
+        depth, shifts = kernel(self.law, z, x0, sigma)
+        weight = torch.softmax(depth, -1)
+        shift = (weight.unsqueeze(-1) * shifts).sum(1)
+        if force is None:
+            return shift
+        size, square = self.law.shift(sigma), sigma[:, None] ** 2
+        width = torch.tensor(self.law.width)
+        q = 1 / (1 + (square / (size * width)) ** 2)
+        return (1 - q) * shift + q * square * (weight @ force)
+
+    def state(self) -> dict[str, Any]:
+        """The adaptive levels are part of a checkpoint."""
+        return {"noise": self.noise}
+
+    def kind(self) -> dict[str, Any]:
+        """Settings, and the law that the samples are of."""
+        law = json.loads(json.dumps(asdict(self.law)))
+        return {**super().kind(), "law": law, "points": float(self.x.double().norm())}
+
+    def config(self) -> dict[str, Any]:
+        """What the weights need to become a denoiser again, as plain values."""
+        training = {**self.spent(), "points": self.count}
+        return {"name": self.settings.name, **self.describe, "training": training}
+
+    def card(self) -> str:
+        """The model card, Markdown."""
+        return _card(self.config(), self.law)
+
+
+def kernel(law: Law, z: Tensor, x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """How likely each point made each noisy one, and by what shift.
+
+    Args:
+        law: says which coordinates are periodic.
+        z: noisy points (N, D).
+        x0: points (M, D).
+        sigma: noise (N,).
+
+    Returns:
+        log likelihoods up to a constant (N, M), and E[x - z] over the images x of a point,
+        (N, M, D).
+    """
+    depth, shifts = z.new_zeros(len(z), len(x0)), list[Tensor]()
+    for axis, length in enumerate(law.period):
+        y = x0[:, axis] - z[:, axis, None]
+        if length is None:
+            log, shift = -(y**2) / (2 * sigma[:, None] ** 2), y
+        else:
+            log, shift = wrapped(y, sigma, length)
+        depth = depth + log
+        shifts.append(shift)
+    return depth, torch.stack(shifts, -1)
+
+
+def wrapped(y: Tensor, sigma: Tensor, length: float) -> tuple[Tensor, Tensor]:
+    """The log of the sum of a Gaussian over images of ``y`` (N, M), and the mean image.
+
+    Args:
+        y: x0 - z.
+        sigma: noise (N,).
+        length: the period.
+
+    Returns:
+        log kernel, up to a constant per row, and mean of y over its images; (N, M) each.
+    """
+    rate, log, shift = 2 * math.pi / length, torch.empty_like(y), torch.empty_like(y)
+    many = sigma * rate > _WRAPPED
+    # the nearest image, and those beside it relative to it
+    near, twice = y[~many] - length * torch.round(y[~many] / length), 2 * sigma[~many, None] ** 2
+    after, before = ((-length * (length + 2 * side * near) / twice).exp() for side in (1, -1))
+    total = 1 + after + before
+    log[~many] = total.log() - near**2 / twice
+    shift[~many] = near + length * (after - before) / total
+    # K ~ 1 + 2 sum_n e^{-n^2 a^2/2} cos(n y), and the shift is sigma^2 d log K/dz
+    level, phase = rate * sigma[many, None], rate * y[many]
+    total, slope = torch.ones_like(phase), torch.zeros_like(phase)
+    for order in range(1, _WAVES + 1):
+        damped = 2 * (-((order * level) ** 2) / 2).exp()
+        total = total + damped * (order * phase).cos()
+        slope = slope + damped * order * (order * phase).sin()
+    log[many], shift[many] = total.log(), level**2 * slope / (rate * total)
+    return log, shift
+
+
+def _check(settings: LawSettings) -> None:
+    check_run(settings)
+    for name in ("samples", "width", "layers", "harmonics"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} = {getattr(settings, name)}: give at least 1.")
+    if settings.batch < 2:
+        raise ValueError(f"batch = {settings.batch}: give at least 2.")
+
+
+def _card(config: dict[str, Any], law: Law) -> str:
+    t = config["training"]
+    periods = ", ".join("none" if p is None else f"{p:.12g}" for p in law.period)
+    if law.potential is None:
+        what, data = f"the points of a trajectory, {t['points']} of them", "TRAJECTORY"
+        data += f" --period {periods.replace(' ', '')}"
+    else:
+        what = f"exp(-U/kT) of {law.potential} at kT = {law.kT:g} {law.unit}"
+        data = _shipped(law)
+    how = "."
+    if data:
+        command = f"diffodesic train {data} --outdir OUTDIR{flags(t, LawSettings())}"
+        how = f":\n\n      {command}\n"
+    blind = [str(axis) for axis, width in enumerate(law.width) if law.potential and not width]
+    if blind:
+        how += f"\n- No forces along coordinates {', '.join(blind)}: the box cuts the law there."
+    return f"""# {config["name"]}
+
+A denoiser, m(z, sigma) = E[x0 | z = x0 + sigma eps], of {what}.
+
+- Coordinates: {law.dim}; periods: {periods}.
+- Noise levels: sigma from {law.sigma_min:.4g} to {law.sigma_max:.4g}.
+- Training: {t["steps_done"]} steps of {t["batch"]} points, {t["minutes_done"]:g} minutes{how}
+- Weights: exponential moving average (decay {t["ema"]:g}).
+"""
+
+
+def _shipped(law: Law) -> str:
+    """The flags that name a law's potential, where it is one that the command line knows."""
+    made: dict[str, Callable[[], Potential]] = {
+        **{kind.name: kind for kind in (DoubleWell, MuellerBrown, DualChannel, Ring)},
+        "alanine": alanine,
+    }
+    if law.potential not in made or law.kT is None or law.energies is None:
+        return ""
+    there = made[law.potential]()
+    # a potential of that name may have other parameters
+    if there.dim != law.dim or not same_energies(law.energies, probe(there.at(law.kT))):
+        return ""
+    return f"--potential {law.potential} --kT {law.kT:.12g}"

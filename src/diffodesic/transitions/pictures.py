@@ -1,0 +1,170 @@
+"""Pictures of transition paths: over the energy surface, and their profiles along the way.
+
+Angles are drawn in degrees on one cell, the Ramachandran plot; lines break where they leave it.
+
+**Cost** energies on a grid for the surface.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffodesic.output.figures import canvas
+from diffodesic.transitions.potentials import Potential
+from diffodesic.transitions.recipe import Pathways
+
+__all__ = ["draw_landscape", "draw_profiles"]
+
+_SHOWN = 30  # more lines hide the surface
+_PATHS, _MEAN, _MARK = "#cf5a12", "#0b66a8", "#1c1e22"
+
+
+def draw_landscape(found: Pathways, path: str | os.PathLike[str]) -> Path:
+    """Draw sampled paths over a surface of two coordinates.
+
+    Args:
+        found: the paths.
+        path: the PNG file; replaced whole or not at all.
+
+    Returns:
+        the path written.
+
+    Raises:
+        ValueError: if the potential has not two coordinates.
+    """
+    potential = found.paths.potential
+    if potential.dim != 2:
+        raise ValueError(f"a surface has two coordinates, {potential.name} has {potential.dim}")
+    scale, unit, names = _axis(potential)
+    with canvas(path, width=6.2) as (ax,):
+        _surface(ax, found, scale)
+        for frames in found.paths.frames[:_SHOWN]:
+            line = _lines(potential, frames) * scale
+            ax.plot(line[:, 0], line[:, 1], color=_PATHS, lw=0.5, alpha=0.45)
+        ax.plot([], [], color=_PATHS, lw=1, label=f"{min(_SHOWN, len(found.paths))} paths")
+        route = _lines(potential, found.lowest.path) * scale
+        ax.plot(route[:, 0], route[:, 1], color=_MARK, lw=1.1, ls=":", label="over the lowest pass")
+        mean = _lines(potential, found.mean) * scale
+        ax.plot(mean[:, 0], mean[:, 1], color=_MEAN, lw=1.8, label="posterior mean")
+        for name, state in zip("AB", potential.wrap(found.states) * scale, strict=True):
+            ax.plot(*state.tolist(), "o", color=_MARK, ms=5)
+            ax.annotate(
+                name, state.tolist(), (6, 5), textcoords="offset points", fontsize=11, weight="bold"
+            )
+        saddles = [c.saddle * scale for c in found.channels if c.share >= 0.05]
+        if saddles:
+            ax.plot(
+                *torch.stack(saddles).T, "x", color=_MARK, ms=7, mew=1.5, label="where peaks lead"
+            )
+        ax.legend(loc="upper right", frameon=True, framealpha=0.85, fontsize=8)
+        ax.set(xlabel=f"{names[0]}{unit}", ylabel=f"{names[1]}{unit}", title=potential.name)
+        (left, right), (low, high) = _window(found, scale)
+        ax.set(xlim=(left, right), ylim=(low, high))
+        if scale != 1:
+            ax.set(xticks=range(-180, 181, 60), yticks=range(-180, 181, 60))
+    return Path(path)
+
+
+def draw_profiles(found: Pathways, path: str | os.PathLike[str]) -> Path:
+    """Draw energy and noise along the way, the distribution of MaxEnergy, and structures' energies.
+
+    Args:
+        found: the paths.
+        path: the PNG file; replaced whole or not at all.
+
+    Returns:
+        the path written.
+    """
+    atoms, unit = found.atoms, found.paths.potential.unit
+    shape = {"columns": 3, "width": 3.6} if atoms is None else {"rows": 2, "columns": 2, "width": 5}
+    with canvas(path, **shape) as axes:
+        _energies(axes[0], found, unit)
+        s = torch.linspace(0, 1, len(found.geodesic.nodes))
+        axes[1].plot(s, found.geodesic.nodes[:, -1], color=_MEAN)
+        axes[1].set(xlabel="s", ylabel="log SNR", title="Noise along the geodesic")
+        height = found.paths.max_energy
+        axes[2].hist(height.numpy(), bins=min(40, max(8, len(height) // 15)), color=_PATHS)
+        axes[2].axvline(found.lowest.energy, color=_MARK, lw=1.2, ls="--", label="lowest pass")
+        axes[2].axvline(found.paths.mean_max_energy, color=_MEAN, lw=1.6, label="mean")
+        axes[2].legend(fontsize=8)
+        axes[2].set(xlabel=f"highest U of a path ({unit})", ylabel="paths", title="MaxEnergy")
+        if atoms is not None:
+            s = torch.linspace(0, 1, len(atoms.energies))
+            axes[3].plot(s, atoms.energies, "o-", color=_MEAN, ms=3)
+            axes[3].set(xlabel="s", ylabel="U (kJ/mol)", title="Relaxed structures, all atoms")
+    return Path(path)
+
+
+def _energies(ax: Any, found: Pathways, unit: str) -> None:
+    paths = found.paths
+    s = (paths.kept / (len(paths.nodes) - 1)).numpy()
+    mean, spread = paths.profile()
+    ax.fill_between(s, mean - spread, mean + spread, color=_MEAN, alpha=0.2, lw=0)
+    ax.plot(s, mean, color=_MEAN, lw=1.8, label="mean and spread of paths")
+    ax.plot(s, paths.energies[found.typical], color=_PATHS, lw=0.9, label="a typical path")
+    top = float(paths.peak_node[found.typical]) / (len(paths.nodes) - 1)
+    ax.plot(top, float(paths.max_energy[found.typical]), "^", color=_PATHS, ms=5, label="its peak")
+    ax.axhline(found.lowest.energy, color=_MARK, lw=1.2, ls="--", label="lowest pass")
+    ax.legend(fontsize=8, frameon=True, framealpha=0.9)
+    ax.set(xlabel="s", ylabel=f"U ({unit})", title="Energy along the paths")
+
+
+def _surface(ax: Any, found: Pathways, scale: float) -> None:
+    potential = found.paths.potential
+    sides = [
+        torch.linspace(low / scale, high / scale, 181, dtype=torch.float64)
+        for low, high in _window(found, scale)
+    ]
+    grid = torch.stack(torch.meshgrid(*sides, indexing="xy"), -1)
+    energy = potential(grid)
+    low = float(energy.min())
+    # above the paths the surface is only high
+    top = low + 1.35 * (float(found.paths.max_energy.quantile(0.95)) - low)
+    colours = ax.contourf(
+        sides[0] * scale, sides[1] * scale, energy.clamp(max=top), levels=18, cmap="Greys_r"
+    )
+    ax.contour(
+        sides[0] * scale, sides[1] * scale, energy.clamp(max=top), levels=18, colors="w",
+        linewidths=0.3,
+    )  # fmt: skip
+    bar = ax.figure.colorbar(colours, ax=ax, fraction=0.05, pad=0.02)
+    bar.set_label(f"U ({potential.unit})")
+
+
+def _axis(potential: Potential) -> tuple[float, str, tuple[str, str]]:
+    """Factor to the units drawn, their text, and the names of the coordinates."""
+    if potential.period == (2 * math.pi,) * 2:
+        return 180 / math.pi, " (degrees)", ("phi", "psi")
+    return 1.0, "", ("x", "y")
+
+
+def _window(found: Pathways, scale: float) -> list[tuple[float, float]]:
+    """What is drawn: one cell, or the box with whatever the paths do outside it."""
+    potential = found.paths.potential
+    seen = torch.cat([found.paths.frames[:_SHOWN].reshape(-1, 2), found.mean])
+    sides = []
+    for d, ((low, high), period) in enumerate(zip(potential.box, potential.period, strict=True)):
+        if period is None:
+            low, high = min(low, float(seen[:, d].min())), max(high, float(seen[:, d].max()))
+        sides.append((low * scale, high * scale))
+    return sides
+
+
+def _lines(potential: Potential, x: Tensor) -> Tensor:
+    """Points (n, 2) brought into the cell, with a gap wherever a line would cross it."""
+    wrapped = potential.wrap(x)
+    jumps = ((wrapped[1:] - wrapped[:-1]) - (x[1:] - x[:-1])).abs().amax(-1) > 1e-6
+    cuts = (jumps.nonzero()[:, 0] + 1).tolist()
+    if not cuts:
+        return wrapped
+    gap = wrapped.new_full((1, 2), math.nan)
+    pieces = []
+    for piece in wrapped.tensor_split(cuts):
+        pieces += [piece, gap]
+    return torch.cat(pieces[:-1])

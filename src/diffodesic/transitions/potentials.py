@@ -1,0 +1,372 @@
+r"""Potentials U(x): energies, forces, periods and the temperature at which they are read.
+
+The law of a potential is the Boltzmann law p(x) ~ exp(-U(x)/kT).  A potential knows its kT, in
+its own unit of energy, and the period of each coordinate: everything downstream reads them here
+and nowhere else.  Closed forms:
+
+- double well     U = h (x^2 - 1)^2 + s/2 |y|^2: minima (+-1, 0) at 0, barrier h;
+- Mueller-Brown   four anisotropic Gaussians (Mueller & Brown 1979), at kT = 15;
+- dual channel    two basins at (+-1.5, 0) and a wall on x = 0 with two unequal gaps;
+- ring            U = c (|x|^2 - 1)^2 + b y^2 + t y + l x: minima near (+-1, 0), two unequal arcs.
+
+Surfaces over two angles, alanine dipeptide's among them, are in
+:mod:`diffodesic.transitions.surfaces`.
+
+Evaluations are counted where they happen: ``with counting_energies() as spent: ...``.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "DoubleWell",
+    "DualChannel",
+    "Evaluations",
+    "MuellerBrown",
+    "Potential",
+    "Ring",
+    "counting_energies",
+    "from_callable",
+]
+
+
+Box = tuple[tuple[float, float], ...]
+
+
+@dataclass
+class Evaluations:
+    """Points at which a potential was evaluated, and those of them with a gradient."""
+
+    energies: int = 0
+    gradients: int = 0
+
+
+_open_scopes: ContextVar[tuple[Evaluations, ...]] = ContextVar("diffodesic_energies", default=())
+
+
+@contextmanager
+def counting_energies() -> Iterator[Evaluations]:
+    """Count the evaluations of potentials inside the ``with`` block."""
+    spent = Evaluations()
+    token = _open_scopes.set((*_open_scopes.get(), spent))
+    try:
+        yield spent
+    finally:
+        _open_scopes.reset(token)
+
+
+def _record(x: Tensor, *, gradient: bool) -> None:
+    count = x[..., 0].numel()
+    for spent in _open_scopes.get():
+        spent.energies += count
+        spent.gradients += count if gradient else 0
+
+
+class Potential(ABC):
+    """A potential energy on points of shape (..., d); a subclass writes :meth:`energy`.
+
+    Attributes:
+        dim: number d of coordinates.
+        kT: temperature times Boltzmann's constant, in ``unit``.
+        unit: unit of energy.
+        period: period of each coordinate, None where it has none.
+        box: lowest and highest value of each coordinate that matter, for grids and plots; for a
+            periodic coordinate one period.
+        name: a short name.
+    """
+
+    dim: int
+    kT: float = 1.0
+    unit: str = "kJ/mol"
+    period: tuple[float | None, ...]
+    box: Box
+    name: str = "potential"
+
+    @abstractmethod
+    def energy(self, x: Tensor) -> Tensor:
+        """U at ``x`` (..., d), in ``unit``, (...); differentiable.  Call the object: it counts."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Energies (...) at points ``x`` (..., d); counts one evaluation per point."""
+        _record(self._checked(x), gradient=False)
+        return self.energy(x)
+
+    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy and its gradient.
+
+        Args:
+            x: points (..., d).
+
+        Returns:
+            energies (...) and gradients (..., d), both without a graph.
+        """
+        _record(self._checked(x), gradient=True)
+        return self._gradient(x)
+
+    def _gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`gradient` returns; a subclass with a faster way writes it here."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            energy = self.energy(leaf)
+            (slope,) = torch.autograd.grad(energy.sum(), leaf)
+        return energy.detach(), slope
+
+    def force(self, x: Tensor) -> Tensor:
+        """Force ``-grad U`` at points (..., d); counted as one evaluation with gradient."""
+        return -self.gradient(x)[1]
+
+    def at(self, kT: float) -> Potential:
+        """Return the same potential at another temperature ``kT``, in ``unit``.
+
+        Args:
+            kT: the temperature.
+
+        Returns:
+            a copy.
+
+        Raises:
+            ValueError: if ``kT`` is not positive and finite.
+        """
+        other = copy.copy(self)
+        other.kT = positive(kT, "kT")
+        return other
+
+    def wrap(self, x: Tensor) -> Tensor:
+        """Bring the periodic coordinates of ``x`` (..., d) into the box."""
+        low, period = self._lattice(x)
+        return torch.where(period > 0, low + torch.remainder(x - low, _never_zero(period)), x)
+
+    def difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """``a - b`` by the nearest image, (..., d)."""
+        _, period = self._lattice(a)
+        gap = a - b
+        turns = torch.round(gap / _never_zero(period))
+        return torch.where(period > 0, gap - period * turns, gap)
+
+    def _lattice(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower corner of the box and the periods, 0 where there is none; (d,) each."""
+        low = x.new_tensor([side[0] for side in self.box])
+        return low, x.new_tensor([period or 0.0 for period in self.period])
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if x.ndim == 0 or x.shape[-1] != self.dim:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; its last axis must be {self.dim}, "
+                f"the dimension of {self.name}"
+            )
+        return x
+
+
+def _never_zero(period: Tensor) -> Tensor:
+    return torch.where(period > 0, period, torch.ones_like(period))
+
+
+def positive(value: float, name: str) -> float:
+    """``value``, or an error that names it."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a positive number, got {value}")
+    return float(value)
+
+
+class _Callable(Potential):
+    """What :func:`from_callable` returns."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.function = function
+
+    def energy(self, x: Tensor) -> Tensor:
+        out: object = self.function(x)
+        if not isinstance(out, Tensor) or out.shape != x.shape[:-1]:
+            found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(
+                f"the potential returned {found} for points of shape {tuple(x.shape)}; "
+                f"it must return a tensor of shape {tuple(x.shape[:-1])}"
+            )
+        if bool(torch.isnan(out).any()):
+            where = x[torch.isnan(out)][0].tolist()
+            raise ValueError(f"the potential returned NaN at {where}; check it there")
+        return out
+
+
+def from_callable(
+    function: Callable[[Tensor], Tensor],
+    *,
+    dim: int,
+    kT: float,
+    box: Box,
+    unit: str,
+    period: tuple[float | None, ...] | None = None,
+    name: str = "potential",
+) -> Potential:
+    """Potential from any torch function.
+
+    Args:
+        function: maps (..., d) to energies (...), differentiable.
+        dim: number d of coordinates.
+        kT: temperature times Boltzmann's constant, in ``unit``.
+        box: lowest and highest value of each coordinate; one period of a periodic one.
+        unit: unit of energy, for tables and plots.
+        period: period of each coordinate, None where it has none; default none is periodic.
+        name: a short name.
+
+    Returns:
+        the potential.
+
+    Raises:
+        ValueError: if the function returns another shape or NaN, if it is not periodic where it
+            is said to be, or if ``box`` or ``period`` do not fit ``dim``.
+    """
+    out = _Callable(function)
+    out.dim, out.kT, out.unit, out.name = dim, positive(kT, "kT"), unit, name
+    out.period = (None,) * dim if period is None else tuple(period)
+    out.box = tuple((float(low), float(high)) for low, high in box)
+    if len(out.period) != dim or len(out.box) != dim:
+        raise ValueError(
+            f"period and box need one entry for each of the {dim} coordinates, "
+            f"got {len(out.period)} and {len(out.box)}"
+        )
+    for (low, high), length in zip(out.box, out.period, strict=True):
+        if not low < high or (length is not None and abs(high - low - length) > 1e-9 * length):
+            raise ValueError(
+                f"the box side {low:g} to {high:g} must increase, and span one period "
+                f"where there is one (period {length})"
+            )
+    _probe(out)
+    return out
+
+
+def _probe(potential: Potential) -> None:
+    """Evaluate at points of the box, so that a wrong function is found before it is used."""
+    low, high = (
+        torch.tensor(side, dtype=torch.float64) for side in zip(*potential.box, strict=True)
+    )
+    share = torch.rand(
+        8, potential.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    x = low + (high - low) * share
+    energy = potential.energy(x)
+    for axis, length in enumerate(potential.period):
+        if length is None:
+            continue
+        moved = x.clone()
+        moved[:, axis] += length
+        gap = float((potential.energy(moved) - energy).abs().max())
+        if gap > 1e-6 * (float(energy.abs().max()) + potential.kT):
+            raise ValueError(
+                f"coordinate {axis} is said to have period {length:g}, but the energy changes by "
+                f"{gap:.3g} {potential.unit} over it; correct `period`"
+            )
+
+
+class DoubleWell(Potential):
+    """``barrier (x^2 - 1)^2 + stiffness/2 |y|^2`` in d dimensions, reduced units, kT = 1.
+
+    Args:
+        dim: number d of coordinates; all but the first are harmonic.
+        barrier: energy of the saddle at the origin; the minima (+-1, 0) are at 0.
+        stiffness: of the other coordinates.
+    """
+
+    unit, name = "reduced", "double-well"
+
+    def __init__(self, dim: int = 2, barrier: float = 10.0, stiffness: float = 20.0) -> None:
+        self.dim, self.barrier, self.stiffness = dim, barrier, stiffness
+        self.period = (None,) * dim
+        self.box = ((-2.0, 2.0), *((-1.5, 1.5),) * (dim - 1))
+
+    def energy(self, x: Tensor) -> Tensor:
+        """U at ``x`` (..., d), (...)."""
+        well = self.barrier * (x[..., 0].square() - 1).square()
+        return well + self.stiffness / 2 * x[..., 1:].square().sum(-1)
+
+
+class MuellerBrown(Potential):
+    """The surface of Mueller and Brown (1979) with its own numbers, at kT = 15 (reduced units).
+
+    Minima (-.5582, 1.4417), (.6235, .0280), (-.0500, .4667); saddles (-.8220, .6243),
+    (.2125, .2930). At kT = 15 the barrier from the deepest minimum is 7 kT.
+    """
+
+    dim, kT, unit, name = 2, 15.0, "reduced", "mueller-brown"
+    period = (None, None)
+    box = ((-1.8, 1.4), (-0.6, 2.4))
+    _height = (-200.0, -100.0, -170.0, 15.0)
+    _centre = ((1.0, 0.0), (0.0, 0.5), (-0.5, 1.5), (-1.0, 1.0))
+    _curve = ((-1.0, 0.0, -10.0), (-1.0, 0.0, -10.0), (-6.5, 11.0, -6.5), (0.7, 0.6, 0.7))
+
+    def energy(self, x: Tensor) -> Tensor:
+        """U at ``x`` (..., 2), (...)."""
+        return self._terms(x)[0].sum(-1)
+
+    def _gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            terms, *rates = self._terms(x)
+            return terms.sum(-1), torch.stack([(terms * rate).sum(-1) for rate in rates], -1)
+
+    def _terms(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The four Gaussians, and the derivatives of their exponents by x and y, (..., 4) each."""
+        a, b, c = x.new_tensor(self._curve).unbind(-1)
+        dx, dy = (x.unsqueeze(-2) - x.new_tensor(self._centre)).unbind(-1)
+        terms = x.new_tensor(self._height) * (a * dx**2 + b * dx * dy + c * dy**2).exp()
+        return terms, 2 * a * dx + b * dy, b * dx + 2 * c * dy
+
+
+class DualChannel(Potential):
+    """Two basins and a wall with two unequal gaps, off the line between the basins; kT = 1.
+
+    ``2 (x^2/2.25 - 1)^2 + y^2/2 + 30 e^{-x^2/.18} (1 - .95 e^{-(y - 1.2)^2/.18} - .85 e^{-(y +
+    1.2)^2/.18})``: the straight line meets the wall at its full height of 30.
+    """
+
+    dim, unit, name = 2, "reduced", "dual-channel"
+    period = (None, None)
+    box = ((-2.6, 2.6), (-2.6, 2.6))
+    wall, width, gaps = 30.0, 0.3, ((1.2, 0.95), (-1.2, 0.85))
+
+    def energy(self, x: Tensor) -> Tensor:
+        """U at ``x`` (..., 2), (...)."""
+        u, v = x[..., 0], x[..., 1]
+        scale = 2 * self.width**2
+        solid = torch.ones_like(v)
+        for centre, depth in self.gaps:
+            solid = solid - depth * torch.exp(-((v - centre) ** 2) / scale)
+        basins = 2 * (u**2 / 2.25 - 1) ** 2 + v**2 / 2
+        return basins + self.wall * torch.exp(-(u**2) / scale) * solid
+
+
+class Ring(Potential):
+    """``crest (|x|^2 - 1)^2 + barrier y^2 + tilt y + lean x``: a valley round a peak; kT = 1.
+
+    Args:
+        crest: height of the peak at the origin.
+        barrier: energy of the passes near (0, +-1) over the minima near (+-1, 0).
+        tilt: makes the lower arc the easier one, by twice its value.
+        lean: makes the left basin the deeper one, by twice its value.
+    """
+
+    dim, unit, name = 2, "reduced", "ring"
+    period = (None, None)
+    box = ((-1.8, 1.8), (-1.8, 1.8))
+
+    def __init__(
+        self, crest: float = 40.0, barrier: float = 6.0, tilt: float = 1.0, lean: float = 0.0
+    ) -> None:
+        self.crest, self.barrier, self.tilt, self.lean = crest, barrier, tilt, lean
+        if lean:
+            self.name = "leaning ring"
+
+    def energy(self, x: Tensor) -> Tensor:
+        """U at ``x`` (..., 2), (...)."""
+        y = x[..., 1]
+        rim = (x.square().sum(-1) - 1).square()
+        return self.crest * rim + self.barrier * y**2 + self.tilt * y + self.lean * x[..., 0]

@@ -1,0 +1,167 @@
+r"""Energy surfaces over two angles: periodic C2 splines, read from a table or shipped.
+
+Through values u on a periodic grid runs one bicubic spline with continuous second derivatives,
+
+    U(phi, psi) = sum_ij c_ij b(phi/h - j) b(psi/h - i),     c = F^-1[ F[u] / F[b] ] per axis,
+
+b the cubic B-spline, whose samples are (1, 4, 1)/6 (Unser 1999).  Grids are stored with psi in
+rows and phi in columns; points are (phi, psi).  Each cell's 16 polynomial coefficients are laid out
+once, so an energy and its gradient are one table look-up and two Horner schemes.
+"""
+
+from __future__ import annotations
+
+import math
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffodesic.transitions.potentials import Potential, positive
+
+__all__ = ["PeriodicSurface", "alanine", "read_grid"]
+
+
+class PeriodicSurface(Potential):
+    """The C2 bicubic spline through energies on a periodic grid, with gradients in closed form.
+
+    Args:
+        values: energies (n_psi, n_phi): **rows are psi**, the second coordinate of a point, and
+            columns phi, the first.
+        kT: temperature times Boltzmann's constant, in ``unit``.
+        unit: unit of energy.
+        low: value of both angles at ``values[0, 0]``.
+        name: a short name.
+
+    Raises:
+        ValueError: for fewer than 4 rows or columns, or values that are not finite.
+
+    Cost: a point reads its cell's 16 coefficients; no graph is built by ``gradient``.
+    """
+
+    dim = 2
+    period = (2 * math.pi, 2 * math.pi)
+
+    def __init__(
+        self,
+        values: Tensor,
+        *,
+        kT: float,
+        unit: str = "kJ/mol",
+        low: float = -math.pi,
+        name: str = "surface",
+    ) -> None:
+        values = torch.as_tensor(values, dtype=torch.float64)
+        if values.ndim != 2 or min(values.shape) < 4 or not bool(values.isfinite().all()):
+            raise ValueError(
+                f"values must be a finite grid (n_psi, n_phi) of at least 4 x 4, got "
+                f"{tuple(values.shape)}"
+            )
+        self.values, self.kT, self.unit, self.name = values, positive(kT, "kT"), unit, name
+        self.box = ((low, low + 2 * math.pi),) * 2
+        self._cells = _cell_polynomials(values)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """U at ``x`` = (phi, psi), (..., 2), (...); any image of a point will do."""
+        return self._evaluate(x, slopes=False)[0]
+
+    def _gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            energy, *slopes = self._evaluate(x, slopes=True)
+            return energy, torch.stack(slopes, -1)
+
+    def _evaluate(self, x: Tensor, *, slopes: bool) -> tuple[Tensor, ...]:
+        """Value, and if asked for the two slopes, from the cell's polynomial."""
+        rows, columns = self.values.shape
+        count = x.new_tensor([columns, rows])
+        place = (x - self.box[0][0]) * (count / (2 * math.pi))
+        corner = place.detach().floor()
+        t = place - corner
+        index = torch.remainder(corner, count).long()
+        cell = self._cells.to(x)[(index[..., 1] * columns + index[..., 0])]  # (..., 4, 4)
+        u, v = t[..., 0, None], t[..., 1, None]
+        across = ((cell[..., 3] * u + cell[..., 2]) * u + cell[..., 1]) * u + cell[..., 0]
+        powers = torch.cat([torch.ones_like(v), v, v**2, v**3], -1)
+        energy = (across * powers).sum(-1)
+        if not slopes:
+            return (energy,)
+        along = (3 * cell[..., 3] * u + 2 * cell[..., 2]) * u + cell[..., 1]
+        rates = torch.cat([torch.zeros_like(v), torch.ones_like(v), 2 * v, 3 * v**2], -1)
+        scale = count / (2 * math.pi)
+        return energy, (along * powers).sum(-1) * scale[0], (across * rates).sum(-1) * scale[1]
+
+
+def _cell_polynomials(values: Tensor) -> Tensor:
+    """Coefficients (cells, power of v, power of u) of the interpolating cubic spline."""
+    coefficients = values
+    for axis, n in enumerate(values.shape):
+        # samples of the cubic B-spline at the knots are (1, 4, 1)/6
+        gain = (4 + 2 * torch.cos(2 * math.pi * torch.arange(n, dtype=values.dtype) / n)) / 6
+        shape = (-1, 1) if axis == 0 else (1, -1)
+        spectrum = torch.fft.fft(coefficients, dim=axis) / gain.reshape(shape)
+        coefficients = torch.fft.ifft(spectrum, dim=axis).real
+    # powers of t (rows) of the four B-splines that overlap a cell
+    basis = values.new_tensor([[1, 4, 1, 0], [-3, 0, 3, 0], [3, -6, 3, 0], [-1, 3, -3, 1]]) / 6
+    near = torch.stack(
+        [
+            torch.stack([coefficients.roll((-i, -j), (0, 1)) for j in range(-1, 3)], -1)
+            for i in range(-1, 3)
+        ],
+        -2,
+    )
+    return (basis @ near @ basis.T).reshape(-1, 4, 4)
+
+
+def read_grid(
+    path: str | PathLike[str], *, kT: float, unit: str = "kJ/mol", name: str = "surface"
+) -> PeriodicSurface:
+    """Periodic surface from a text table of ``phi psi energy``, phi running fastest, in radians.
+
+    The grid starts at -pi and leaves out +pi, which is the same line: an 89 x 89 table has
+    spacing 2 pi/89.
+
+    Args:
+        path: the table; lines that start with ``#`` are left out.
+        kT: temperature times Boltzmann's constant, in ``unit``.
+        unit: unit of energy.
+        name: a short name.
+
+    Returns:
+        the surface.
+
+    Raises:
+        ValueError: if the table is no full grid, or not in that order.
+    """
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    try:
+        rows = [
+            [float(w) for w in line.split()] for line in lines if line.strip() and line[0] != "#"
+        ]
+        table = torch.tensor(rows, dtype=torch.float64)
+        side = round(math.sqrt(len(rows)))
+        phi, psi, energy = table.reshape(side, side, 3).unbind(-1)
+    except (ValueError, RuntimeError):
+        raise ValueError(f"{path} is no square table of three columns `phi psi energy`") from None
+    angles = -math.pi + 2 * math.pi / side * torch.arange(side, dtype=torch.float64)
+    if not (
+        torch.allclose(phi, angles.expand(side, side), atol=1e-5)
+        and torch.allclose(psi, angles[:, None].expand(side, side), atol=1e-5)
+    ):
+        raise ValueError(
+            f"{path} must list {side} angles from -pi in steps of 2 pi/{side}, phi running fastest"
+        )
+    return PeriodicSurface(energy, kT=kT, unit=unit, name=name)
+
+
+def alanine() -> PeriodicSurface:
+    """Free energy of alanine dipeptide over (phi, psi), in kJ/mol at 300 K (kT = 2.494).
+
+    Shipped: fitted by :func:`tools.fit_surface.fit_surface` to 60 ns of molecular dynamics in
+    implicit solvent (MIT licence, see ``assets/alanine.txt``).
+
+    Returns:
+        the surface.
+    """
+    source = Path(__file__).parent / "assets" / "alanine.txt"
+    return read_grid(source, kT=2.494, name="alanine")

@@ -1,0 +1,85 @@
+"""``distance`` and ``distances``: what they print and write; bad input is one line."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from diffodesic.cli import distance
+from diffodesic.images.distances import PairwiseDistances
+from diffodesic.output.images import to_uint8
+from support.tiny import pictures, tiny_model
+
+FAST = ("--nodes", "4", "--flow-steps", "2", "--model", "tiny")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a tiny model and a folder of three pictures."""
+    (tmp_path / "set").mkdir()
+    for name, image in zip("abc", to_uint8(pictures(3)), strict=True):
+        Image.fromarray(image).save(tmp_path / "set" / f"{name}.png")
+    tiny_model().save(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words: str) -> None:
+    parser = argparse.ArgumentParser()
+    distance.add(parser.add_subparsers())
+    options = parser.parse_args(words)
+    options.run(options)
+
+
+def test_distance_prints_the_edit_and_writes_it(place, capsys):
+    run("distance", "set/a.png", "set/b.png", *FAST, "--outdir", "ab", "--log-snr", "1.5")
+    out = capsys.readouterr().out
+    assert out.startswith("DiffED ")
+    assert "at log SNR 1.5 (model tiny, secant metric)" in out
+    assert "noise    log SNR 1.50 to" in out
+    content = json.loads((place / "ab" / "edit.json").read_text())
+    assert f"DiffED {content['distance']:.4g} at" in out
+    assert content["settings"]["nodes"] == 4
+    assert (place / "ab" / "edit.png").exists()
+
+
+def test_distance_writes_nothing_unasked(place, capsys):
+    before = sorted(place.rglob("*"))
+    run("distance", "set/a.png", "set/a.png", *FAST)
+    assert capsys.readouterr().out.startswith("DiffED 0 at log SNR 2")
+    assert sorted(place.rglob("*")) == before
+
+
+def test_distances_writes_a_matrix_with_names_and_goes_on(place, capsys):
+    run("distances", "set", *FAST, "--outdir", "d")
+    out = capsys.readouterr().out
+    assert out.startswith("3 distances of 3 pictures at log SNR 2 (secant metric)")
+    assert "s per pair; 10,000 pictures would take" in out
+    assert "nearest to a.png: " in out
+    rows = list(csv.reader((place / "d" / "distances.csv").read_text().splitlines()))
+    assert rows[0] == ["", "a.png", "b.png", "c.png"]
+    found = PairwiseDistances.load(place / "d" / "distances.npz")
+    assert float(rows[1][2]) == pytest.approx(float(found.matrix[0, 1]), rel=1e-5)
+    # a second run has nothing left to solve: even the time spent is the same
+    run("distances", "set", *FAST, "--outdir", "d")
+    assert capsys.readouterr().out == out
+
+
+def test_bad_input_says_what_to_change(place):
+    (place / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds 0 pictures; at least 2"):
+        run("distances", "empty", *FAST)
+    with pytest.raises(ValueError, match="is no folder"):
+        run("distances", "set/a.png", *FAST)
+    with pytest.raises(ValueError, match="outside the noise levels"):
+        run("distance", "set/a.png", "set/b.png", *FAST, "--log-snr", "90")
+    with pytest.raises(ValueError, match="no picture at"):
+        run("distance", "set/a.png", "set/none.png", *FAST)
+    run("distances", "set", *FAST, "--outdir", "d")
+    with pytest.raises(ValueError, match="distances of other data or settings"):
+        run("distances", "set", *FAST, "--outdir", "d", "--seed", "5")

@@ -1,0 +1,396 @@
+"""The command line: bad input is one line that says what to change, and loses nothing.
+
+Commands run inside this process, which is what ``diffodesic`` does with its words.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import diffodesic
+from diffodesic.cli import main as cli
+from diffodesic.cli.main import main
+from diffodesic.models.loading import load
+from diffodesic.output.images import to_uint8
+from support.browser import Chromium, find
+from support.tiny import files, pictures, tiny_model
+
+FAST = ("--frames", "3", "--nodes", "4", "--flow-steps", "4")
+OUTPUTS = {"filmstrip.png", "path.gif", "path.safetensors", "report.html", "result.json"}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command: exit code, standard output, standard error."""
+
+    def command(*words: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as leaving:  # argparse's way out
+            code = int(leaving.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two pictures and a tiny model."""
+    for name, image in zip("ab", to_uint8(pictures(2)), strict=True):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    tiny_model().save(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+TINY = ("interpolate", "a.png", "b.png", "--model", "tiny", *FAST)
+
+
+@pytest.mark.parametrize("metric", ["spacetime", "score", "euclidean"])
+def test_interpolate_writes_everything(run, place, metric):
+    code, out, err = run(*TINY, "--metric", metric)
+    assert (code, err) == (0, "")
+    frames = {f"frame_{i:04d}.png" for i in range(3)}
+    assert files(place / "out").keys() == OUTPUTS | frames
+    result = json.loads((place / "out" / "result.json").read_text())
+    assert out.startswith(f"{result['status']}: {result['status_text']}\n")
+    assert f"length in the {metric} metric: geodesic" in out
+    assert out.endswith("wrote out/report.html, filmstrip.png, path.gif and 3 frames\n")
+    assert (result["settings"]["nodes"], result["settings"]["flow_steps"]) == (4, 4)
+
+
+def test_every_flag_arrives(run, place):
+    flags = {"frames": 5, "nodes": 3, "log_snr": 1.5, "flow_steps": 3, "seed": 7}
+    words = [w for k, v in flags.items() for w in (f"--{k.replace('_', '-')}={v}",)]
+    code, _, _ = run("interpolate", "a.png", "b.png", "--model=tiny", "--outdir=x/y", *words)
+    assert code == 0
+    settings = json.loads((place / "x" / "y" / "result.json").read_text())["settings"]
+    assert settings == settings | flags
+
+
+def test_a_run_is_reproducible(run, place):
+    for outdir in ("one", "two"):
+        assert run(*TINY, "--outdir", outdir)[0] == 0
+    one, two = files(place / "one"), files(place / "two")
+    # the page and the result tell the time that it took
+    assert all(one[name] == two[name] for name in one.keys() - {"report.html", "result.json"})
+
+
+def test_identical_pictures_are_said_to_be_so(run, place):
+    code, out, err = run("interpolate", "a.png", "a.png", "--model", "tiny", *FAST)
+    assert (code, err) == (0, "")
+    assert out.startswith("SAME_POINT: the end points are identical: the path has length zero\n")
+
+
+def test_other_sizes_and_channels_are_converted_with_a_notice(run, place):
+    Image.new("RGB", (30, 20), "red").save("big.png")
+    code, _, err = run("interpolate", "a.png", "big.png", "--model", "tiny", *FAST)
+    assert code == 0
+    assert err.splitlines() == [
+        "big.png: converted from RGB to L",
+        "big.png: cropped and resized from 30x20 to 8x8",
+    ]
+
+
+def text_picture(place: Path) -> None:
+    (place / "x.png").write_text("words")
+
+
+def truncated_picture(place: Path) -> None:
+    (place / "x.png").write_bytes((place / "a.png").read_bytes()[:60])
+
+
+def big_picture(place: Path) -> None:
+    Image.new("L", (9, 8)).save(place / "x.png")
+
+
+def nan_picture(place: Path) -> None:
+    Image.fromarray(np.full((8, 8), math.nan, np.float32)).save(place / "x.png", format="TIFF")
+
+
+def file_in_the_way(place: Path) -> None:
+    (place / "x").write_text("mine")
+
+
+def torn_model(place: Path) -> None:
+    weights = place / "tiny" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+
+
+def foreign_model(place: Path) -> None:
+    (place / "tiny" / "config.json").write_text('{"architectures": ["UNet2DModel"]}')
+
+
+def empty_model(place: Path) -> None:
+    (place / "tiny" / "weights.safetensors").unlink()
+
+
+X = ("interpolate", "a.png", "x.png", "--model", "tiny", *FAST)
+BAD: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] = {
+    "missing": (None, X, "there is no picture at x.png"),
+    "text": (text_picture, X, "x.png cannot be read as a picture .*; give a PNG or JPEG file"),
+    "truncated": (truncated_picture, X, "x.png cannot be read as a picture"),
+    "size": (big_picture, (*X, "--no-resize"), "x.png is 9x8 L, the model takes 8x8 L; allow"),
+    "nan": (nan_picture, X, "x.png cannot be read as a picture .*not finite"),
+    "one image": (None, ("interpolate", "a.png"), "give two images or more, or none, not 1"),
+    "no images": (None, ("interpolate", "--model", "tiny"), "do not fit this model; give images"),
+    "model": (None, (*TINY, "--model", "nonesuch"), r"unknown model 'nonesuch': .*\(.*mnist"),
+    "torn": (torn_model, TINY, r"weights\.safetensors does not hold .*copy it again"),
+    "foreign": (foreign_model, TINY, r"config\.json does not describe .*give a folder"),
+    "half": (empty_model, TINY, r"it lacks weights\.safetensors"),
+    "metric": (None, (*TINY, "--metric", "flat"), "--metric: invalid choice: 'flat' .*spacetime"),
+    "flag": (None, (*TINY, "--fames", "3"), "unrecognized arguments: --fames"),
+    "number": (None, (*TINY, "--frames", "few"), "--frames: invalid int value: 'few'"),
+    "level": (None, (*TINY, "--log-snr", "low"), "--log-snr: 'low' is neither a number nor auto"),
+    "nodes": (None, (*TINY, "--nodes", "1"), "nodes must be at least 2, got 1"),
+    "frames": (None, (*TINY, "--frames", "1"), "frames must be at least 2, got 1"),
+    "steps": (None, (*TINY, "--flow-steps", "0"), "at least 1 step, got 0"),
+    "noisy": (None, (*TINY, "--log-snr=-8"), "outside the noise levels .*choose a value between"),
+    "clean": (None, (*TINY, "--log-snr=12"), "outside the noise levels .*choose a value between"),
+    "nan level": (None, (*TINY, "--log-snr=nan"), "outside the noise levels .*choose a value"),
+    "weight": (
+        None,
+        (*TINY, "--metric=score", "--weight=-1"),
+        "weight must be >= 0 and finite, got -1",
+    ),
+    "seed": (None, (*TINY, "--seed", "9" * 30), "--seed: 9+ is not between 0 and"),
+    "no seed": (None, (*TINY, "--seed", "x"), "--seed: 'x' is not a whole number"),
+    "device": (None, (*TINY, "--device", "nonesuch"), "cannot run on device 'nonesuch'.*try cpu"),
+    "outdir": (file_in_the_way, (*TINY, "--outdir", "x"), "x is a file; give a folder"),
+    "below": (file_in_the_way, (*TINY, "--outdir", "x/y"), "cannot write into x/y: .*; give anot"),
+    "long": (None, (*TINY, "--outdir", "n" * 300), "File name too long; give another folder"),
+    "no command": (None, (), "required: COMMAND"),
+    "command": (None, ("extrude",), "invalid choice: 'extrude'"),
+    "newline": (None, (*TINY, "--fa\nmes"), "unrecognized arguments: --fa mes"),
+    "data": (None, ("train", "none.npy", "--outdir", "out"), "no data at none.npy: give a folder"),
+    "pictures": (None, ("train", "tiny", "--outdir", "out"), "no image in tiny"),
+    "no outdir": (None, ("train", "a.png"), "the following arguments are required: --outdir"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_that_says_what_to_change(run, place, case):
+    prepare, words, message = BAD[case]
+    if prepare:
+        prepare(place)
+    before = files(place)
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"diffodesic[^\n]*\n", err), err
+    assert re.search(message, err), err
+    # nothing is lost; the folder for the results may have been made
+    assert files(place) in (before, before | {"out/": b""})
+
+
+def test_a_bad_second_picture_is_one_line_whatever_the_first_needs(run, place):
+    big_picture(place)
+    code, _, err = run("interpolate", "x.png", "none.png", "--model", "tiny", *FAST)
+    assert (code, err) == (2, "diffodesic: there is no picture at none.png\n")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_outdir_that_cannot_be_written_is_refused(run, place):
+    (place / "out").mkdir(mode=0o500)
+    code, _, err = run(*TINY)
+    assert code == 2
+    assert "cannot write into out: Permission denied; give another folder" in err
+
+
+def test_training_into_a_file_is_refused(run, place):
+    np.save("data.npy", np.stack(to_uint8(pictures(4))))
+    code, _, err = run("train", "data.npy", "--outdir", "a.png")
+    assert (code, err) == (2, "diffodesic: a.png is a file; give a folder for the results\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("images.lifting", "lift"), ("images.spaces", "geodesic"), ("output.pictures", "animation")],
+)
+def test_an_interruption_leaves_the_earlier_run(run, place, monkeypatch, module, name):
+    assert run(*TINY)[0] == 0
+    before = files(place)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module(f"diffodesic.{module}"), name, interrupt)
+    code, _, err = run(*TINY, "--metric", "score")
+    assert (code, err) == (130, "diffodesic: interrupted; no half-written files are left\n")
+    after = {name: content for name, content in files(place).items() if "/partial/" not in name}
+    assert after == before
+
+
+@pytest.mark.parametrize("when", ["the path", "its frames", "its files"])
+def test_an_interrupted_run_goes_on_to_the_same_files(run, place, monkeypatch, when):
+    """24 frames, and nothing that was finished is made again."""
+    words = (*TINY, "--frames=24", "--metric=score")
+    assert run(*words, "--outdir=whole")[0] == 0
+    module, name, kept = {
+        "the path": ("images.spaces", "geodesic", 1),
+        "its frames": ("images.interpolation", "make_row", 2),
+        "its files": ("output.pictures", "animation", 5),
+    }[when]
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(import_module(f"diffodesic.{module}"), name, interrupt)
+        assert run(*words)[0] == 130
+    left = list((place / "out" / "partial").rglob("*.safetensors"))
+    assert len(left) == kept
+    lifts: list[object] = []
+    lift = import_module("diffodesic.images.lifting").lift
+
+    def counted(*given: object, **options: object) -> object:
+        lifts.append(given)
+        return lift(*given, **options)
+
+    monkeypatch.setattr("diffodesic.images.lifting.lift", counted)
+    assert (run(*words)[0], lifts) == (0, [])
+    one, two = files(place / "whole"), files(place / "out")
+    assert one.keys() == two.keys()
+    # the page and the result tell the time that it took
+    assert all(one[name] == two[name] for name in one.keys() - {"report.html", "result.json"})
+
+
+def test_another_command_does_not_take_what_is_left(run, place, monkeypatch):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr("diffodesic.output.pictures.animation", interrupt)
+        assert run(*TINY, "--metric=score")[0] == 130
+    assert run(*TINY, "--metric=euclidean")[0] == 0
+    assert json.loads((place / "out/result.json").read_text())["settings"]["metric"] == "euclidean"
+    # and the first one still goes on: nothing is lifted or solved again
+    monkeypatch.setattr("diffodesic.images.lifting.lift", interrupt)
+    monkeypatch.setattr("diffodesic.images.spaces.geodesic", interrupt)
+    assert run(*TINY, "--metric=score")[0] == 0
+    assert json.loads((place / "out/result.json").read_text())["settings"]["metric"] == "score"
+    assert not (place / "out" / "partial").exists()
+
+
+def test_several_key_images(run, place):
+    code, out, err = run(
+        "interpolate", "a.png", "b.png", "a.png", "--model=tiny", *FAST, "--frames=7"
+    )
+    assert (code, err) == (0, "")
+    result = json.loads((place / "out" / "result.json").read_text())
+    assert result["keys"] == [0, 3, 6]
+    assert "the images are frames 0, 3, 6" in out
+    assert (place / "out" / "pair-2" / "report.html").exists()
+    assert (place / "out" / "frame_0006.png").exists()
+
+
+def test_a_missing_library_names_the_extra(run, place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    code, _, err = run(*TINY)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "pip install 'diffodesic[app]'" in err
+
+
+def test_models_are_listed(run):
+    code, out, err = run("models")
+    assert (code, err) == (0, "")
+    assert re.search(r"^mnist +mnist: 1x28x28 images", out, re.M)
+    assert "diffodesic train" in out
+
+
+def test_version(run):
+    code, out, _ = run("--version")
+    assert code == 0
+    assert out == f"diffodesic {diffodesic.__version__}, torch {torch.__version__}\n"
+
+
+VERBS = {verb: import_module(f"diffodesic.cli.{verb}") for verb in cli.VERBS}
+EXAMPLES = [cli.EXAMPLES.removeprefix("examples:\n")]
+EXAMPLES += [module.EXAMPLES for module in VERBS.values() if hasattr(module, "EXAMPLES")]
+
+
+@pytest.mark.parametrize("words", [(), ("interpolate",), ("train",)])
+def test_help_has_examples(run, words):
+    code, out, _ = run(*words, "--help")
+    assert code == 0
+    assert "examples:" in out
+    assert "\n  diffodesic interpolate A.png B.png" in out
+
+
+def test_examples_of_the_help_are_understood(run, place, monkeypatch):
+    """Every line of the examples parses; what it would do is another test's."""
+    seen: list[Any] = []
+    for module in VERBS.values():
+        for name in vars(module):
+            if name.startswith("run"):
+                monkeypatch.setattr(module, name, seen.append)
+    lines = [line.split("   ")[0].split() for text in EXAMPLES for line in text.splitlines()]
+    assert len(lines) >= 5
+    for line in lines:
+        assert run(*line[1:])[0] == 0
+    assert len(seen) == len(lines)
+
+
+def test_train_then_interpolate(run, place):
+    np.save("data.npy", np.stack(to_uint8(pictures(12))))
+    small = "--steps 3 --batch 4 --channels 4 8 --blocks 1 1 --heads 1 --threads 1 --name spots"
+    code, out, err = run("train", "data.npy", "--outdir", "mine", *small.split())
+    assert (code, err) == (0, "")
+    assert "diffodesic interpolate A.png B.png --model mine" in out
+    model = load("mine")
+    assert (model.name, model.codec.shape) == ("spots", (1, 8, 8))
+    assert run("interpolate", "a.png", "b.png", "--model", "mine", *FAST)[0] == 0
+    settings = json.loads((place / "out" / "result.json").read_text())["settings"]
+    assert settings["model"] == "spots"
+
+
+@pytest.mark.slow
+def test_the_main_job_on_shipped_digits(tmp_path):
+    """A process of its own, as a user starts it, and its page in a browser."""
+    command = [sys.executable, "-m", "diffodesic.cli.main", "interpolate", "--frames", "4"]
+    done = subprocess.run(
+        [*command, "--nodes", "12", "--outdir", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(diffodesic.__file__).parents[1])},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert done.stdout.startswith(result["status"])
+    assert result["status"] in {"CONVERGED", "ITERATION_LIMIT", "STALLED", "HELD_BACK"}
+    lengths = {name: row["length"] for name, row in result["paths"].items()}
+    assert all(0 < length < math.inf for length in lengths.values())
+    assert lengths["geodesic"] < min(lengths["LERP"], lengths["SLERP"])
+    assert min(result["end_psnr_db"]) > 25
+    binary = find()
+    if binary is None:
+        pytest.skip("no Chromium found: the page was not opened")
+    with Chromium(binary, tmp_path / "profile") as browser:
+        browser.open(tmp_path / "out" / "report.html")
+        shown = "document.querySelector('.stage img').src"
+        sources = set()
+        for frame in range(4):
+            browser.evaluate(f"slider.value = {frame}; slider.dispatchEvent(new Event('input'))")
+            sources.add(browser.evaluate(shown))
+        assert len(sources) == 4
+        assert browser.problems == []
+        assert sum(url.startswith("file:") for url in browser.requests) == 1

@@ -1,0 +1,229 @@
+"""``diffodesic paths``: what it writes, and one line for everything that can be wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffodesic.cli import main as cli
+
+FAST = ("--nodes", "16", "--langevin-steps", "8", "--paths", "30")
+WELL = ("--potential", "double-well", "--from", "-1,0", "--to", "1,0")
+OUTPUTS = {"paths.npz", "result.json", "landscape.png", "profiles.png", "report.html"}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run ``diffodesic paths`` in a folder of its own: exit code, standard output, error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "VERBS", tuple(dict.fromkeys((*cli.VERBS, "paths"))))
+
+    def command(*words: object) -> tuple[int, str, str]:
+        try:
+            code = cli.main(["paths", *(str(word) for word in words)])
+        except SystemExit as leaving:  # argparse's way out
+            code = int(leaving.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+def test_it_writes_paths_pictures_and_a_page(run: Run, tmp_path: Path):
+    code, out, err = run(*WELL, *FAST, "--seed", 3)
+    assert code == 0, err
+    assert "MaxEnergy of 30 paths" in out
+    folder = tmp_path / "out"
+    assert {file.name for file in folder.iterdir()} == OUTPUTS
+    content = json.loads((folder / "result.json").read_text("utf-8"))
+    with np.load(folder / "paths.npz") as arrays:
+        assert arrays["frames"].shape == (30, 17, 2)
+        assert arrays["energies"].shape == (30, 17)
+        assert content["max_energy"]["mean"] == pytest.approx(arrays["max_energy"].mean())
+        # the highest state of a path is no lower than any of its kept frames
+        assert (arrays["max_energy"] >= arrays["energies"].max(1)).all()
+    assert content["lowest_pass"]["energy"] == pytest.approx(10, abs=0.01)
+    low, high = content["max_energy"]["interval_95"]
+    assert low < content["max_energy"]["mean"] < high
+    assert content["energy_evaluations"] == 30 * (1 + 8 * 17)
+    assert content["settings"]["seed"] == 3
+    page = (folder / "report.html").read_text("utf-8")
+    assert "{{" not in page
+    assert not re.search(r"""(src|href)=["']?(?!["']?data:)""", page)
+    for name in ("landscape.png", "profiles.png"):
+        with Image.open(folder / name) as picture:
+            assert min(picture.size) > 300
+
+
+def test_the_same_seed_gives_the_same_paths(run: Run, tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/structures.pdb").write_text("of an earlier run with a molecule")
+    for folder in ("a", "b"):
+        assert run(*WELL, *FAST, "--outdir", folder)[0] == 0
+    with np.load(tmp_path / "a/paths.npz") as a, np.load(tmp_path / "b/paths.npz") as b:
+        assert np.array_equal(a["frames"], b["frames"])
+    assert {file.name for file in (tmp_path / "a").iterdir()} == OUTPUTS
+
+
+def test_a_potential_of_ones_own(run: Run, tmp_path: Path):
+    (tmp_path / "mine.py").write_text(
+        "def energy(x):\n    return 5 * (x[..., 0] ** 2 - 1) ** 2 + 10 * x[..., 1] ** 2\n"
+    )
+    code, _, err = run(
+        "--potential", "mine.py:energy", "--kT", 1, "--unit", "kT", "--box=-2,2,-1.5,1.5",
+        "--period", "none", "--from", "-1,0", "--to", "1,0", *FAST,
+    )  # fmt: skip
+    assert code == 0, err
+    content = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
+    assert content["lowest_pass"]["energy"] == pytest.approx(5, abs=0.01)
+
+
+def test_states_are_relaxed_where_asked(run: Run, tmp_path: Path):
+    code, out, err = run(
+        "--potential", "double-well", "--from", "-0.8,0.3", "--to", "1,0", "--relax", *FAST
+    )
+    assert code == 0, err
+    assert "the first state was (-0.8, 0.3)" in out
+    states = json.loads((tmp_path / "out/result.json").read_text("utf-8"))["states"]
+    assert states[0] == pytest.approx([-1, 0], abs=1e-4)
+
+
+@pytest.fixture
+def molecule(data_folder: Path) -> tuple[str, ...]:
+    """The words that name alanine dipeptide and two of its states."""
+    pytest.importorskip("openmm", reason="molecules need openmm, of diffodesic[molecules]")
+    pytest.importorskip("mdtraj", reason="molecules need mdtraj, of diffodesic[molecules]")
+    folder = data_folder / "alanine"
+    stem = folder / "amber/alanine-dipeptide"
+    system = f"{stem}.prmtop,{stem}.crd"
+    return ("--system", system, "--from", f"{folder}/AD_A.pdb", "--to", f"{folder}/AD_c7ax.pdb")
+
+
+def test_a_molecule_leaves_structures(run: Run, tmp_path: Path, molecule: tuple[str, ...]):
+    mdtraj = pytest.importorskip("mdtraj")
+    code, out, err = run(*molecule, "--relax", *FAST, "--frames", 9)
+    assert code == 0, err
+    assert "9 structures, torsions within" in out
+    folder = tmp_path / "out"
+    names = {"structures.pdb", "structures.dcd", "structures.csv"}
+    assert {file.name for file in folder.iterdir()} == OUTPUTS | names
+    found = mdtraj.load(str(folder / "structures.dcd"), top=str(folder / "structures.pdb"))
+    table = np.genfromtxt(folder / "structures.csv", delimiter=",", names=True)
+    for name, angles in (("phi", mdtraj.compute_phi), ("psi", mdtraj.compute_psi)):
+        reached = np.degrees(angles(found)[1][:, 0])
+        off = np.abs((reached - table[f"{name}_asked_degrees"] + 180) % 360 - 180)
+        assert off.max() < 5
+    energies = json.loads((folder / "result.json").read_text("utf-8"))["structures"]
+    assert table["energy_kJ_mol"] == pytest.approx(energies["energies_kJ_mol"], abs=1e-4)
+
+
+def refused(run: Run, *words: object) -> str:
+    """The one line of an error, which leaves no result behind."""
+    code, out, err = run(*words)
+    assert code == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("diffodesic")
+    assert "Traceback" not in err
+    assert not (Path("out") / "result.json").exists()
+    return err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--from", "-5,0", "--to", "1,0"), "first state (-5, 0) lies outside the domain"),
+        (("--from", "-0.5,0", "--to", "1,0"), "is no minimum: (-0.5, 0) with U = 5.625"),
+        (("--from", "-0.5,0", "--to", "1,0"), "--relax"),
+        (("--from", "-1,0", "--to", "-1,0.01"), "both states belong to the minimum"),
+        (("--from", "-1,0,0", "--to", "1,0"), "has 3 coordinates"),
+        (("--from", "left", "--to", "1,0"), "a PDB file needs --system"),
+        (
+            ("--from", "-1,0", "--to", "1,0", "--paths", "10"),
+            "a confidence interval needs at least 30",
+        ),
+        (("--from", "-1,0", "--to", "1,0", "--kT", "-1"), "kT must be a positive"),
+        (("--from", "-1,0"), "--to"),
+    ],
+)
+def test_states_and_numbers_that_cannot_be_right(run: Run, words: tuple[str, ...], message: str):
+    assert message in refused(run, "--potential", "double-well", *words)
+
+
+def test_a_step_that_explodes_is_named(run: Run):
+    small = ("--nodes", "8", "--langevin-steps", "20", "--paths", "30")
+    assert "step 1 makes the dynamics" in refused(run, *WELL, *small, "--step", 1, "--uncorrected")
+    assert "steps of length 10 are accepted" in refused(run, *WELL, *small, "--step", 10)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("x", "it must return a tensor of shape"),
+        ("0 * x[..., 0] / 0", "returned NaN"),
+        ("x[..., 0] ** 2", "said to have period 6.28"),
+    ],
+)
+def test_a_potential_that_is_wrong(run: Run, tmp_path: Path, body: str, message: str):
+    (tmp_path / "mine.py").write_text(f"def energy(x):\n    return {body}\n")
+    period = "6.28,none" if "**" in body else "none"
+    words = ("--potential", "mine.py:energy", "--kT", 1, "--unit", "kT", "--period", period)
+    ends = ("--from", "-1,0", "--to", "1,0")
+    assert message in refused(run, *words, "--box=-3.14,3.14,-1,1", *ends)
+
+
+def test_units_and_periods_must_be_said(run: Run, tmp_path: Path):
+    (tmp_path / "mine.py").write_text("def energy(x):\n    return x[..., 0] ** 2\n")
+    ends = ("--from", "-1,0", "--to", "1,0")
+    line = refused(run, "--potential", "mine.py:energy", "--kT", 1, *ends)
+    assert "--unit, --box, --period" in line
+    (tmp_path / "table.dat").write_text("0 0 1\n")
+    assert "--kT, --unit" in refused(run, "--potential", "table.dat", *ends)
+    table = ("--potential", "table.dat", "--kT", 1, "--unit", "kT")
+    assert "table.dat" in refused(run, *table, *ends)
+
+
+@pytest.mark.parametrize(
+    ("potential", "message"),
+    [
+        ("nowhere", "choose one of double-well, mueller-brown, dual-channel, ring, alanine"),
+        ("nowhere.py:energy", "nowhere.py is not a file"),
+    ],
+)
+def test_potentials_that_are_not_there(run: Run, potential: str, message: str):
+    ends = ("--from", "-1,0", "--to", "1,0")
+    assert message in refused(run, "--potential", potential, *ends)
+
+
+def test_something_to_sample_must_be_given(run: Run):
+    assert "--potential" in refused(run, "--from", "-1,0", "--to", "1,0")
+
+
+def test_molecules_that_do_not_fit(run: Run, tmp_path: Path, molecule: tuple[str, ...]):
+    _, system, _, first, _, last = molecule
+    whole = Path(first).read_text("utf-8").splitlines()
+    (tmp_path / "part.pdb").write_text("\n".join(line for line in whole if " HB1 " not in line))
+    ends = ("--from", first, "--to", "part.pdb")
+    assert "part.pdb has 21 atoms" in refused(run, "--system", system, *ends)
+    ends = ("--from", first, "--to", last)
+    assert "two files" in refused(run, "--system", "one.prmtop", *ends)
+    assert "is not a file" in refused(run, "--system", "one.prmtop,two.crd", *ends)
+    assert "solvent" in refused(run, "--system", system, *ends, "--solvent", "water")
+    # no state of the shipped surface lies exactly at the structures
+    assert "no minimum" in refused(run, "--system", system, *ends)
+
+
+def test_a_missing_openmm_names_the_extra(
+    run: Run, molecule: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "openmm", None)
+    assert "diffodesic[molecules]" in refused(run, *molecule)

@@ -1,0 +1,108 @@
+"""``spacetime/images``: its statistics against other libraries, its pairs, a quick run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+
+from diffodesic.denoisers.network import from_network
+from diffodesic.denoisers.schedules import EDM
+from diffodesic.experiments import images
+from diffodesic.experiments.common.statistics import correlation
+from diffodesic.images.evaluation import ssim
+from diffodesic.models.codec import PixelCodec
+from diffodesic.models.model import Model
+from diffodesic.models.unet import UNet
+from support.checks import Draw, same
+
+
+@pytest.mark.parametrize(("kind", "oracle"), [("Pearson", "pearsonr"), ("Spearman", "spearmanr")])
+def test_correlations_are_those_of_scipy(draw: Draw, kind: str, oracle: str):
+    x = draw(60)
+    y = (0.5 * x + draw(60)).round(decimals=1)  # with ties
+    value, error, low, high = correlation(x.tolist(), y.tolist(), kind, 4000, 0)
+    assert value == pytest.approx(getattr(stats, oracle)(x, y).statistic, abs=1e-10)
+    assert low < value < high
+    # Pearson's standard error is about (1 - r^2) / sqrt(N - 1); a bootstrap of 60 is within 40 %
+    assert error == pytest.approx((1 - value**2) / math.sqrt(59), rel=0.4)
+
+
+def test_ssim_of_one_window_is_its_formula(draw: Draw):
+    a = draw(2, 1, 28, 28).sigmoid()
+    same(ssim(a, a), torch.ones(2, dtype=torch.float64))
+    # constant pictures have no variance: only the means are compared
+    p, q = (torch.full((1, 1, 28, 28), v, dtype=torch.float64) for v in (0.25, 0.75))
+    expected = (2 * 0.25 * 0.75 + 1e-4) / (0.25**2 + 0.75**2 + 1e-4)
+    same(ssim(p, q), torch.full((1,), expected, dtype=torch.float64))
+    assert bool((ssim(a, 1 - a) < 0).all())
+
+
+def test_mnist_is_read_where_it_is(data_folder: Path):
+    pictures, labels = images._pictures(data_folder)
+    assert pictures.shape == (10_000, 1, 28, 28)
+    assert (float(pictures.min()), float(pictures.max())) == (0, 1)
+    assert labels.unique().tolist() == list(range(10))
+
+
+def test_pairs_are_of_one_class_and_every_class_comes_early():
+    labels = torch.arange(10).repeat(50)
+    pairs = images._choose(labels, images.Settings(pairs=20))
+    assert pairs.shape == (200, 2)
+    assert torch.equal(labels[pairs[:, 0]], labels[pairs[:, 1]])
+    assert labels[pairs[:10, 0]].tolist() == list(range(10))
+    # enough digits: each is in one pair
+    assert len(pairs.unique()) == 400
+    few = images._choose(labels[:100], images.Settings(pairs=20))
+    assert len(few.sort(-1).values.unique(dim=0)) == 200
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """An untrained network for digits, near a Gaussian law."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        network = UNet(1, (4, 8), (1, 1), 1, 16).eval().requires_grad_(False)
+    shape = (1, 28, 28)
+    denoiser = from_network(
+        network,
+        shape=shape,
+        schedule=EDM(0.01, 40.0),
+        prediction="edm",
+        sigma_data=0.5,
+        jvp_mode="finite-difference",
+    )
+    return Model(denoiser, PixelCodec(shape), "tiny").save(tmp_path / "tiny")
+
+
+@pytest.mark.slow
+def test_a_quick_run_can_be_taken_up_again(model: Path, tmp_path: Path, monkeypatch):
+    given = images.run(quick=True, outdir=tmp_path, model=str(model))
+    pairs = sorted((tmp_path / "pairs").glob("*.npz"))
+    assert len(pairs) == 4
+    assert (tmp_path / "paths.png").exists()
+    rows = {row.quantity: row.measured for row in given.rows}
+    assert rows["pairs"] == 4
+    # for a Gaussian law closure and path estimator are both exact
+    assert rows["path estimator over closure, mean"] == pytest.approx(1, rel=0.1)
+    # the edit that forgets everything is no shorter than the shortest
+    assert rows["via-noise distance over DiffED, mean"] > 1
+    monkeypatch.setattr(images, "_distances", lambda *_: pytest.fail("solved again"))
+    again = images.run(quick=True, outdir=tmp_path, model=str(model))
+    assert [row.measured for row in again.rows[:5]] == [row.measured for row in given.rows[:5]]
+    with pytest.raises(ValueError, match="pairs of other settings"):
+        images.run(quick=True, outdir=tmp_path, model=str(model), seed=1)
+    assert given.figure is not None
+    given.figure(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_other_models_are_refused(tmp_path: Path):
+    from support.tiny import tiny_model
+
+    tiny_model().save(tmp_path / "tiny")
+    with pytest.raises(ValueError, match="this takes"):
+        images.run(quick=True, outdir=tmp_path, model=str(tmp_path / "tiny"))

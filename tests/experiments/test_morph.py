@@ -1,0 +1,119 @@
+"""The harness of pairs of pictures: what it reads, what it writes, and that it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffodesic.denoisers.network import from_network
+from diffodesic.denoisers.schedules import EDM
+from diffodesic.experiments import morph
+from diffodesic.experiments.registry import reproduce
+from diffodesic.models.codec import PixelCodec
+from diffodesic.models.datasets import shipped_digits
+from diffodesic.models.model import Model
+from diffodesic.models.unet import UNet
+from diffodesic.output.images import to_uint8
+from support import pipelines
+from support.tiny import tiny_model
+
+DATA = Path(os.environ.get("DIFFODESIC_DATA", "nowhere"))
+METHODS = {
+    *("spacetime", "score", "jacobian", "conformal", "score, mode=paper"),
+    *("LERP", "SLERP", "NAO", "NoiseDiffusion", "likely path"),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A model of digits and two pairs."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        network = UNet(1, (4, 8), (1, 1), 1, 16).eval().requires_grad_(False)
+    denoiser = from_network(
+        network,
+        shape=(1, 28, 28),
+        schedule=EDM(0.01, 40.0),
+        prediction="edm",
+        sigma_data=0.5,
+        jvp_mode="finite-difference",
+    )
+    Model(denoiser, PixelCodec((1, 28, 28)), "tiny").save(tmp_path / "model")
+    digits = to_uint8(shipped_digits()[0][[3, 33, 45, 83]])
+    for i, name in enumerate(("one", "two")):
+        (tmp_path / "pairs" / name).mkdir(parents=True)
+        for k in (0, 1):
+            Image.fromarray(digits[2 * i + k]).save(tmp_path / "pairs" / name / f"{k}.png")
+    return tmp_path
+
+
+def test_every_method_is_judged_and_an_interrupted_run_goes_on(place: Path, monkeypatch):
+    given: dict[str, Any] = {"quick": True, "model": str(place / "model"), "pairs": place / "pairs"}
+    out = place / "out"
+    outcome = reproduce("score/stable-diffusion", out, **given)
+    names = {row.quantity.split(": ")[0] for row in outcome.rows}
+    assert names == METHODS
+    for row in outcome.rows:
+        assert np.isfinite(row.measured)
+    assert any(note.startswith("No FID and KID: FID in 96 features") for note in outcome.notes)
+    assert {path.name for path in out.glob("strip-*.png")} == {"strip-one.png", "strip-two.png"}
+    first = json.loads((out / "result.json").read_text())
+    monkeypatch.setattr(
+        "diffodesic.images.spaces.geodesic", lambda *_, **__: pytest.fail("solved again")
+    )
+    reproduce("spacetime/images", out, **given)
+    again = json.loads((out / "result.json").read_text())
+    assert again["rows"] == first["rows"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="DIFFODESIC_DATA is not set")
+def test_a_folder_of_stable_diffusion_under_prompts(tmp_path: Path, monkeypatch):
+    pytest.importorskip("diffusers")
+    pipelines.MAKERS["sd1"]().save_pretrained(tmp_path / "sd")
+    pipelines.unplug(monkeypatch)
+    home = tmp_path / "pairs" / "cats"
+    home.mkdir(parents=True)
+    for i, name in enumerate(("chelsea.png", "coffee.png")):
+        Image.open(DATA / "natural_images" / name).save(home / f"{i}.png")
+    (home / "prompt.txt").write_text("a cat\n")
+    outcome = morph.run(
+        quick=True,
+        outdir=tmp_path,
+        model=f"diffusers:{tmp_path / 'sd'}",
+        pairs=tmp_path / "pairs",
+        data=DATA,
+    )
+    assert isinstance(outcome.settings, morph.Settings)
+    assert outcome.settings.features == "squeezenet-1.1"
+    assert {row.quantity.split(": ")[0] for row in outcome.rows} == METHODS
+
+
+def test_what_is_no_pair_is_named(place: Path):
+    with pytest.raises(ValueError, match="--pairs DIR, a folder of folders of two pictures each"):
+        reproduce("score/stable-diffusion", place / "out")
+    model = tiny_model()
+    (place / "pairs" / "two" / "1.png").unlink()
+    with pytest.raises(ValueError, match="two holds 1 pictures; a pair is two"):
+        morph.read_pairs(place / "pairs", model)
+    (place / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no folders"):
+        morph.read_pairs(place / "empty", model)
+
+
+def test_missing_extractor_weights_are_said(place: Path):
+    with pytest.raises(ValueError, match="is not there; give the ONNX file"):
+        morph.run(
+            quick=True,
+            outdir=place,
+            model=str(place / "model"),
+            pairs=place / "pairs",
+            data=place,
+        )

@@ -1,0 +1,175 @@
+"""All distances of a set: a symmetric matrix, whole or resumed, the same however it is cut."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+
+from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.geometry.status import Status
+from diffodesic.images.distances import EXACT, PairwiseDistances, pairwise
+from diffodesic.images.editing import edit_distance
+
+FAST: dict[str, Any] = {"nodes": 24, "solver": Relax(rtol=1e-3)}
+
+
+@pytest.fixture(scope="module")
+def law() -> GaussianMixture:
+    centres = torch.tensor([[-2.0, 0.0], [2.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
+    return GaussianMixture(centres, std=0.3)
+
+
+@pytest.fixture(scope="module")
+def points(law: GaussianMixture) -> Tensor:
+    return law.sample(7, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def found(law: GaussianMixture, points: Tensor) -> PairwiseDistances:
+    return pairwise(law, points, **FAST)
+
+
+def test_the_matrix_is_symmetric_with_a_zero_diagonal(found: PairwiseDistances):
+    matrix = found.matrix
+    assert matrix.shape == (7, 7)
+    assert torch.equal(matrix, matrix.T)
+    assert not bool(matrix.diagonal().any())
+    assert bool((found.lengths > 0).all())
+    assert found.complete
+    assert found.log_snr == 2.0
+    assert found.tally() == {Status.CONVERGED: 21}
+    assert found.unsound == 0
+
+
+def test_every_entry_is_the_distance_of_its_pair(law, points, found):
+    i, j = torch.triu_indices(7, 7, 1)
+    alone = edit_distance(law, points[i], points[j], **FAST)
+    torch.testing.assert_close(found.lengths, alone, rtol=1e-8, atol=0)
+
+
+def test_batches_do_not_matter(law, points, found):
+    cut = pairwise(law, points, batch=4, **FAST)
+    torch.testing.assert_close(cut.lengths, found.lengths, rtol=1e-8, atol=0)
+    torch.testing.assert_close(cut.apexes, found.apexes, rtol=1e-6, atol=1e-6)
+
+
+def test_an_interrupted_run_goes_on(law, points, found, tmp_path):
+    file, said = tmp_path / "distances.npz", []
+
+    def stop(text: str) -> None:
+        said.append(text)
+        if len(said) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pairwise(law, points, batch=5, file=file, progress=stop, **FAST)
+    half = PairwiseDistances.load(file)
+    assert (half.solved, half.complete) == (10, False)
+    with pytest.raises(ValueError, match="10 of 21 are solved"):
+        half.neighbours(1)
+    whole = pairwise(law, points, batch=5, file=file, progress=said.append, **FAST)
+    assert said[2].startswith("15 of 21 pairs")
+    torch.testing.assert_close(whole.lengths, found.lengths, rtol=1e-8, atol=0)
+    assert whole.seconds > half.seconds
+    # nothing is left to do: the file is the result
+    said.clear()
+    again = pairwise(law, points, file=file, progress=said.append, **FAST)
+    assert not said
+    assert torch.equal(again.lengths, whole.lengths)
+
+
+def test_a_file_of_other_data_or_settings_is_refused(law, points, tmp_path):
+    file = tmp_path / "distances.npz"
+    pairwise(law, points[:3], file=file, **FAST)
+    with pytest.raises(ValueError, match="fingerprint"):
+        pairwise(law, points[1:4], file=file, **FAST)
+    with pytest.raises(ValueError, match="nodes"):
+        pairwise(law, points[:3], file=file, nodes=6, solver=FAST["solver"])
+    with pytest.raises(ValueError, match="it differs in"):
+        pairwise(law, points[:3], file=file, log_snr=1.0, **FAST)
+    (tmp_path / "noise.npz").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match="no file of distances"):
+        PairwiseDistances.load(tmp_path / "noise.npz")
+
+
+def test_what_is_saved_can_be_read(found: PairwiseDistances, tmp_path: Path):
+    with np.load(found.save(tmp_path / "a.npz"), allow_pickle=False) as file:
+        assert np.array_equal(file["matrix"], found.matrix.numpy())
+    content = json.loads(found.save(tmp_path / "a.json").read_text())
+    assert content["log_snr"] == 2.0
+    assert content["lengths"] == found.lengths.tolist()
+    assert content["pairs"][0] == [0, 1]
+    assert set(content["statuses"]) == {"CONVERGED"}
+    with pytest.raises(ValueError, match=r"neither .npz nor .json"):
+        found.save(tmp_path / "a.txt")
+
+
+def test_scikit_learn_takes_it_as_precomputed(found: PairwiseDistances):
+    labels = np.arange(7)
+    model = KNeighborsClassifier(1, metric="precomputed").fit(found.matrix.numpy(), labels)
+    assert (model.predict(found.matrix.numpy()) == labels).all()
+    nearest = model.kneighbors(found.matrix.numpy(), 3, return_distance=False)[:, 1:]
+    assert np.array_equal(nearest, found.neighbours(2).numpy())
+
+
+def test_the_accuracy_is_measured_and_kept(law, points, tmp_path):
+    file = tmp_path / "distances.npz"
+    checked = pairwise(law, points[:4], check=3, file=file, **FAST)
+    assert checked.accuracy is not None
+    mean, largest = checked.accuracy
+    # lengths of an exact denoiser are bounds from above: finer paths are shorter
+    assert 0 < mean <= largest < 0.1
+    assert PairwiseDistances.load(file).accuracy == checked.accuracy
+
+
+def test_time_grows_with_the_pairs(found: PairwiseDistances):
+    assert found.seconds_for(7) == pytest.approx(found.seconds)
+    assert found.seconds_for(10_000) == pytest.approx(found.seconds / 21 * 49_995_000)
+
+
+def test_bad_input_is_refused(law, points):
+    with pytest.raises(ValueError, match="check >= 0"):
+        pairwise(law, points, check=-1)
+    with pytest.raises(ValueError, match="batch >= 1"):
+        pairwise(law, points, batch=0)
+    with pytest.raises(ValueError, match="at least 2 points"):
+        pairwise(law, points[:1])
+    with pytest.raises(ValueError, match=r"ending .npz"):
+        pairwise(law, points, file="distances.json")
+
+
+def test_equal_points_are_at_distance_zero(law, points):
+    twice = torch.cat([points[:2], points[:1]])
+    found = pairwise(law, twice, **FAST)
+    assert float(found.matrix[0, 2]) == 0
+    assert found.tally()[Status.SAME_POINT] == 1
+
+
+@pytest.mark.slow
+def test_handwritten_digits_obey_the_triangle_and_know_their_class():
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    data = torch.tensor(images / 8 - 1, dtype=torch.float64)
+    law = GaussianMixture.from_data(data, bandwidth=0.15)
+    found = pairwise(law, data[:12], check=4)
+    mean, largest = found.accuracy or (math.nan, math.nan)
+    assert 0 < mean <= largest < 0.03
+    matrix = found.matrix
+    detour = (matrix[:, :, None] + matrix[None, :, :]).amin(1)
+    # a detour by another digit saves at most what coarse paths waste
+    assert bool((matrix <= detour * 1.03).all())
+    assert EXACT[0] == found.settings["nodes"]
+    # digits 0 and 10 are zeros, 1 and 11 are ones
+    assert labels[10] == 0
+    assert labels[11] == 1
+    assert matrix[0, 10] < matrix[0, 1:10].min()

@@ -1,0 +1,151 @@
+"""Several key images, the pace of frames, and stages that are kept."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffodesic.images.features import Features
+from diffodesic.images.interpolation import interpolate
+from diffodesic.images.sequence import _shares, interpolate_through
+from diffodesic.images.shown_path import _perceptual
+from diffodesic.output.stages import Checkpoint, fingerprint
+from support.tiny import pictures, tiny_model
+
+FAST: dict[str, Any] = {"metric": "score", "nodes": 4, "flow_steps": 4, "baselines": ("LERP",)}
+
+
+def test_every_key_appears_once_and_every_part_is_a_pair():
+    model, images = tiny_model(), pictures(3)
+    chain = interpolate_through(model, list(images), frames=8, **FAST)
+    assert len(chain.frames) == 8
+    assert chain.keys[0] == 0
+    assert chain.keys[-1] == 7
+    for part, key in zip(chain.parts, chain.keys, strict=False):
+        torch.testing.assert_close(chain.frames[key], part.frames[0])
+    alone = interpolate(model, images[1], images[2], frames=len(chain.parts[1].frames), **FAST)
+    assert torch.equal(alone.frames, chain.parts[1].frames)
+    assert chain.length == pytest.approx(sum(float(p.geodesic.length) for p in chain.parts))
+
+
+def test_frames_are_shared_out_by_length():
+    assert _shares([1.0, 3.0], 8) == [2, 6]
+    assert _shares([1.0, 1e6], 8) == [1, 7]  # every pair has a step
+    assert _shares([0.0, 0.0], 3) in ([1, 2], [2, 1])
+    assert sum(_shares([0.3, 0.2, 0.7, 0.11], 23)) == 23
+
+
+def test_too_few_images_or_frames_are_refused():
+    model, images = tiny_model(), list(pictures(3))
+    with pytest.raises(ValueError, match="got 1 images and 16 frames"):
+        interpolate_through(model, images[:1])
+    with pytest.raises(ValueError, match="got 3 images and 2 frames"):
+        interpolate_through(model, images, frames=2)
+
+
+def test_a_chain_is_saved_whole(tmp_path):
+    chain = interpolate_through(tiny_model(), list(pictures(3)), frames=5, **FAST)
+    chain.save(tmp_path)
+    assert len(list(tmp_path.glob("frame_*.png"))) == 5
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found["keys"] == list(chain.keys)
+    assert [pair["settings"]["metric"] for pair in found["pairs"]] == ["score", "score"]
+    assert (tmp_path / "pair-1" / "report.html").exists()
+
+
+class _Seen(Features):
+    """The first pixel, squared: what is seen of a path that is uniform in it is not uniform."""
+
+    name, size, distance_name = "seen", 1, "seen"
+
+    def pooled(self, images: Tensor) -> Tensor:
+        return images[:, :, 0, 0].double() ** 2
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        return (self.pooled(a) - self.pooled(b)).abs().squeeze(-1)
+
+
+def test_a_perceptual_pace_has_equal_steps_under_its_features():
+    """A path from 0 to 1 is seen as its square: frames belong at the roots of equal parts.
+
+    Between the points looked at the square is replaced by chords: an error of second order.
+    """
+    s = torch.linspace(0, 1, 33, dtype=torch.float64)
+    found = _perceptual(lambda at: (at.reshape(-1, 1, 1, 1), at), s, _Seen())
+    torch.testing.assert_close(found, s.sqrt(), rtol=0, atol=5e-3)
+    assert found[0] == 0
+    assert found[-1] == 1
+
+
+def test_an_unknown_pace_and_missing_features_are_refused():
+    a, b = pictures(2)
+    with pytest.raises(ValueError, match="unknown pace 'even'; choose metric or perceptual"):
+        interpolate(tiny_model(), a, b, pace="even")
+    with pytest.raises(ValueError, match="takes grey pictures of 28x28"):
+        interpolate(tiny_model(), a, b, pace="perceptual", frames=3, **FAST)
+    with pytest.raises(ValueError, match="is not there; give the ONNX file"):
+        interpolate(tiny_model(), a, b, pace="perceptual", features="squeezenet:no.onnx", **FAST)
+
+
+def test_stages_come_back_bit_by_bit(tmp_path):
+    made = []
+
+    def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        made.append(1)
+        return {"x": torch.tensor([torch.pi, torch.nan]).double()}, {"word": "a", "none": None}
+
+    first = Checkpoint(tmp_path / "c", {"seed": 1}).stage("one", make)
+    again = Checkpoint(tmp_path / "c", {"seed": 1}).stage("one", make)
+    assert made == [1]
+    assert torch.equal(first[0]["x"].view(torch.int64), again[0]["x"].view(torch.int64))
+    assert first[1] == again[1]
+    with pytest.raises(ValueError, match="holds results of other settings"):
+        Checkpoint(tmp_path / "c", {"seed": 2})
+    assert Checkpoint(None, {}).part("x").stage("one", make)[1]["word"] == "a"
+
+
+def test_a_chain_goes_on_but_never_with_other_images(tmp_path, monkeypatch):
+    model, images = tiny_model(), list(pictures(3))
+    options: dict[str, Any] = {**FAST, "frames": 5, "checkpoint": tmp_path / "c"}
+    whole = interpolate_through(model, images, **options)
+    with monkeypatch.context() as broken:
+        broken.setattr(
+            "diffodesic.images.spaces.geodesic", lambda *_, **__: pytest.fail("solved again")
+        )
+        again = interpolate_through(model, images, **options)
+        assert torch.equal(again.frames, whole.frames)
+    with pytest.raises(ValueError, match="holds results of other settings"):
+        interpolate_through(model, [images[1], *images[1:]], **options)
+
+
+def test_a_fingerprint_knows_shape_and_value():
+    x = torch.zeros(2, 3)
+    assert fingerprint(x) == fingerprint(x.clone())
+    assert len({fingerprint(x), fingerprint(x.T), fingerprint(x.double()), fingerprint(x + 1)}) == 4
+
+
+def test_a_stage_that_fails_leaves_nothing(tmp_path):
+    store = Checkpoint(tmp_path / "c", {})
+    with pytest.raises(ZeroDivisionError):
+        store.stage("one", lambda: ({}, {"x": 1 / 0}))
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("metric", ["spacetime", "score", "jacobian", "conformal"])
+def test_chunks_of_1_and_of_16_agree(metric):
+    """Issue's bound: 1e-4 of an image's range, through lifting, solving and bringing back."""
+    from dataclasses import replace
+
+    model = tiny_model()
+    a, b = pictures(2)
+    options = {**FAST, "metric": metric, "frames": 4}
+    one, many = (
+        interpolate(replace(model, denoiser=replace(model.denoiser, chunk=n)), a, b, **options)
+        for n in (1, 16)
+    )
+    assert float((one.frames - many.frames).abs().max()) < 1e-4
+    assert one.rows["geodesic"].length == pytest.approx(many.rows["geodesic"].length, rel=1e-4)

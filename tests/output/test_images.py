@@ -1,0 +1,225 @@
+"""Pictures of every kind as Pillow writes them, and files that are no pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffodesic.models.datasets import shipped_digits
+from diffodesic.output.images import ImageError, read_image, to_uint8
+
+GREY, COLOUR = (1, 6, 8), (3, 6, 8)
+
+
+@pytest.fixture
+def grey(rng: torch.Generator) -> np.ndarray:
+    """Random bytes, 6 rows of 8."""
+    return torch.randint(0, 256, (6, 8), generator=rng, dtype=torch.uint8).numpy()
+
+
+@pytest.fixture
+def colour(rng: torch.Generator) -> np.ndarray:
+    """Random bytes, 6 rows of 8, three channels."""
+    return torch.randint(0, 256, (6, 8, 3), generator=rng, dtype=torch.uint8).numpy()
+
+
+def bytes_of(image: torch.Tensor) -> np.ndarray:
+    """The 8-bit array of a picture (C, H, W)."""
+    return to_uint8(image[None])[0]
+
+
+def test_grey_round_trip_is_exact(tmp_path, grey):
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    image, notices = read_image(tmp_path / "a.png", GREY, resize=False)
+    assert (image.shape, image.dtype, notices) == (GREY, torch.float32, [])
+    assert float(image[0, 0, 0]) == np.float32(grey[0, 0]) / np.float32(255)
+    np.testing.assert_array_equal(bytes_of(image), grey)
+
+
+def test_colour_round_trip_is_exact(tmp_path, colour):
+    Image.fromarray(colour).save(tmp_path / "a.png")
+    image, notices = read_image(tmp_path / "a.png", COLOUR, resize=False)
+    assert (image.shape, notices) == (COLOUR, [])
+    np.testing.assert_array_equal(bytes_of(image), colour)
+
+
+def test_colour_becomes_grey_and_grey_colour(tmp_path, grey, colour):
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    image, notices = read_image(tmp_path / "colour.png", GREY)
+    # ITU-R 601, rounded down or to nearest
+    np.testing.assert_allclose(bytes_of(image), colour @ [0.299, 0.587, 0.114], atol=1)
+    assert notices == [f"{tmp_path}/colour.png: converted from RGB to L"]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    image, notices = read_image(tmp_path / "grey.png", COLOUR)
+    np.testing.assert_array_equal(bytes_of(image), np.repeat(grey[..., None], 3, -1))
+    assert len(notices) == 1
+
+
+@pytest.mark.parametrize(("mode", "shape"), [("RGBA", COLOUR), ("LA", GREY)])
+def test_transparency_is_laid_on_white(tmp_path, colour, mode, shape):
+    alpha = np.array([0, 51, 128, 255] * 12, np.uint8).reshape(6, 8)
+    opaque = Image.fromarray(colour).convert(mode[:-1])
+    picture = opaque.convert(mode)
+    picture.putalpha(Image.fromarray(alpha))
+    picture.save(tmp_path / "a.png")
+    image, notices = read_image(tmp_path / "a.png", shape)
+    ink = np.asarray(opaque, dtype=float)
+    share = (alpha / 255).reshape(6, 8, *[1] * (ink.ndim - 2))
+    # rounding of the blend
+    np.testing.assert_allclose(bytes_of(image), share * ink + (1 - share) * 255, atol=1)
+    assert notices == [f"{tmp_path}/a.png: converted from {mode} to {mode[:-1]}"]
+
+
+def test_palette_with_transparency(tmp_path):
+    indices = np.arange(48, dtype=np.uint8).reshape(6, 8) % 3
+    picture = Image.fromarray(indices).convert("P")
+    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    picture.save(tmp_path / "a.png", transparency=1)
+    image, notices = read_image(tmp_path / "a.png", COLOUR)
+    colours = np.array([[255, 0, 0], [255, 255, 255], [0, 0, 255]])
+    np.testing.assert_array_equal(bytes_of(image), colours[indices])
+    assert notices == [f"{tmp_path}/a.png: converted from P to RGB"]
+
+
+def test_sixteen_bit_grey_is_scaled_not_cut(tmp_path):
+    values = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    image, notices = read_image(tmp_path / "a.png", GREY)
+    np.testing.assert_array_equal(bytes_of(image), np.round(values / 257))
+    assert len(notices) == 1
+
+
+def test_floats_are_from_zero_to_one(tmp_path):
+    values = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    image, _ = read_image(tmp_path / "a.tiff", GREY)
+    np.testing.assert_array_equal(bytes_of(image), np.round(values * 255))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -0.5, 1.5])
+def test_floats_that_are_no_pixels_are_refused(tmp_path, bad):
+    values = np.full((6, 8), 0.5, dtype=np.float32)
+    values[2, 3] = bad
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    with pytest.raises(ImageError, match="not finite or outside"):
+        read_image(tmp_path / "a.tiff", GREY)
+
+
+def test_cmyk_and_black_and_white(tmp_path, colour):
+    Image.new("CMYK", (8, 6), (0, 255, 255, 0)).save(tmp_path / "red.tiff")
+    image, notices = read_image(tmp_path / "red.tiff", COLOUR)
+    np.testing.assert_array_equal(bytes_of(image), np.broadcast_to([255, 0, 0], (6, 8, 3)))
+    assert notices == [f"{tmp_path}/red.tiff: converted from CMYK to RGB"]
+    grey, _ = read_image(tmp_path / "red.tiff", GREY)
+    np.testing.assert_allclose(bytes_of(grey), 0.299 * 255, atol=1)
+    Image.new("1", (8, 6), 1).save(tmp_path / "white.png")
+    np.testing.assert_array_equal(bytes_of(read_image(tmp_path / "white.png", GREY)[0]), 255)
+
+
+def test_exif_rotation_is_undone(tmp_path, grey):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held so that the right side was up: shown turned a quarter clockwise
+    Image.fromarray(grey).save(tmp_path / "a.png", exif=exif)
+    image, notices = read_image(tmp_path / "a.png", (1, 8, 6), resize=False)
+    np.testing.assert_array_equal(bytes_of(image), np.rot90(grey, -1))
+    assert notices == []
+
+
+def test_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("L", (8, 6), level) for level in (40, 200, 90)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    image, _ = read_image(tmp_path / "a.gif", GREY)
+    np.testing.assert_array_equal(bytes_of(image), 40)
+
+
+def test_another_size_is_cropped_in_the_centre_and_resampled_with_a_notice(tmp_path):
+    wide = np.zeros((12, 40), np.uint8)
+    # the middle 16 columns keep the model's 6:8; Lanczos looks 6 further at half the size
+    wide[:, 6:34] = 200
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    image, notices = read_image(tmp_path / "a.png", GREY)
+    assert image.shape == GREY
+    np.testing.assert_array_equal(bytes_of(image), 200)
+    assert notices == [f"{tmp_path}/a.png: cropped and resized from 40x12 to 8x6"]
+
+
+def test_another_size_or_other_channels_are_refused_without_resizing(tmp_path, colour):
+    Image.new("L", (8, 7)).save(tmp_path / "size.png")
+    with pytest.raises(ImageError, match=r"is 8x7 L, the model takes 8x6 L; allow resizing"):
+        read_image(tmp_path / "size.png", GREY, resize=False)
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    with pytest.raises(ImageError, match=r"is 8x6 RGB, the model takes 8x6 L; allow resizing"):
+        read_image(tmp_path / "colour.png", GREY, resize=False)
+
+
+def test_missing_files_and_folders_are_refused(tmp_path):
+    for path in (tmp_path / "none.png", tmp_path):
+        with pytest.raises(ImageError, match="there is no picture at"):
+            read_image(path, GREY)
+
+
+def test_text_under_the_name_of_a_picture_is_refused(tmp_path):
+    for content in ("these are words\n", ""):
+        (tmp_path / "a.png").write_text(content)
+        with pytest.raises(ImageError, match=r"a\.png cannot be read as a picture"):
+            read_image(tmp_path / "a.png", GREY)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tiff", "bmp", "webp"])
+def test_truncated_pictures_are_refused(tmp_path, suffix):
+    noise = torch.randint(0, 256, (64, 64), dtype=torch.uint8).numpy()
+    whole = tmp_path / f"whole.{suffix}"
+    Image.fromarray(noise).save(whole)
+    content, part = whole.read_bytes(), tmp_path / f"part.{suffix}"
+    for share in (0.02, 0.3, 0.6):
+        part.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ImageError, match=r"cannot be read as a picture"):
+            read_image(part, GREY)
+
+
+def test_whatever_a_decoder_raises_is_one_error(tmp_path, monkeypatch):
+    Image.new("L", (8, 6)).save(tmp_path / "a.png")
+
+    def broken(*_: object) -> None:
+        raise EOFError("no more images")
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
+    with pytest.raises(ImageError, match="no more images"):
+        read_image(tmp_path / "a.png", GREY)
+
+
+def test_bombs_are_refused(tmp_path, monkeypatch):
+    Image.new("L", (64, 64)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
+    with pytest.raises(ImageError, match="decompression bomb"):
+        read_image(tmp_path / "a.png", GREY)
+
+
+def test_arrays_are_cut_and_rounded():
+    values = torch.tensor([-1.0, 0.0, 0.1, 0.5, 1.0, 2.0]).reshape(1, 1, 1, 6)
+    (array,) = to_uint8(values)
+    assert array.dtype == np.uint8
+    np.testing.assert_array_equal(array, [[0, 0, 26, 128, 255, 255]])  # 25.5 and 127.5 go to even
+    assert to_uint8(values.expand(2, 3, 1, 6))[1].shape == (1, 6, 3)
+
+
+def test_shipped_digits_are_pictures_of_ten_kinds():
+    images, labels = shipped_digits()
+    assert images.shape == (100, 1, 28, 28)
+    assert (float(images.min()), float(images.max())) == (0.0, 1.0)
+    assert labels.bincount().tolist() == [10] * 10
+    assert len({image.tobytes() for image in to_uint8(images)}) == 100
+
+
+def test_pictures_of_every_suffix_agree(tmp_path, grey):
+    arrays = []
+    for suffix in ("png", "tiff", "bmp", "gif", "pgm"):
+        path: Path = tmp_path / f"a.{suffix}"
+        Image.fromarray(grey).save(path)
+        arrays.append(bytes_of(read_image(path, GREY)[0]))
+    for array in arrays:
+        np.testing.assert_array_equal(array, grey)

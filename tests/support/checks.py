@@ -1,0 +1,19 @@
+"""What tests hold: equality up to rounding, and the type of the fixtures that draw numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Draw = Callable[..., Tensor]
+
+
+def same(actual: object, expected: object) -> None:
+    """Hold what is equal in exact arithmetic.
+
+    1e-10 is rounding, 1e-16, times what a mixture of a few components and two levels of
+    differentiation amplify it by.
+    """
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)

@@ -1,0 +1,356 @@
+"""Transition paths: their statistics, their costs, their memory, and what is refused."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffodesic import Spacetime, geodesic
+from diffodesic.experiments import landscapes
+from diffodesic.experiments.alanine import free as alanine_paths
+from diffodesic.transitions.annealing import (
+    TransitionPaths,
+    constant_noise,
+    straight_line,
+    transition_paths,
+)
+from diffodesic.transitions.grid_denoiser import GridDenoiser
+from diffodesic.transitions.potentials import (
+    DoubleWell,
+    DualChannel,
+    MuellerBrown,
+    Ring,
+    counting_energies,
+)
+from diffodesic.transitions.saddles import channels, committor, effective_paths, relax_to_saddle
+from diffodesic.transitions.surfaces import alanine
+from support.checks import same
+
+A, B = (torch.tensor([x, 0.0], dtype=torch.float64) for x in (-1.0, 1.0))
+LINE = straight_line(A, B, 5 * torch.linspace(-1, 1, 17, dtype=torch.float64) ** 2)
+
+
+def well_paths(**options) -> TransitionPaths:
+    settings = {"paths": 40, "langevin_steps": 8, "step": 2e-3, "seed": 3} | options
+    return transition_paths(DoubleWell(), LINE, **settings)
+
+
+def test_every_state_counts_and_is_counted():
+    highest = torch.full((40,), -math.inf, dtype=torch.float64)
+
+    class Watched(DoubleWell):
+        def _gradient(self, x):
+            energy, slope = super()._gradient(x)
+            if len(x) == 40:  # not the two states
+                highest.copy_(torch.maximum(highest, energy))
+            return energy, slope
+
+    with counting_energies() as spent:
+        found = transition_paths(
+            Watched(), LINE, paths=40, langevin_steps=8, step=2e-3, correct=False
+        )
+    same(found.max_energy, highest)
+    same(DoubleWell()(found.peak), found.max_energy)
+    assert found.evaluations == 40 * (1 + 8 * 17)
+    # the check of the two states and the step size are no part of the paths
+    assert spent.gradients >= found.evaluations
+    assert found.frames.shape == (40, 17, 2)
+    same(found.energies, DoubleWell()(found.frames))
+    assert bool((found.max_energy >= found.energies.amax(-1)).all())
+
+
+def test_frames_may_be_fewer_and_keep_the_ends():
+    every, few = well_paths(), well_paths(frames=5)
+    assert few.kept.tolist() == [0, 4, 8, 12, 16]
+    assert torch.equal(few.frames, every.frames[:, ::4])
+    assert torch.equal(few.max_energy, every.max_energy)
+
+
+def test_statistics_of_known_numbers():
+    found = well_paths()
+    mean, spread = found.profile()
+    same(mean, found.energies.mean(0))
+    same(spread, found.energies.std(0, correction=0))
+    same(found.standard_error, float(found.max_energy.std() / math.sqrt(40)))
+    low, high = found.interval(0.95)
+    same(high - low, 2 * 1.959963984540054 * found.standard_error)
+    with pytest.raises(ValueError, match="at least 30 paths"):
+        well_paths(paths=29).interval()
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        found.interval(1.0)
+
+
+def test_seeds_repeat_and_blocks_differ():
+    first, again, other = well_paths(), well_paths(), well_paths(seed=4)
+    assert torch.equal(first.frames, again.frames)
+    assert not torch.equal(first.frames, other.frames)
+    blocks = well_paths(block=20)
+    assert not torch.equal(blocks.frames[:20], blocks.frames[20:])
+
+
+def test_stored_blocks_resume_and_refuse_other_settings(tmp_path):
+    whole = well_paths(block=10)
+    part = well_paths(block=10, paths=20, store=tmp_path)
+    kept = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("block-*")}
+    with counting_energies() as spent:
+        rest = well_paths(block=10, store=tmp_path)
+    for name, stamp in kept.items():
+        assert (tmp_path / name).stat().st_mtime_ns == stamp
+    # two blocks of ten were drawn, two were read; the check of the states is a few thousand
+    assert spent.gradients < whole.evaluations / 2 + 10_000
+    assert torch.equal(part.frames, whole.frames[:20])
+    assert torch.equal(rest.frames, whole.frames)
+    assert torch.equal(rest.max_energy, whole.max_energy)
+    same(rest.accepted, whole.accepted)
+    with pytest.raises(ValueError, match="other settings"):
+        well_paths(block=10, store=tmp_path, seed=4)
+
+
+def test_a_store_serves_any_number_of_paths(tmp_path):
+    for paths in (40, 55, 12):
+        found = well_paths(paths=paths, block=10, store=tmp_path)
+        assert len(found) == paths
+        assert torch.equal(found.frames, well_paths(paths=paths, block=10).frames)
+        assert found.evaluations == well_paths(paths=paths, block=10).evaluations
+
+
+def test_a_store_knows_a_potential_by_what_it_is(tmp_path):
+    shallow, deep = DoubleWell(barrier=5.0), DoubleWell(barrier=8.0)
+    for potential in (shallow, deep, shallow):
+        folder = tmp_path / str(potential.barrier)
+        transition_paths(potential, LINE, paths=4, langevin_steps=2, step=1e-3, store=folder)
+    with pytest.raises(ValueError, match="other settings"):
+        transition_paths(deep, LINE, paths=4, langevin_steps=2, step=1e-3, store=folder)
+
+
+def test_a_trace_is_the_whole_of_one_path():
+    found = well_paths(block=15, langevin_steps=5)
+    for index in (0, 14, 15, 39):  # the last block is a short one
+        states = found.trace(index)
+        assert states.shape == (1 + 5 * len(found.nodes), found.potential.dim)
+        assert torch.equal(states[5::5], found.frames[index])
+        assert float(found.potential(states).max()) == float(found.max_energy[index])
+    with pytest.raises(ValueError, match="no path 40"):
+        found.trace(40)
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_frames_that_were_lost_are_drawn_again(left, tmp_path):
+    whole = well_paths(block=10, store=tmp_path).frames.clone()
+    (tmp_path / "frames.bin").write_bytes((tmp_path / "frames.bin").read_bytes()[:left])
+    assert torch.equal(well_paths(block=10, store=tmp_path).frames, whole)
+
+
+def test_stored_frames_are_mapped_and_not_read(tmp_path):
+    found = well_paths(block=10, store=tmp_path)
+    assert (tmp_path / "frames.bin").stat().st_size == 8 * found.frames.numel()
+    assert not list(tmp_path.glob(".*"))
+    # a view of the file: what is written there is seen
+    frames = found.frames.clone()
+    (tmp_path / "frames.bin").write_bytes(bytes(8 * found.frames.numel()))
+    assert torch.equal(found.frames, torch.zeros_like(frames))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"frames": 1}, "at least 2"), ({"frames": 0}, "at least 2"), ({"step": 0.0}, "positive")],
+)
+def test_frames_and_steps_that_say_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        well_paths(**options)
+
+
+def test_an_interrupted_run_keeps_its_finished_blocks(tmp_path):
+    def stop(text: str) -> None:
+        if text.startswith("paths 21"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        well_paths(block=10, store=tmp_path, progress=stop)
+    assert len(list(tmp_path.glob("block-*"))) == 2
+    assert torch.equal(well_paths(block=10, store=tmp_path).frames, well_paths(block=10).frames)
+
+
+def test_paths_arrive_and_cross_the_pass():
+    found = well_paths(langevin_steps=32)
+    assert float(found.hits().double().mean()) == 1
+    assert float(found.hits(A, radius=0.3).double().mean()) == 0
+    # no path from side to side stays below the saddle
+    assert float(found.max_energy.min()) > 9.9
+    (only,) = channels(found)
+    torch.testing.assert_close(only.saddle, torch.zeros(2).double(), rtol=0, atol=1e-6)
+    assert only.share == 1.0
+    # the peaks are above the saddle, by no more than the spread of heights, and beside it
+    assert 0 < only.above < 3
+    assert only.away < 0.3
+    assert abs(only.energy - 10) < 1e-6
+
+
+def test_a_geodesic_feeds_the_sampler():
+    potential = DoubleWell()
+    space = Spacetime(GridDenoiser(potential, points=64))
+    path = geodesic(space, space.point(A, 4.0), space.point(B, 4.0), nodes=16)
+    found = transition_paths(potential, path, paths=30, langevin_steps=16)
+    assert torch.equal(found.nodes, path.nodes)
+    assert found.settings["kT"] == 1.0
+    with pytest.raises(ValueError, match="belongs to kT = 1"):
+        transition_paths(potential, path, temperature=2.0, paths=2)
+
+
+def test_lines():
+    noise = torch.tensor([4.0, 1.0, 4.0], dtype=torch.float64)
+    expected = torch.tensor([[-1, 0, 4], [0, 0, 1], [1, 0, 4]], dtype=torch.float64)
+    same(straight_line(A, B, noise), expected)
+    flat = constant_noise(A, B, 2.0, nodes=4)
+    assert flat.shape == (5, 3)
+    assert set(flat[:, -1].tolist()) == {2.0}
+
+
+def test_states_on_a_slope_are_named():
+    path = constant_noise(A / 2, B, 4.0, nodes=4)
+    with pytest.warns(
+        RuntimeWarning, match=r"first state is no minimum.*5\.625.*leads to 0 at \(-1, 0\)"
+    ):
+        transition_paths(DoubleWell(), path, paths=2, langevin_steps=1, step=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        transition_paths(
+            DoubleWell(), constant_noise(A, B, 4.0, nodes=4), paths=2, langevin_steps=1
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"paths": 0}, "must be at least 1"),
+        ({"langevin_steps": 0}, "must be at least 1"),
+        ({"step": 10.0, "correct": False}, "explode"),
+        ({"step": -1.0}, "step must be a positive"),
+        ({"temperature": 0.0}, "kT must be a positive"),
+    ],
+)
+def test_wrong_settings_are_named(options, match):
+    with pytest.raises(ValueError, match=match):
+        well_paths(**options)
+
+
+def test_wrong_paths_are_named():
+    with pytest.raises(ValueError, match=r"needs one path \(n\+1, 3\)"):
+        transition_paths(DoubleWell(), LINE[:, :2])
+    with pytest.raises(ValueError, match="not finite"):
+        transition_paths(DoubleWell(), LINE * math.nan)
+
+
+def test_saddles_of_mueller_brown():
+    start = torch.tensor([[-0.75, 0.65], [0.25, 0.3]], dtype=torch.float64)
+    found, index = relax_to_saddle(MuellerBrown(), start)
+    expected = torch.tensor([[-0.82200156, 0.6243128], [0.21248658, 0.29298833]]).double()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert index.tolist() == [1, 1]
+
+
+def test_channels_share_out_the_paths():
+    potential = DualChannel()
+    peak = torch.tensor([[0.05, 1.1], [0.0, 1.3], [-0.05, -1.2]], dtype=torch.float64)
+    frames = torch.zeros(3, 2, 2, dtype=torch.float64)
+    made = TransitionPaths(
+        potential,
+        torch.zeros(2, 3),
+        frames,
+        frames[..., 0],
+        torch.arange(2),
+        potential(peak),
+        peak,
+        torch.zeros(3),
+        torch.ones(2),
+        0,
+        {},
+    )
+    upper, lower = channels(made)
+    assert (upper.share, lower.share) == (2 / 3, 1 / 3)
+    assert float(upper.saddle[1]) > 1 > -1 > float(lower.saddle[1])
+    assert upper.energy < lower.energy
+
+
+def test_committor_is_one_half_where_symmetry_says_so():
+    potential = DoubleWell(barrier=3.0)
+    x = torch.tensor([[0.0, 0.0], [-0.6, 0.0]], dtype=torch.float64)
+    share, decided = committor(potential, x, A, B, radius=0.3, step=4e-3, shots=400)
+    assert decided.tolist() == [1, 1]
+    # 400 shots: 4 standard errors are .1
+    assert abs(float(share[0]) - 0.5) < 0.1
+    # along x alone the committor at -.6 is int e^U from -1 + r over that to 1 - r: .09
+    assert abs(float(share[1]) - _share_in_one_dimension(-0.6)) < 0.06
+    with pytest.raises(ValueError, match="overlap"):
+        committor(potential, x, A, B, radius=1.5, step=1e-3)
+
+
+def _share_in_one_dimension(x: float) -> float:
+    u = torch.linspace(-0.7, 0.7, 10_001, dtype=torch.float64)
+    weight = torch.exp(3 * (u**2 - 1) ** 2)
+    return float(weight[u < x].sum() / weight.sum())
+
+
+def test_effective_paths_count_the_distinct_ones():
+    found = well_paths(paths=6)
+    assert abs(effective_paths(found, scale=1e3) - 1) < 1e-4
+    assert abs(effective_paths(found, scale=1e-3) - 6) < 1e-6
+    with pytest.raises(ValueError, match="scale must be positive"):
+        effective_paths(found, scale=0.0)
+
+
+def test_images_of_one_state_give_the_same_paths():
+    potential = alanine()
+    states = torch.tensor([[-1.1442, 2.5375], [0.8054, 1.0419]], dtype=torch.float64)
+    turn = torch.tensor([2 * math.pi, -4 * math.pi], dtype=torch.float64)
+    drawn = [
+        transition_paths(
+            potential,
+            constant_noise(states[0] + shift, states[1] + shift, 3.0, nodes=8),
+            paths=5,
+            langevin_steps=4,
+            step=1e-3,
+        )
+        for shift in (torch.zeros(2).double(), turn)
+    ]
+    # the same noise on the same surface; a shift of 4 pi costs a few digits per step
+    torch.testing.assert_close(drawn[0].frames + turn, drawn[1].frames, rtol=0, atol=1e-8)
+    torch.testing.assert_close(drawn[0].max_energy, drawn[1].max_energy, rtol=0, atol=1e-6)
+
+
+def test_ring_keeps_walkers_in_its_valley():
+    found = transition_paths(
+        Ring(), constant_noise(A, B, 0.0, nodes=8), paths=30, langevin_steps=16, step=1e-3
+    )
+    # held at sigma = 1 near the origin the posterior is the ring: its valley, not its crest
+    radius = found.frames.norm(dim=-1)
+    assert 0.9 < float(radius.mean()) < 1.1
+
+
+@pytest.mark.slow
+def test_the_landscapes_run_small(monkeypatch):
+    monkeypatch.setattr(landscapes, "PROBLEMS", landscapes.PROBLEMS[2:4])
+    outcome = landscapes.run(quick=True, outdir=Path(), seed=0)
+    names = [row.quantity for row in outcome.rows]
+    assert len(names) == 7 * len(landscapes.PROBLEMS)
+    assert len(outcome.notes) == len(landscapes.PROBLEMS)
+    # 16 steps per node are too few to arrive on the dual channel, and the table says so
+    assert "nothing is said" in outcome.notes[0]
+    assert "shape" in outcome.notes[1]
+
+
+@pytest.mark.slow
+def test_the_papers_surface_runs_small(data_folder, tmp_path):
+    outcome = alanine_paths.run(quick=True, outdir=tmp_path, seed=0, data=data_folder)
+    found = {row.quantity: row.measured for row in outcome.rows}
+    assert abs(found["lowest pass: MaxEnergy"] - 36.34) < 0.02
+    # no path stays below the pass, to the spacing of its grid
+    for name, value in found.items():
+        if name.endswith("MaxEnergy") and value == value:
+            assert value > 36.3
+    with pytest.raises(ValueError, match="--data DIR"):
+        alanine_paths.run(quick=True, outdir=tmp_path, seed=0, data=None)
