@@ -155,6 +155,11 @@ class Geodesic:
         return max(self.statuses, key=list(Status).index)
 
     @property
+    def ok(self) -> bool:
+        """Whether the search of every pair ended as it was meant to; see :attr:`Status.ok`."""
+        return self.status.ok
+
+    @property
     def evaluations(self) -> int:
         """Network evaluations spent (a batch of n points counts n)."""
         return self.cost.evaluations
@@ -294,7 +299,7 @@ def checked(metric: Metric, x: Tensor, name: str) -> Tensor:
 
 def _judge(status: Status, negative: bool, unresolved: bool) -> Status:
     """What the certificate makes of a solver's own good word."""
-    if status not in (Status.CONVERGED, Status.FIXED_BUDGET):
+    if not status.ok:
         return status
     if negative:
         return Status.NEGATIVE_STEPS
@@ -382,6 +387,6 @@ def distance(metric: Metric, a: Tensor, b: Tensor, **options: Any) -> Tensor:
         lengths (...).
     """
     path = geodesic(metric, a, b, **options)
-    if path.status not in (Status.CONVERGED, Status.SAME_POINT, Status.FIXED_BUDGET):
+    if not path.ok:
         warnings.warn(path.status.value, RuntimeWarning, stacklevel=2)
     return path.length

@@ -46,3 +46,8 @@ class Status(Enum):
         "the metric is not finite at the first path, or everywhere the solver went from it; check "
         "the end points and that the denoiser returns finite values there"
     )
+
+    @property
+    def ok(self) -> bool:
+        """Whether the search ended as it was meant to: converged, or its whole budget was spent."""
+        return self in (Status.CONVERGED, Status.SAME_POINT, Status.FIXED_BUDGET)

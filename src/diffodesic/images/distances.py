@@ -33,7 +33,7 @@ from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.geometry.path import Geodesic, geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
-from diffodesic.images.editing import SOUND, anchored, distances_of
+from diffodesic.images.editing import anchored, distances_of
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.model import Model
 from diffodesic.output.files import write_atomically
@@ -101,7 +101,7 @@ class PairwiseDistances:
     @property
     def unsound(self) -> int:
         """Number of solved pairs that did not end well; see :meth:`tally`."""
-        return sum(n for status, n in self.tally().items() if status not in SOUND)
+        return sum(n for status, n in self.tally().items() if not status.ok)
 
     def seconds_for(self, count: int) -> float:
         """Time that ``count`` points would take at the measured time per pair, in seconds."""

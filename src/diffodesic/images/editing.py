@@ -43,7 +43,6 @@ from diffodesic.models.model import Model
 __all__ = ["Edit", "EditStep", "Phase", "anchored", "distances_of", "edit", "edit_distance"]
 
 Kind = Literal["noise", "denoise"]
-SOUND = (Status.CONVERGED, Status.SAME_POINT, Status.FIXED_BUDGET)
 
 
 @dataclass(frozen=True)
@@ -336,7 +335,7 @@ def edit_distance(
     pair = torch.stack([x, y])
     space, ends = anchored(source, pair, log_snr=log_snr, flow_steps=flow_steps, seed=seed)
     path = _solve(space, ends[0], ends[1], nodes, solver, None)
-    if path.status not in SOUND:
+    if not path.ok:
         warnings.warn(path.status.value, RuntimeWarning, stacklevel=2)
     return distances_of(path)
 

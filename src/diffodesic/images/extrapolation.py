@@ -24,7 +24,6 @@ from torch import Tensor
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import geodesic
 from diffodesic.geometry.solvers.base import Solver
-from diffodesic.geometry.status import Status
 from diffodesic.images.lifting import Bridge, as_images
 from diffodesic.images.spaces import MetricName, image_geodesic, image_metric, noise_level
 from diffodesic.metrics.continuation import Alarm, Continuation, Method, continue_path
@@ -190,7 +189,7 @@ def _of_images(
 
 def _notices(found: Continuation) -> tuple[str, ...]:
     notices = []
-    if found.path.status not in (Status.CONVERGED, Status.FIXED_BUDGET):
+    if not found.path.ok:
         notices.append(
             f"the geodesic between the images ended with {found.path.status.name}, and the path "
             f"beyond begins with its last velocity: {found.path.status.value}"

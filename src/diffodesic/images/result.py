@@ -158,7 +158,7 @@ def _report(result: Interpolation, rows: Mapping[str, list[Any]]) -> Any:
     own = result.rows["geodesic"]
     certificate = CertificateData(
         status=path.status.value,
-        converged=path.status.name in {"CONVERGED", "SAME_POINT"},
+        converged=path.ok,
         estimator=str(settings["estimator"]),
         length_refined=float(numbers.length),
         length_discrete=float(numbers.discrete_length),

@@ -38,7 +38,7 @@ def write_paths_report(found: Pathways, content: Mapping[str, Any], folder: Path
         the page.
     """
     potential = found.paths.potential
-    good = found.geodesic.status.name == "CONVERGED"
+    good = found.geodesic.ok
     surface = folder / "landscape.png"
     values = {
         "style": page_style(),
