@@ -12,6 +12,7 @@ import torch
 from diffodesic import Spacetime, geodesic
 from diffodesic.experiments import landscapes
 from diffodesic.experiments.alanine import free as alanine_paths
+from diffodesic.numerics.cost import counting
 from diffodesic.transitions.annealing import (
     TransitionPaths,
     constant_noise,
@@ -24,7 +25,6 @@ from diffodesic.transitions.potentials import (
     DualChannel,
     MuellerBrown,
     Ring,
-    counting_energies,
 )
 from diffodesic.transitions.saddles import channels, committor, effective_paths, relax_to_saddle
 from diffodesic.transitions.surfaces import alanine
@@ -49,7 +49,7 @@ def test_every_state_counts_and_is_counted():
                 highest.copy_(torch.maximum(highest, energy))
             return energy, slope
 
-    with counting_energies() as spent:
+    with counting() as spent:
         found = transition_paths(
             Watched(), LINE, paths=40, langevin_steps=8, step=2e-3, correct=False
         )
@@ -57,7 +57,7 @@ def test_every_state_counts_and_is_counted():
     same(DoubleWell()(found.peak), found.max_energy)
     assert found.evaluations == 40 * (1 + 8 * 17)
     # the check of the two states and the step size are no part of the paths
-    assert spent.gradients >= found.evaluations
+    assert spent.energies >= found.evaluations
     assert found.frames.shape == (40, 17, 2)
     same(found.energies, DoubleWell()(found.frames))
     assert bool((found.max_energy >= found.energies.amax(-1)).all())
@@ -96,12 +96,12 @@ def test_stored_blocks_resume_and_refuse_other_settings(tmp_path):
     whole = well_paths(block=10)
     part = well_paths(block=10, paths=20, store=tmp_path)
     kept = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("block-*")}
-    with counting_energies() as spent:
+    with counting() as spent:
         rest = well_paths(block=10, store=tmp_path)
     for name, stamp in kept.items():
         assert (tmp_path / name).stat().st_mtime_ns == stamp
     # two blocks of ten were drawn, two were read; the check of the states is a few thousand
-    assert spent.gradients < whole.evaluations / 2 + 10_000
+    assert spent.energies < whole.evaluations / 2 + 10_000
     assert torch.equal(part.frames, whole.frames[:20])
     assert torch.equal(rest.frames, whole.frames)
     assert torch.equal(rest.max_energy, whole.max_energy)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffodesic.numerics.cost import counting
 from diffodesic.transitions.minimum_energy import lowest_pass, string
 from diffodesic.transitions.potentials import (
     DoubleWell,
     MuellerBrown,
     Potential,
-    counting_energies,
     from_callable,
 )
 from diffodesic.transitions.surfaces import read_grid
@@ -97,7 +97,7 @@ def test_the_pass_says_what_is_wrong(potential, a, b, nodes, message):
 @pytest.mark.parametrize("images", [17, 65])
 def test_the_string_is_a_minimum_energy_path(images: int):
     potential = MuellerBrown()
-    with counting_energies() as spent:
+    with counting() as spent:
         found = string(potential, torch.stack([UPPER, LOWER]), images=images)
     assert found.converged
     assert found.evaluations == spent.energies

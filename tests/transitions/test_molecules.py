@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffodesic.numerics.cost import counting
 from diffodesic.transitions.molecules import Molecule, from_amber, torsion
-from diffodesic.transitions.potentials import counting_energies
 from diffodesic.transitions.structures import AllAtomPath, follow
 from support.checks import Draw
 
@@ -78,7 +78,7 @@ def test_forces_are_minus_the_slope_of_the_energy(molecule: Molecule, draw: Draw
 def test_autograd_goes_through_openmm(molecule: Molecule, draw: Draw):
     x = (molecule.positions + 1e-3 * draw(2, 3, molecule.dim)).requires_grad_()
     weight = draw(2, 3)
-    with counting_energies() as spent:
+    with counting() as spent:
         (found,) = torch.autograd.grad((weight * molecule(x)).sum(), x)
         energy, slope = molecule.gradient(x)
     assert spent.energies == 12

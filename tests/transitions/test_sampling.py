@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from diffodesic import Potential
+from diffodesic.numerics.cost import counting
 from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.potentials import (
     DoubleWell,
     MuellerBrown,
-    counting_energies,
     from_callable,
 )
 from diffodesic.transitions.sampling import boltzmann, check_samples, load_trajectory
@@ -55,9 +55,9 @@ def test_averages_are_those_of_quadrature(potential):
 
 
 def test_slopes_belong_to_the_points_and_the_seed_to_both():
-    with counting_energies() as spent:
+    with counting() as spent:
         x, slope = boltzmann(MuellerBrown(), 500, seed=3)
-    assert spent.gradients < 500 * 400
+    assert spent.energies < 500 * 400
     torch.testing.assert_close(slope, MuellerBrown().gradient(x)[1] / 15)
     assert torch.equal(x, boltzmann(MuellerBrown(), 500, seed=3)[0])
     assert not torch.equal(x, boltzmann(MuellerBrown(), 500, seed=4)[0])

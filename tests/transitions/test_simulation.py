@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from diffodesic.experiments.alanine.simulations import baselines
+from diffodesic.numerics.cost import counting
 from diffodesic.transitions.langevin import sample
 from diffodesic.transitions.potentials import (
     DoubleWell,
     Potential,
-    counting_energies,
     from_callable,
 )
 from diffodesic.transitions.simulation import Basin, PathEnsemble, plain_dynamics, two_way_shooting
@@ -120,12 +120,12 @@ def test_paths_run_from_the_first_state_to_the_second_and_nowhere_inside():
 @pytest.mark.parametrize("length", [None, 30])
 def test_evaluations_are_counted_and_seeds_repeat(length: int | None):
     def shoot(seed: int) -> tuple[PathEnsemble, int]:
-        with counting_energies() as spent:
+        with counting() as spent:
             found = two_way_shooting(
                 WELL, Basin(point(-1), 0.5), Basin(point(1), 0.5), TOP, step=STEP, length=length,
                 paths=20, chains=10, burn_in=1, seed=seed,
             )  # fmt: skip
-        return found, spent.gradients
+        return found, spent.energies
 
     (one, spent), (two, _), (other, _) = shoot(0), shoot(0), shoot(1)
     assert one.evaluations == spent

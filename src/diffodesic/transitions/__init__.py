@@ -17,7 +17,6 @@ from diffodesic.transitions.potentials import (
     MuellerBrown,
     Potential,
     Ring,
-    counting_energies,
     from_callable,
 )
 from diffodesic.transitions.recipe import pathways
@@ -41,7 +40,6 @@ __all__ = [
     "channels",
     "committor",
     "constant_noise",
-    "counting_energies",
     "effective_paths",
     "from_callable",
     "load_denoiser",

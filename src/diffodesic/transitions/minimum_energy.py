@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffodesic.numerics.cost import counting
 from diffodesic.numerics.curves import Polyline, constant_speed
 from diffodesic.transitions.langevin import hessian
-from diffodesic.transitions.potentials import Potential, counting_energies
+from diffodesic.transitions.potentials import Potential
 from diffodesic.transitions.saddles import relax_to_saddle
 
 __all__ = ["MeanPath", "Pass", "lowest_pass", "string"]
@@ -148,7 +149,7 @@ def string(
             f"(m, {potential.dim}) with m >= 2, and images at least 3"
         )
     x = _spread(start, images)
-    with counting_energies() as spent:
+    with counting() as spent:
         step = _stable_step(potential, x) if step is None else step
         x, energies, residual, done = _relax_string(potential, x, step, tolerance, iterations)
         saddles, index = relax_to_saddle(potential, x[energies.argmax()][None])

@@ -12,7 +12,7 @@ and nowhere else.  Closed forms:
 Surfaces over two angles, alanine dipeptide's among them, are in
 :mod:`diffodesic.transitions.surfaces`.
 
-Evaluations are counted where they happen: ``with counting_energies() as spent: ...``.
+Energies are counted: ``with diffodesic.counting() as cost: ...; cost.energies``.
 """
 
 from __future__ import annotations
@@ -20,56 +20,24 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from diffodesic.numerics.cost import record
+
 __all__ = [
     "DoubleWell",
     "DualChannel",
-    "Evaluations",
     "MuellerBrown",
     "Potential",
     "Ring",
-    "counting_energies",
     "from_callable",
 ]
 
 
 Box = tuple[tuple[float, float], ...]
-
-
-@dataclass
-class Evaluations:
-    """Points at which a potential was evaluated, and those of them with a gradient."""
-
-    energies: int = 0
-    gradients: int = 0
-
-
-_open_scopes: ContextVar[tuple[Evaluations, ...]] = ContextVar("diffodesic_energies", default=())
-
-
-@contextmanager
-def counting_energies() -> Iterator[Evaluations]:
-    """Count the evaluations of potentials inside the ``with`` block."""
-    spent = Evaluations()
-    token = _open_scopes.set((*_open_scopes.get(), spent))
-    try:
-        yield spent
-    finally:
-        _open_scopes.reset(token)
-
-
-def _record(x: Tensor, *, gradient: bool) -> None:
-    count = x[..., 0].numel()
-    for spent in _open_scopes.get():
-        spent.energies += count
-        spent.gradients += count if gradient else 0
 
 
 class Potential(ABC):
@@ -98,7 +66,7 @@ class Potential(ABC):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Energies (...) at points ``x`` (..., d); counts one evaluation per point."""
-        _record(self._checked(x), gradient=False)
+        self._count(x)
         return self.energy(x)
 
     def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +78,7 @@ class Potential(ABC):
         Returns:
             energies (...) and gradients (..., d), both without a graph.
         """
-        _record(self._checked(x), gradient=True)
+        self._count(x)
         return self._gradient(x)
 
     def _gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,13 +126,13 @@ class Potential(ABC):
         low = x.new_tensor([side[0] for side in self.box])
         return low, x.new_tensor([period or 0.0 for period in self.period])
 
-    def _checked(self, x: Tensor) -> Tensor:
+    def _count(self, x: Tensor) -> None:
         if x.ndim == 0 or x.shape[-1] != self.dim:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; its last axis must be {self.dim}, "
                 f"the dimension of {self.name}"
             )
-        return x
+        record(energies=x[..., 0].numel())
 
 
 def _never_zero(period: Tensor) -> Tensor:

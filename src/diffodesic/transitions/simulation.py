@@ -26,8 +26,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffodesic.numerics.cost import counting
 from diffodesic.transitions.langevin import Walkers, walk
-from diffodesic.transitions.potentials import Potential, counting_energies
+from diffodesic.transitions.potentials import Potential
 
 __all__ = ["Basin", "PathEnsemble", "plain_dynamics", "two_way_shooting"]
 
@@ -156,7 +157,7 @@ def two_way_shooting(
     run = _Dynamics(potential, step, seed)
     shooter = _Shooter(run, a, b, length, max_length, above)
     say = progress or (lambda _: None)
-    with counting_energies() as spent:
+    with counting() as spent:
         current = shooter.first_paths(via, chains, say)
         best, lengths, accepted = [], [], 0
         for move in range(burn_in + paths // chains):
@@ -211,7 +212,7 @@ def plain_dynamics(
     """
     _check(potential, a, b, step)
     run, say = _Dynamics(potential, step, seed), progress or (lambda _: None)
-    with counting_energies() as spent:
+    with counting() as spent:
         start = a.centres.reshape(-1, potential.dim)[:1].expand(walkers, -1)
         state = Walkers.at(potential, start.clone())
         home = torch.zeros(walkers, dtype=torch.long)  # the state visited last: 0 is a, 1 is b

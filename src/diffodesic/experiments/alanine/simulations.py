@@ -21,9 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffodesic.numerics.cost import counting
 from diffodesic.transitions.minimise import relax
 from diffodesic.transitions.minimum_energy import lowest_pass, string
-from diffodesic.transitions.potentials import Potential, counting_energies
+from diffodesic.transitions.potentials import Potential
 from diffodesic.transitions.simulation import Basin, PathEnsemble, plain_dynamics, two_way_shooting
 
 __all__ = ["BaselineRow", "baselines"]
@@ -94,7 +95,7 @@ def baselines(
     height = float(potential(mean.saddle))
     text = "minimum-energy path from the pass; energy of its saddle"
     yield BaselineRow("string", height, None, None, 1, mean.evaluations, text)
-    with counting_energies() as spent:
+    with counting() as spent:
         states = _states(potential, bottom, mean.nodes, height)
     searched = spent.energies + mean.evaluations
     for name, length in (("variable", None), ("fixed", 600)):
