@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
+
+from diffodesic.output.records import write_json
 
 __all__ = ["failure", "path_of", "read", "read_runs", "write"]
 
@@ -18,9 +19,7 @@ def path_of(folder: Path, problem: str, solver: str) -> Path:
 def write(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all; numbers that are not finite become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_plain(content), indent=None) + "\n", "utf-8")
-    partial.replace(path)
+    write_json(path, content, indent=None)
 
 
 def read(path: Path) -> Any:
@@ -36,13 +35,3 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
 def failure(problem: str, solver: str, message: str) -> dict[str, Any]:
     """The result of a run that did not end by itself."""
     return {"problem": problem, "solver": solver, "status": ["ERROR"], "message": message}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value

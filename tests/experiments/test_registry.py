@@ -76,7 +76,7 @@ def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     record = json.loads((folder / "result.json").read_text())
     assert record["settings"] == {"nodes": [1, 2]}
     assert (record["quick"], record["seed"]) == (True, 3)
-    assert record["arrays"] == {"x": [1.0, "inf"]}
+    assert record["arrays"] == {"x": [1.0, None]}
     assert record["rows"][0] == {
         "quantity": "length",
         "measured": 1.5,

@@ -15,7 +15,7 @@ from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.geometry.path import geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
-from diffodesic.images.edit_picture import draw_edit
+from diffodesic.images.edit_picture import draw_edit, save_edit
 from diffodesic.images.editing import distances_of, edit, edit_distance
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
 from diffodesic.metrics.spacetime.metric import Spacetime
@@ -137,21 +137,24 @@ def test_steps_account_for_the_whole_edit(law: GaussianMixture):
         assert min(step.kl) > 0
 
 
-def test_nothing_to_edit(law: GaussianMixture):
+def test_nothing_to_edit(law: GaussianMixture, tmp_path):
     found = edit(law, law.means[0], law.means[0])
     assert (found.distance, found.steps(), found.phases()) == (0.0, (), ())
     assert found.geodesic.status is Status.SAME_POINT
     with pytest.raises(ValueError, match="nothing to draw"):
-        draw_edit(found, "never.png")
+        draw_edit(found, tmp_path / "never.png")
+    (tmp_path / "edit.png").write_bytes(b"the picture of an earlier edit")
+    save_edit(found, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["edit.json"]
 
 
 def test_an_edit_is_written_and_drawn(law: GaussianMixture, tmp_path):
     found = edit(law, law.means[0], law.means[1], nodes=12)
-    content = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    content = json.loads((save_edit(found, tmp_path) / "edit.json").read_text())
+    assert content == json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert content["distance"] == found.distance
     assert content["log_snr"] == 2.0
     assert len(content["steps"]) == 12
-    draw_edit(found, tmp_path / "edit.png")
     assert (tmp_path / "edit.png").stat().st_size > 5000
 
 

@@ -27,7 +27,6 @@ from diffodesic.images.interpolation import interpolate
 from diffodesic.images.result import Interpolation
 from diffodesic.images.spaces import MetricName
 from diffodesic.models.model import Model
-from diffodesic.output.folder import check_outdir
 from support.tiny import exact_model, files, pictures, tiny_model
 
 FRAMES, NODES = 4, 6
@@ -345,7 +344,7 @@ def test_frames_of_a_longer_run_go_and_other_files_stay(results, saved):
     [
         "output.pictures.filmstrip",
         "output.pictures.animation",
-        "images.result.write_atomically",
+        "images.result.write_json",
         "output.page.write_report",
     ],
 )
@@ -366,12 +365,4 @@ def test_outdir_that_is_a_file_is_refused(results, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(OSError, match="out is a file; give a folder"):
         results["score"].save(tmp_path / "out")
-    with pytest.raises(OSError, match=r"cannot write into .*Not a directory; give another"):
-        check_outdir(tmp_path / "out" / "deeper")
     assert files(tmp_path) == {"out": b"mine"}
-
-
-def test_outdir_that_exists_is_left_as_it_is(tmp_path):
-    (tmp_path / "mine.txt").write_text("mine")
-    assert check_outdir(tmp_path) == tmp_path
-    assert files(tmp_path) == {"mine.txt": b"mine"}

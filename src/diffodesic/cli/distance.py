@@ -81,13 +81,11 @@ def _read(model: Model, paths: list[Path], options: argparse.Namespace) -> list[
 
 def run_one(options: argparse.Namespace) -> None:
     """Solve one pair, print it, and write it if asked to."""
-    import json
     from dataclasses import replace
 
-    from diffodesic.images.edit_picture import draw_edit
+    from diffodesic.images.edit_picture import save_edit
     from diffodesic.images.editing import edit
     from diffodesic.images.spaces import NETWORK_SOLVER
-    from diffodesic.output.files import write_atomically
     from diffodesic.output.folder import check_outdir
 
     n = options.iterations
@@ -117,10 +115,7 @@ def run_one(options: argparse.Namespace) -> None:
         start, stop = phase.log_snr
         print(f"{phase.kind:8} log SNR {start:.2f} to {stop:.2f}, {phase.share:.0%} of the length")
     if folder is not None:
-        text = json.dumps(found.as_dict(), indent=1, allow_nan=False)
-        write_atomically(folder / "edit.json", f"{text}\n".encode())
-        if found.steps():
-            draw_edit(found, folder / "edit.png")
+        save_edit(found, folder)
         print(f"wrote {folder}")
 
 

@@ -13,16 +13,11 @@ each whole or not at all.  A new experiment is one module and one line of ``EXPE
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 __all__ = ["Experiment", "Outcome", "Row", "table"]
 
@@ -106,29 +101,5 @@ def table(outcome: Outcome) -> str:
     return "\n".join([*rows, "", *outcome.notes]).rstrip() + "\n"
 
 
-def _version() -> str:
-    try:
-        return version("diffodesic")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"
-
-
 def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold; numbers that are not finite become their names."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, torch.Tensor):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)

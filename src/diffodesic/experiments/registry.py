@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from diffodesic.experiments.experiment import Experiment, Outcome, _plain, _version, table
-from diffodesic.output.files import write_atomically
+from diffodesic.experiments.experiment import Experiment, Outcome, table
+from diffodesic.output.folder import check_outdir, replace_files
+from diffodesic.output.records import versions, write_json
 
 __all__ = ["EXPERIMENTS", "find", "reproduce"]
 
@@ -137,25 +135,25 @@ def reproduce(
     for key in given.keys() - set(experiment.inputs):
         raise ValueError(f"{name} takes no {key}; leave it out")
     function = experiment.function()
-    outdir.mkdir(parents=True, exist_ok=True)
+    check_outdir(outdir)
     began = time.perf_counter()
     outcome = function(quick=quick, outdir=outdir, seed=seed, progress=progress, **given)
     record = {
         "experiment": name,
         "quick": quick,
         "seed": seed,
-        "settings": _plain(outcome.settings),
-        "rows": [_plain(row) for row in outcome.rows],
-        "notes": list(outcome.notes),
-        "arrays": _plain(outcome.arrays),
+        "settings": outcome.settings,
+        "rows": outcome.rows,
+        "notes": outcome.notes,
+        "arrays": outcome.arrays,
         "seconds": round(time.perf_counter() - began, 2),
-        "versions": {"diffodesic": _version(), "torch": torch.__version__},
+        "versions": versions(),
     }
-    content = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    write_atomically(outdir / "result.json", content.encode())
     mode = " (quick settings: not the numbers)" if quick else ""
     page = f"# {name}{mode}\n\n{experiment.about}.\n\n{table(outcome)}"
-    write_atomically(outdir / "table.md", page.encode())
-    if outcome.figure is not None:
-        outcome.figure(outdir / "figure.png")
+    with replace_files(outdir, stale=("figure.png",)) as folder:
+        write_json(folder / "result.json", record)
+        (folder / "table.md").write_text(page, encoding="utf-8")
+        if outcome.figure is not None:
+            outcome.figure(folder / "figure.png")
     return outcome

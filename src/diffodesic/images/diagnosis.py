@@ -19,12 +19,11 @@ data x_i without smoothing that is the mean shift of their kernel density (Fukun
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -38,7 +37,8 @@ from diffodesic.metrics.spacetime.dimension import flipd, normal_bundle
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import Cost, counting
-from diffodesic.output.files import write_atomically
+from diffodesic.output.folder import replace_files
+from diffodesic.output.records import versions, write_json
 
 __all__ = ["Diagnosis", "Level", "Trajectories", "diagnose"]
 
@@ -157,22 +157,15 @@ class Diagnosis:
         Raises:
             OSError: if it cannot be written; neither file is left half-written.
         """
-        from diffodesic.output.folder import _finite, check_outdir, versions
-
-        target = check_outdir(outdir)
         content = {
-            "levels": [_plain(level) for level in self.levels],
-            "trajectories": _plain(self.trajectories),
-            "cost": asdict(self.cost),
-            "settings": self.settings,
-            "notices": list(self.notices),
+            **{field.name: getattr(self, field.name) for field in fields(self)},
             "seconds": round(self.seconds, 2),
             "versions": versions(),
         }
-        text = json.dumps(_finite(content), indent=1, allow_nan=False)
-        draw(target / "diagnosis.png", self)
-        write_atomically(target / "diagnosis.json", text.encode())
-        return target
+        with replace_files(outdir) as folder:
+            draw(folder / "diagnosis.png", self)
+            write_json(folder / "diagnosis.json", content)
+        return Path(outdir)
 
 
 def diagnose(
@@ -389,10 +382,3 @@ def _notices(found: list[Level], ask: _Ask, left_out: bool) -> list[str]:
                 "dimension is a lower bound; give a larger rank"
             )
     return notices
-
-
-def _plain(part: Level | Trajectories) -> dict[str, object]:
-    return {
-        name: value.tolist() if isinstance(value, Tensor) else value
-        for name, value in vars(part).items()
-    }

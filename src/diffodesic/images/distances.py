@@ -16,12 +16,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from diffodesic.images.editing import anchored, distances_of
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.model import Model
 from diffodesic.output.files import write_atomically
+from diffodesic.output.records import write_json
 
 __all__ = ["PairwiseDistances", "pairwise"]
 
@@ -142,7 +142,9 @@ class PairwiseDistances:
         target = Path(path)
         if target.suffix not in {".npz", ".json"}:
             raise ValueError(f"{target} is neither .npz nor .json; choose one of these")
-        return write_atomically(target, self._npz() if target.suffix == ".npz" else self._json())
+        if target.suffix == ".json":
+            return write_json(target, self._plain(), indent=None)
+        return write_atomically(target, self._npz())
 
     def _npz(self) -> bytes:
         import numpy as np
@@ -158,22 +160,12 @@ class PairwiseDistances:
         )
         return buffer.getvalue()
 
-    def _json(self) -> bytes:
-        def known(values: Tensor) -> list[float | None]:
-            return [v if math.isfinite(v) else None for v in values.tolist()]
-
-        content = {
-            "count": self.count,
-            "log_snr": self.log_snr,
-            "pairs": torch.triu_indices(self.count, self.count, 1).T.tolist(),
-            "lengths": known(self.lengths),
-            "apexes": known(self.apexes),
+    def _plain(self) -> dict[str, Any]:
+        return {
+            **{field.name: getattr(self, field.name) for field in fields(self)},
+            "pairs": torch.triu_indices(self.count, self.count, 1).T,
             "statuses": [ORDER[i].name if i >= 0 else None for i in self.statuses.tolist()],
-            "accuracy": self.accuracy,
-            "seconds": self.seconds,
-            "settings": self.settings,
         }
-        return (json.dumps(content, allow_nan=False) + "\n").encode()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PairwiseDistances:

@@ -1,4 +1,6 @@
-"""The picture of an edit: what it looks like on the way, and the noise that it takes.
+"""What an edit leaves on disk: its picture and its numbers.
+
+The picture shows frames on the way, and the noise level over the length walked.
 
 **Cost** that of the frames, ``Edit.frames``.
 """
@@ -6,16 +8,36 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from diffodesic.images.editing import Edit
 from diffodesic.output.figures import canvas
+from diffodesic.output.folder import replace_files
+from diffodesic.output.records import write_json
 
-__all__ = ["draw_edit"]
+__all__ = ["draw_edit", "save_edit"]
 
 COLOURS = {"noise": "tab:red", "denoise": "tab:blue"}
+
+
+def save_edit(edit: Edit, outdir: str | os.PathLike[str]) -> Path:
+    """Write ``edit.json`` and, where the two ends differ, ``edit.png`` into a folder.
+
+    Args:
+        edit: the edit.
+        outdir: the folder, made if needed; the picture of an earlier edit is removed.
+
+    Returns:
+        the folder.
+    """
+    with replace_files(outdir, stale=("edit.png",)) as folder:
+        write_json(folder / "edit.json", edit.as_dict())
+        if edit.steps():
+            draw_edit(edit, folder / "edit.png")
+    return Path(outdir)
 
 
 def draw_edit(edit: Edit, path: str | os.PathLike[str], *, frames: int = 9) -> None:

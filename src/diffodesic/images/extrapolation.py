@@ -10,7 +10,6 @@ be believed is its own affair: the alarms say where the path leaves what was see
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -28,6 +27,9 @@ from diffodesic.images.lifting import Bridge, as_images
 from diffodesic.images.spaces import MetricName, image_geodesic, image_metric, noise_level
 from diffodesic.metrics.continuation import Alarm, Continuation, Method, continue_path
 from diffodesic.models.model import Model
+from diffodesic.output.folder import FRAMES, replace_files, write_frames
+from diffodesic.output.images import to_uint8
+from diffodesic.output.records import versions, write_json
 
 __all__ = ["Extrapolation", "extrapolate"]
 
@@ -80,7 +82,9 @@ class Extrapolation:
         Raises:
             OSError: if it cannot be written.
         """
-        return _save(self, outdir)
+        with replace_files(outdir, stale=(FRAMES,)) as folder:
+            _write(self, folder)
+        return Path(outdir)
 
 
 @overload
@@ -210,27 +214,19 @@ def _strip(result: Extrapolation, zoom: int = 3, gap: int = 4) -> Tensor:
     return torch.cat(cells, -1)
 
 
-def _save(result: Extrapolation, outdir: str | os.PathLike[str]) -> Path:
+def _write(result: Extrapolation, folder: Path) -> None:
     from PIL import Image
 
-    from diffodesic.output.files import write_atomically
-    from diffodesic.output.folder import _finite, check_outdir, versions
-    from diffodesic.output.images import to_uint8
-
-    target, found = check_outdir(outdir), result.continuation
-    frames = to_uint8(result.frames)
-    for old in target.glob("frame_[0-9][0-9][0-9][0-9].png"):
-        old.unlink()
-    for i, frame in enumerate(frames):
-        Image.fromarray(frame).save(target / f"frame_{i:04d}.png")
+    found = result.continuation
+    write_frames(to_uint8(result.frames), folder)
     strip = to_uint8(_strip(result).unsqueeze(0))[0]
-    Image.fromarray(strip).save(target / "filmstrip.png")
+    Image.fromarray(strip).save(folder / "filmstrip.png")
     content = {
         "stop": found.stop.name,
         "stop_text": found.stop.value,
         "reached": found.reached,
         "method": found.method,
-        "watched": {name: values.tolist() for name, values in found.watched.items()},
+        "watched": found.watched,
         "first_frame_beyond": len(result.between),
         "status": found.path.status.name,
         "certificate": found.path.certificate.as_dict(),
@@ -243,6 +239,4 @@ def _save(result: Extrapolation, outdir: str | os.PathLike[str]) -> Path:
         "seconds": round(result.seconds, 2),
         "versions": versions(),
     }
-    text = json.dumps({k: _finite(v) for k, v in content.items()}, indent=1, allow_nan=False)
-    write_atomically(target / "result.json", text.encode())
-    return target
+    write_json(folder / "result.json", content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -13,11 +12,15 @@ from typing import Any
 from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
-from diffodesic.output.files import write_atomically
-from diffodesic.output.folder import _finite, replace_files, versions, write_pictures
+from diffodesic.output.folder import FRAMES, replace_files, write_pictures
 from diffodesic.output.images import to_uint8
+from diffodesic.output.records import versions, write_json
 
-__all__ = ["Interpolation", "Row", "result_dict", "save_interpolation"]
+__all__ = ["FILES", "Interpolation", "Row", "result_dict", "write_interpolation"]
+
+_OF_PAIR = (FRAMES, "filmstrip.png", "path.gif", "path.safetensors", "result.json", "report.html")
+FILES = (*_OF_PAIR, *(f"pair-[0-9]*/{name}" for name in _OF_PAIR))
+"""Patterns of the files that an interpolation, or a chain of them, leaves in its folder."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +67,14 @@ class Row:
         return cls(**values)
 
 
-def save_interpolation(result: Interpolation, outdir: str | os.PathLike[str]) -> Path:
+def write_interpolation(result: Interpolation, folder: Path) -> None:
     """Write everything about an interpolation into a folder; see ``Interpolation.save``.
 
     Args:
         result: the interpolation.
-        outdir: the folder, made if needed.
-
-    Returns:
-        The folder.
+        folder: an empty folder.
     """
-    return replace_files(outdir, lambda folder: _write_all(result, folder))
-
-
-def _write_all(result: Interpolation, folder: Path) -> None:
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     from diffodesic.output import page
 
@@ -89,9 +85,8 @@ def _write_all(result: Interpolation, folder: Path) -> None:
         for field in ("frames", "s", "log_snr", "curve_s", "curve_log_snr", "curve_speed"):
             tensors[f"{name}.{field}"] = getattr(row, field)
     kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    (folder / "path.safetensors").write_bytes(save(kept))
-    text = json.dumps(result_dict(result), indent=1, allow_nan=False)
-    write_atomically(folder / "result.json", text.encode())
+    save_file(kept, folder / "path.safetensors")
+    write_json(folder / "result.json", result_dict(result))
     page.write_report(_report(result, rows), folder / "report.html")
 
 
@@ -105,7 +100,7 @@ def result_dict(result: Interpolation) -> dict[str, Any]:
         plain numbers, strings, lists and dictionaries.
     """
     path = result.geodesic
-    content = {
+    return {
         "status": path.status.name,
         "status_text": path.status.value,
         "certificate": path.certificate.as_dict(),
@@ -132,7 +127,6 @@ def result_dict(result: Interpolation) -> dict[str, Any]:
         "seconds": round(result.seconds, 2),
         "versions": versions(),
     }
-    return {key: _finite(value) for key, value in content.items()}
 
 
 def _path_data(name: str, row: Row, frames: list[Any]) -> Any:
@@ -241,4 +235,6 @@ class Interpolation:
         Raises:
             OSError: if it cannot be written; nothing is left half-written.
         """
-        return save_interpolation(self, outdir)
+        with replace_files(outdir, stale=FILES) as folder:
+            write_interpolation(self, folder)
+        return Path(outdir)

@@ -7,7 +7,6 @@ appears once.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,11 @@ from torch import Tensor
 
 from diffodesic.images.interpolation import Plan
 from diffodesic.images.lifting import as_images
-from diffodesic.images.result import Interpolation
+from diffodesic.images.result import FILES, Interpolation, result_dict, write_interpolation
 from diffodesic.models.model import Model
+from diffodesic.output.folder import replace_files, write_pictures
 from diffodesic.output.images import to_uint8
+from diffodesic.output.records import write_json
 from diffodesic.output.stages import Checkpoint, fingerprint
 
 __all__ = ["Chain", "interpolate_through"]
@@ -75,26 +76,17 @@ class Chain:
         Raises:
             OSError: if it cannot be written.
         """
-        from diffodesic.output.folder import replace_files
-
-        target = replace_files(outdir, self._write)
-        for i, part in enumerate(self.parts):
-            part.save(target / f"pair-{i + 1}")
-        return target
-
-    def _write(self, folder: Path) -> None:
-        from diffodesic.images.result import result_dict
-        from diffodesic.output.folder import write_pictures
-
         # a row that one pair lacks is no row of the whole
         shared = [name for name in self.parts[0].rows if all(name in p.rows for p in self.parts)]
-        write_pictures({name: to_uint8(self.row(name)) for name in shared}, folder)
-        content = {
-            "keys": list(self.keys),
-            "length": self.length,
-            "pairs": [result_dict(part) for part in self.parts],
-        }
-        (folder / "result.json").write_text(json.dumps(content, indent=1, allow_nan=False))
+        pairs = [result_dict(part) for part in self.parts]
+        with replace_files(outdir, stale=FILES) as folder:
+            write_pictures({name: to_uint8(self.row(name)) for name in shared}, folder)
+            content = {"keys": self.keys, "length": self.length, "pairs": pairs}
+            write_json(folder / "result.json", content)
+            for i, part in enumerate(self.parts):
+                (folder / f"pair-{i + 1}").mkdir()
+                write_interpolation(part, folder / f"pair-{i + 1}")
+        return Path(outdir)
 
 
 def interpolate_through(

@@ -7,9 +7,7 @@ nothing is unpickled or downloaded unless the caller says so.
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +20,8 @@ from diffodesic.denoisers.network import NetworkDenoiser
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.models.codec import Codec
 from diffodesic.models.unet import UNet
+from diffodesic.output.folder import replace_files
+from diffodesic.output.records import write_json
 
 __all__ = ["Conditioner", "Model", "ModelError"]
 
@@ -169,8 +169,6 @@ class Model:
                 "only models with diffodesic's own network can be saved; keep the "
                 "foreign network's files and load them again"
             )
-        target = Path(directory)
-        target.mkdir(parents=True, exist_ok=True)
         config = {
             **self.config,
             "name": self.name,
@@ -181,14 +179,11 @@ class Model:
             "sigma_max": schedule.sigma_max,
             "network": network.config,
         }
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as folder:
-            partial = Path(folder)
-            (partial / _FILES[0]).write_text(json.dumps(config, indent=1))
-            weights = {k: v.contiguous() for k, v in network.state_dict().items()}
-            save_file(weights, partial / _FILES[1])
-            for name in _FILES:
-                (partial / name).replace(target / name)
-        return target
+        weights = {k: v.contiguous() for k, v in network.state_dict().items()}
+        with replace_files(directory) as folder:
+            write_json(folder / _FILES[0], config)
+            save_file(weights, folder / _FILES[1])
+        return Path(directory)
 
 
 def _in_words(value: Any) -> Any:

@@ -22,7 +22,10 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
     # beside the target, so that the rename stays on one file system
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the new name on an empty file
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,25 +1,18 @@
-"""What an interpolation leaves on disk: frames, filmstrip, GIF, path, result and report.
-
-``path.safetensors`` opens anywhere; ``result.json`` holds versions, settings, status, certificate
-and errors; ``report.html`` is self-contained.  All files are written in a folder beside
-first, and then moved one by one: each is whole at any time.
-"""
+"""Folders of results: checked before work is spent, and filled whole or not at all."""
 
 from __future__ import annotations
 
-import math
 import os
-import platform
 import tempfile
-from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["FRAMES", "check_outdir", "replace_files", "write_frames", "write_pictures"]
 
-__all__ = ["check_outdir", "replace_files", "write_pictures"]
+FRAMES = "frame_[0-9][0-9][0-9][0-9].png"
+"""Pattern of the files that :func:`write_pictures` numbers."""
 
 
 def check_outdir(outdir: str | os.PathLike[str]) -> Path:
@@ -48,56 +41,55 @@ def check_outdir(outdir: str | os.PathLike[str]) -> Path:
     return target
 
 
-def replace_files(outdir: str | os.PathLike[str], write: Callable[[Path], None]) -> Path:
-    """Write files elsewhere first, and move them into a folder when all are there.
+@contextmanager
+def replace_files(outdir: str | os.PathLike[str], *, stale: Sequence[str] = ()) -> Iterator[Path]:
+    """Open a temporary folder, and move its files into ``outdir`` when the block has ended well.
 
     Args:
-        outdir: the folder, made if needed.
-        write: writes the files into the folder it is given.
+        outdir: the folder of the results, made if needed. Files in it are replaced one by one, so
+            that each is whole at any time; after an error in the block all are as they were.
+        stale: patterns of the files that an earlier run of the same kind may have left in
+            ``outdir``; those that the block did not write are removed, and no others.
 
-    Returns:
-        the folder; frames of an earlier, longer run are gone, other files stay.
+    Yields:
+        the temporary folder, inside ``outdir``.
+
+    Raises:
+        OSError: if ``outdir`` cannot be written.
     """
     target = check_outdir(outdir)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as partial:
-        write(Path(partial))
-        names = sorted(file.name for file in Path(partial).iterdir())
-        for name in names:
-            (Path(partial) / name).replace(target / name)
-    for old in target.glob("frame_[0-9][0-9][0-9][0-9].png"):
-        if old.name not in names:
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as temporary:
+        folder = Path(temporary)
+        yield folder
+        written = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
+        for name in sorted(written):
+            (target / name).parent.mkdir(exist_ok=True)
+            (folder / name).replace(target / name)
+    for old in [file for pattern in stale for file in target.glob(pattern)]:
+        if old.relative_to(target) not in written:
             old.unlink()
-    return target
+            if not any(old.parent.iterdir()):
+                old.parent.rmdir()
 
 
 def write_pictures(rows: Mapping[str, list[Any]], folder: Path) -> None:
-    """Frames of the first row, the filmstrip of all and the animation of the first."""
-    from PIL import Image
+    """Write the frames of the first row, the filmstrip of all rows and the animation of the first.
 
+    Args:
+        rows: frames (H, W) or (H, W, 3) in 8 bits, by the name of their path.
+        folder: receives ``frame_0000.png`` and so on, ``filmstrip.png`` and ``path.gif``.
+    """
     from diffodesic.output import pictures
 
     first = next(iter(rows.values()))
-    for i, frame in enumerate(first):
-        Image.fromarray(frame).save(folder / f"frame_{i:04d}.png")
+    write_frames(first, folder)
     pictures.filmstrip(rows, folder / "filmstrip.png")
     pictures.animation(first, folder / "path.gif")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python, this package and the libraries behind a result."""
-    found = {"python": platform.python_version()}
-    for name in ("diffodesic", "torch", "numpy", "safetensors"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a source tree that was never installed
-            found[name] = "not installed"
-    return found
+def write_frames(frames: Sequence[Any], folder: Path) -> None:
+    """Write 8-bit frames (H, W) or (H, W, 3) as ``frame_0000.png`` and so on."""
+    from PIL import Image
 
-
-def _finite(value: object) -> object:
-    """JSON has no NaN: what is unknown becomes null, at any depth."""
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"frame_{i:04d}.png")

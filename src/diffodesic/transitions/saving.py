@@ -1,31 +1,28 @@
 """What sampled transition paths leave on disk.
 
-    paths.npz         coordinates (radians for angles), energies, MaxEnergy, the path in spacetime
-    result.json       numbers, settings, versions
-    landscape.png     paths over the surface (two coordinates)
-    profiles.png      energy, noise and MaxEnergy along the way
-    structures.pdb    for a molecule: the first structure, and with it the topology
-    structures.dcd    all structures along the typical path
-    structures.csv    torsions asked for and reached, energies
-    report.html       all of it on one page
-
-Everything is written in a folder beside first, and then moved: each file is whole at any time.
+paths.npz         coordinates (radians for angles), energies, MaxEnergy, the path in spacetime
+result.json       numbers, settings, versions
+landscape.png     paths over the surface (two coordinates)
+profiles.png      energy, noise and MaxEnergy along the way
+structures.pdb    for a molecule: the first structure, and with it the topology
+structures.dcd    all structures along the typical path
+structures.csv    torsions asked for and reached, energies
+report.html       all of it on one page
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffodesic.output.folder import check_outdir, versions
+from diffodesic.output.folder import replace_files
+from diffodesic.output.records import versions, write_json
 from diffodesic.transitions.page import write_paths_report
 from diffodesic.transitions.pictures import draw_landscape, draw_profiles
 from diffodesic.transitions.recipe import Pathways
@@ -44,26 +41,19 @@ def save_paths(found: Pathways, outdir: str | os.PathLike[str]) -> Path:
     Returns:
         the folder.
     """
-    target = check_outdir(outdir)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as partial:
-        folder = Path(partial)
+    # an earlier run may have had a surface or a molecule
+    stale = ("landscape.png", "structures.pdb", "structures.dcd", "structures.csv")
+    content = paths_dict(found)
+    with replace_files(outdir, stale=stale) as folder:
         _arrays(found, folder)
-        content = paths_dict(found)
-        text = json.dumps(content, indent=1, allow_nan=False)
-        (folder / "result.json").write_text(text, encoding="utf-8")
+        write_json(folder / "result.json", content)
         if found.paths.potential.dim == 2:
             draw_landscape(found, folder / "landscape.png")
         draw_profiles(found, folder / "profiles.png")
         if found.atoms is not None:
             _molecule(found.atoms, folder)
         write_paths_report(found, content, folder)
-        names = sorted(file.name for file in folder.iterdir())
-        for name in names:
-            (folder / name).replace(target / name)
-    for name in ("landscape.png", "structures.pdb", "structures.dcd", "structures.csv"):
-        if name not in names:  # of an earlier run with a surface or a molecule
-            (target / name).unlink(missing_ok=True)
-    return target
+    return Path(outdir)
 
 
 def paths_dict(found: Pathways) -> dict[str, Any]:
