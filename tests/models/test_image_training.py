@@ -63,7 +63,7 @@ def test_written_model_is_the_average(blobs, tmp_path):
     assert config["sigma_data"] == pytest.approx(float(blobs.std()))
     run = _Run(blobs, TINY, tmp_path)
     run.restore()
-    run.net.load_state_dict(run.ema)
+    run.net.load_state_dict(run.average.module.state_dict())
     sigma = torch.tensor([0.1, 2.0])
     c_skip, c_out, c_in, c_noise = precondition(sigma.reshape(2, 1, 1, 1), run.sigma_data)
     z = blobs[:2] + sigma.reshape(2, 1, 1, 1)

@@ -19,7 +19,6 @@ The loop, the average of the weights and the checkpoints are those of `training.
 
 from __future__ import annotations
 
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.models.datasets import load_images, rotate
-from diffodesic.models.trainer import RunSettings, Training, check_run, flags
+from diffodesic.models.trainer import RunSettings, Training, check_positive, flags
 from diffodesic.models.unet import UNet
 
 __all__ = ["TrainSettings", "card", "precondition", "train"]
@@ -66,6 +65,21 @@ class TrainSettings(RunSettings):
     blocks: tuple[int, ...] = (1, 1, 2)
     heads: int = 2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(
+                f"sigma_min = {self.sigma_min} and sigma_max = {self.sigma_max}: "
+                "give 0 < sigma_min < sigma_max."
+            )
+        check_positive(self, "log_sigma_std")
+        check_positive(self, "threads", "heads", "channels", "blocks", whole=True)
+        if self.channels[-1] % self.heads:
+            raise ValueError(
+                f"heads = {self.heads} does not divide the last of channels, "
+                f"{self.channels[-1]}: give another number of heads."
+            )
+
 
 def precondition(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return EDM's c_skip, c_out, c_in, c_noise for sigma, each of the shape of sigma."""
@@ -100,7 +114,6 @@ def train(
     Cost: `steps` forward and backward passes of `batch` images.
     """
     settings = settings or TrainSettings()
-    _check(settings)
     images = data if isinstance(data, Tensor) else load_images(data)
     _check_images(images, settings)
     run = _Run(images, settings, Path(outdir))
@@ -114,8 +127,10 @@ def train(
 class _Run(Training):
     """A run on images, each batch differentiated in parts."""
 
+    settings: TrainSettings
+
     def __init__(self, images: Tensor, settings: TrainSettings, outdir: Path) -> None:
-        self.images, self.settings = images, settings
+        self.images = images
         self.sigma_data = float(images.std())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
@@ -186,30 +201,6 @@ def sigma_quantile(u: Tensor, settings: TrainSettings) -> Tensor:
     low, high = torch.special.ndtr((ends.log() - mean) / std)
     log_sigma = mean + std * torch.special.ndtri(low + (high - low) * u.double())
     return log_sigma.exp().to(u.dtype)
-
-
-def _check(settings: TrainSettings) -> None:
-    check_run(settings)
-    if not 0 < settings.sigma_min < settings.sigma_max:
-        raise ValueError(
-            f"sigma_min = {settings.sigma_min} and sigma_max = {settings.sigma_max}: "
-            "give 0 < sigma_min < sigma_max."
-        )
-    for name in ("threads", "heads"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} = {getattr(settings, name)}: give at least 1.")
-    if not 0 < settings.log_sigma_std < math.inf:
-        raise ValueError(
-            f"log_sigma_std = {settings.log_sigma_std}: give a positive, finite number."
-        )
-    for name in ("channels", "blocks"):
-        if not all(n >= 1 for n in getattr(settings, name)) or not getattr(settings, name):
-            raise ValueError(f"{name} = {getattr(settings, name)}: give positive numbers.")
-    if settings.channels[-1] % settings.heads:
-        raise ValueError(
-            f"heads = {settings.heads} does not divide the last of channels, "
-            f"{settings.channels[-1]}: give another number of heads."
-        )
 
 
 def _check_images(images: Tensor, settings: TrainSettings) -> None:

@@ -1,11 +1,15 @@
-"""What every training run shares: the loop, the averaged weights, checkpoints, and the way back.
+"""The training loop of every model: learning rate, averaged weights, checkpoints, resuming.
 
-A run is `steps` optimiser steps, or as many as fit in some minutes.  Adam's learning rate rises
-over a warm-up and falls to nothing along half a cosine; the weights that are kept are an
-exponential moving average (EMA), shorter at the beginning.
+A run takes `steps` optimiser steps, or as many as fit into `minutes`.  With s the fraction done
+and w the steps of warm-up, Adam's learning rate at step k and the average m of the weights p are
 
-Every random number of step k comes from a generator seeded by (seed, k). A resumed run
-therefore needs no random state, and gives the weights of the uninterrupted run.
+    lr_k = lr min(1, (k + 1)/w) (1 + cos pi s)/2,
+    m <- d_k m + (1 - d_k) p,    d_k = min(ema, (k + 1)/(k + 10)),
+
+a warm-up times half a cosine, and an exponential moving average (EMA) that starts short.
+
+Every random number of step k comes from a generator seeded by (seed, k).  A resumed run therefore
+needs no random state, and gives the weights of the uninterrupted run bit for bit.
 """
 
 from __future__ import annotations
@@ -22,18 +26,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 from diffodesic.output.files import write_atomically
 
-__all__ = ["CHECKPOINT", "RunSettings", "Training", "check_run", "flags"]
+__all__ = ["CHECKPOINT", "RunSettings", "Training", "flags"]
 
 CHECKPOINT = "checkpoint.pt"
-FORMAT = "diffodesic-train-1"
+FORMAT = "diffodesic-train-2"
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a training run of any model depends on.
+    """Settings that training runs of every kind of model share.
 
     Args:
         steps: optimiser steps; with None, `minutes` of wall time decide.
@@ -46,6 +52,9 @@ class RunSettings:
         checkpoint_minutes: wall time between two checkpoints.
         snapshot_minutes: wall times at which the current EMA is written as a complete model.
         name: the name of the model.
+
+    Raises:
+        ValueError: for both or neither of steps and minutes, or a number out of its range.
     """
 
     steps: int | None = 20_000
@@ -59,31 +68,37 @@ class RunSettings:
     snapshot_minutes: tuple[float, ...] = ()
     name: str = "model"
 
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError("give either steps or minutes (and None for the other).")
+        check_positive(self, "batch", whole=True)
+        check_positive(self, "steps", "minutes", "lr")
+        # the seed of a step has 64 bits: the run's seed above, the step below
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed = {self.seed}: give a number from 0 to 2^32 - 1.")
 
-def check_run(settings: RunSettings) -> None:
-    """Refuse settings that no run can use.
+
+def check_positive(settings: RunSettings, *names: str, whole: bool = False) -> None:
+    """Check that settings are positive and finite.
 
     Args:
-        settings: of the run.
+        settings: of a run.
+        names: the settings to check; tuples are checked entry by entry, and None passes.
+        whole: whether they count something.
 
     Raises:
-        ValueError: for both or neither of steps and minutes, or a number out of its range.
+        ValueError: for another number, naming the setting.
     """
-    if (settings.steps is None) == (settings.minutes is None):
-        raise ValueError("give either steps or minutes (and None for the other).")
-    if settings.batch < 1:
-        raise ValueError(f"batch = {settings.batch}: give at least 1.")
-    for name in ("steps", "minutes", "lr"):
+    for name in names:
         value = getattr(settings, name)
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"{name} = {value}: give a positive, finite number.")
-    # a step's generator takes 64 bits: the seed above, the step below
-    if not 0 <= settings.seed < 2**32:
-        raise ValueError(f"seed = {settings.seed}: give a number from 0 to 2^32 - 1.")
+        entries = value if isinstance(value, tuple) else () if value is None else (value,)
+        if value == () or not all(0 < entry < math.inf for entry in entries):
+            wanted = "at least 1" if whole else "a positive, finite number"
+            raise ValueError(f"{name} = {value}: give {wanted}.")
 
 
 class Training(ABC):
-    """The state of a training run: network, its average, optimiser, step, time spent.
+    """The state of a training run: network, averaged weights, optimiser, step, seconds spent.
 
     Args:
         net: the network.
@@ -92,11 +107,13 @@ class Training(ABC):
     """
 
     def __init__(self, net: nn.Module, settings: RunSettings, outdir: Path) -> None:
-        self.net, self.schedule, self.outdir = net, settings, outdir
-        self.ema = {k: v.detach().clone() for k, v in net.named_parameters()}
-        self.optimiser = torch.optim.Adam(net.parameters(), lr=settings.lr, betas=(0.9, 0.99))
+        self.net, self.settings, self.outdir = net, settings, outdir
         self.step, self.seconds = 0, 0.0
         self.losses: list[float] = []  # mean of every 100 steps
+        self.average = AveragedModel(net, avg_fn=self._averaged)
+        self.average.update_parameters(net)  # the average starts at the first weights
+        self.optimiser = torch.optim.Adam(net.parameters(), lr=settings.lr, betas=(0.9, 0.99))
+        self.rate = LambdaLR(self.optimiser, self._rate)
 
     @abstractmethod
     def gradients(self) -> tuple[float, list[Tensor]]:
@@ -104,27 +121,36 @@ class Training(ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """What the weights need to become a model again, as plain values."""
+        """The content of ``config.json``: what turns the weights into a model again."""
 
     @abstractmethod
     def card(self) -> str:
         """The model card, Markdown."""
 
     def kind(self) -> dict[str, Any]:
-        """What a resumed run must share, as plain values."""
-        shared = replace(self.schedule, checkpoint_minutes=0.0, snapshot_minutes=(), name="")
+        """The settings that a resumed run must share, as JSON values."""
+        shared = replace(self.settings, checkpoint_minutes=0.0, snapshot_minutes=(), name="")
         return dict(json.loads(json.dumps(asdict(shared))))
 
     def state(self) -> dict[str, Any]:
-        """What else a checkpoint keeps, by the names of the attributes."""
+        """Further attributes, by name, that a checkpoint keeps."""
         return {}
 
     def fraction(self) -> float:
-        """Return how much of the run is done, in [0, 1]."""
-        if self.schedule.steps is not None:
-            return self.step / self.schedule.steps
-        assert self.schedule.minutes is not None  # held by check_run
-        return min(1.0, self.seconds / (60 * self.schedule.minutes))
+        """The fraction of the run that is done, in [0, 1]."""
+        if self.settings.steps is not None:
+            return self.step / self.settings.steps
+        assert self.settings.minutes is not None  # checked by RunSettings
+        return min(1.0, self.seconds / (60 * self.settings.minutes))
+
+    def _rate(self, _: int) -> float:
+        """Learning rate of the current step, over its peak."""
+        rise = min(1.0, (self.step + 1) / max(1, self.settings.warmup))
+        return rise * (1 + math.cos(math.pi * self.fraction())) / 2
+
+    def _averaged(self, mean: Tensor, weight: Tensor, count: Tensor | int) -> Tensor:
+        """The EMA of a weight after ``count`` steps."""
+        return torch.lerp(mean, weight, 1 - min(self.settings.ema, int(count) / (int(count) + 9)))
 
     def run(self, *, resume: bool, progress: bool) -> None:
         """Train until the end, from the checkpoint if there is one, and write the model."""
@@ -143,7 +169,7 @@ class Training(ABC):
         """Train until the end, with checkpoints and snapshots by wall time."""
         from tqdm import tqdm
 
-        settings, saved = self.schedule, self.seconds
+        settings, saved = self.settings, self.seconds
         bar = tqdm(total=settings.steps, initial=self.step, unit="step",
                    disable=None if progress else True)  # fmt: skip
         while self.fraction() < 1:
@@ -161,31 +187,21 @@ class Training(ABC):
 
     def advance(self) -> float:
         """Take one step; return its loss."""
-        settings, done = self.schedule, self.fraction()
-        for group in self.optimiser.param_groups:
-            rise = min(1.0, (self.step + 1) / max(1, settings.warmup))
-            group["lr"] = settings.lr * rise * 0.5 * (1 + math.cos(math.pi * done))
         value, gradients = self.gradients()
         if not math.isfinite(value):
             raise ValueError(
-                f"the loss is {value} at step {self.step}: lower lr (now {settings.lr}), "
+                f"the loss is {value} at step {self.step}: lower lr (now {self.settings.lr}), "
                 "or look for NaN in the data."
             )
         for p, gradient in zip(self.net.parameters(), gradients, strict=True):
             p.grad = gradient
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
-        self.average()
+        self.average.update_parameters(self.net)
         self.step += 1
+        self.rate.step()
         self.log(value)
         return value
-
-    def average(self) -> None:
-        """Move the EMA towards the weights."""
-        decay = min(self.schedule.ema, (self.step + 1) / (self.step + 10))
-        with torch.no_grad():
-            for name, p in self.net.named_parameters():
-                self.ema[name].lerp_(p, 1 - decay)
 
     def log(self, loss: float) -> None:
         """Keep the mean loss of every 100 steps, for the card."""
@@ -195,9 +211,9 @@ class Training(ABC):
         self.losses[-1] += (loss - self.losses[-1]) / (count + 1)
 
     def spent(self) -> dict[str, Any]:
-        """Settings and what became of them, for ``config``."""
+        """Settings, steps, minutes and losses of the run, for ``config``."""
         return {
-            **asdict(self.schedule),
+            **asdict(self.settings),
             "steps_done": self.step,
             "minutes_done": round(self.seconds / 60, 1),
             "losses": self.losses,
@@ -208,7 +224,8 @@ class Training(ABC):
         state = {
             "format": FORMAT, "settings": self.kind(), "step": self.step,
             "seconds": self.seconds, "losses": self.losses, "net": self.net.state_dict(),
-            "ema": self.ema, "optimiser": self.optimiser.state_dict(), **self.state(),
+            "average": self.average.state_dict(), "optimiser": self.optimiser.state_dict(),
+            **self.state(),
         }  # fmt: skip
         temporary = self.outdir / (CHECKPOINT + ".part")
         torch.save(state, temporary)
@@ -219,9 +236,8 @@ class Training(ABC):
         from safetensors.torch import save
 
         config = json.dumps(self.config(), indent=1)
-        write_atomically(
-            self.outdir / "weights.safetensors", save({k: v.clone() for k, v in self.ema.items()})
-        )
+        weights = self.average.module.state_dict()
+        write_atomically(self.outdir / "weights.safetensors", save(weights))
         write_atomically(self.outdir / "config.json", config.encode())
         write_atomically(self.outdir / "CARD.md", self.card().encode())
 
@@ -233,6 +249,7 @@ class Training(ABC):
             same = state["format"] == FORMAT and state["settings"] == self.kind()
             if same:
                 self.net.load_state_dict(state["net"])
+                self.average.load_state_dict(state["average"])
                 self.optimiser.load_state_dict(state["optimiser"])
         except Exception as error:
             raise ValueError(
@@ -243,7 +260,7 @@ class Training(ABC):
                 f"{path} was written with other settings, or by another version: give the same "
                 "settings, another outdir, or resume=False."
             )
-        for name in ("ema", "step", "seconds", "losses", *self.state()):
+        for name in ("step", "seconds", "losses", *self.state()):
             setattr(self, name, state[name])
 
 

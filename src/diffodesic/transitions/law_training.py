@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.models.trainer import RunSettings, Training, check_run, flags
+from diffodesic.models.trainer import RunSettings, Training, check_positive, flags
 from diffodesic.transitions.learned import CoordinateNet, Law, describe, probe, same_energies
 from diffodesic.transitions.potentials import DoubleWell, DualChannel, MuellerBrown, Potential, Ring
 from diffodesic.transitions.sampling import boltzmann, check_samples, load_trajectory
@@ -70,6 +70,12 @@ class LawSettings(RunSettings):
     sigma_min: float | None = None
     sigma_max: float | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "samples", "width", "layers", "harmonics", whole=True)
+        if self.batch < 2:
+            raise ValueError(f"batch = {self.batch}: give at least 2.")
+
 
 def train_denoiser(
     source: Potential | Tensor | str | os.PathLike[str],
@@ -103,7 +109,6 @@ def train_denoiser(
     hundred energies with gradient per sample.
     """
     settings = settings or LawSettings()
-    _check(settings)
     if isinstance(source, Potential):
         if period is not None and tuple(period) != tuple(source.period):
             raise ValueError(f"{source.name} knows its period, {source.period}: leave it out.")
@@ -180,6 +185,8 @@ def forces_hold(x: Tensor, slope: Tensor, potential: Potential) -> Tensor:
 class _LawRun(Training):
     """A run on points of a law, with forces or without."""
 
+    settings: LawSettings
+
     def __init__(
         self,
         law: Law,
@@ -188,7 +195,7 @@ class _LawRun(Training):
         settings: LawSettings,
         outdir: str | os.PathLike[str],
     ) -> None:
-        self.law, self.settings, self.count = law, settings, len(x)
+        self.law, self.count = law, len(x)
         # single precision resolves a point near the centre best
         self.centre = torch.tensor(law.centre)
         self.x = (x - self.centre.double()).float()
@@ -320,15 +327,6 @@ def wrapped(y: Tensor, sigma: Tensor, length: float) -> tuple[Tensor, Tensor]:
         slope = slope + damped * order * (order * phase).sin()
     log[many], shift[many] = total.log(), level**2 * slope / (rate * total)
     return log, shift
-
-
-def _check(settings: LawSettings) -> None:
-    check_run(settings)
-    for name in ("samples", "width", "layers", "harmonics"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} = {getattr(settings, name)}: give at least 1.")
-    if settings.batch < 2:
-        raise ValueError(f"batch = {settings.batch}: give at least 2.")
 
 
 def _card(config: dict[str, Any], law: Law) -> str:
