@@ -26,12 +26,15 @@ import os
 from collections.abc import Callable, Iterable
 from itertools import combinations, pairwise
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffodesic.images.digit_classifier import load_classifier
+from diffodesic.experiments.common.statistics import standard_error
+from diffodesic.images.evaluation import fid
+from diffodesic.images.features import load_features
 from diffodesic.models.datasets import held_out, load_mnist, rotate
 from diffodesic.models.image_training import card, precondition
 from diffodesic.models.unet import UNet
@@ -169,14 +172,16 @@ def frechet(fake: Tensor, sets: list[Tensor]) -> dict[str, float]:
         mean and spread (standard deviation) of the Frechet distance of the samples to every set,
         and of every pair of sets.
     """
-    model = [_distance(fake, real) for real in sets]
-    real = [_distance(a, b) for a, b in combinations(sets, 2)]
+    extractor = load_features("digit-classifier-1")
+    samples, *held_out = (extractor.pooled((x + 1) / 2) for x in (fake, *sets))
+    model = [fid(samples, features) for features in held_out]
+    real = [fid(a, b) for a, b in combinations(held_out, 2)]
     return {
-        "model": _average(model),
-        "model_spread": _spread(model),
-        "real": _average(real),
-        "real_spread": _spread(real),
-        "ratio": _average(model) / _average(real),
+        "model": fmean(model),
+        "model_spread": stdev(model),
+        "real": fmean(real),
+        "real_spread": stdev(real),
+        "ratio": fmean(model) / fmean(real),
     }
 
 
@@ -221,10 +226,10 @@ def jacobian(
     ratio = trace.mean() / error.mean()
     result = {"log_snr": level}
     for name, column in columns.items():
-        result[name], result[name + "_se"] = float(column.mean()), _standard_error(column)
+        result[name], result[name + "_se"] = float(column.mean()), standard_error(column)
     # delta method: trace and error of one image are correlated
     result["ratio"] = float(ratio)
-    result["ratio_se"] = _standard_error((trace - ratio * error) / error.mean())
+    result["ratio_se"] = standard_error((trace - ratio * error) / error.mean())
     return result
 
 
@@ -253,42 +258,12 @@ def _held_out_digits(
     return rotate(images, degrees)
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    classifier = load_classifier()
-
-    class Features(torch.nn.Module):
-        num_features = classifier.num_features
-
-        def forward(self, x: Tensor) -> Tensor:
-            return classifier.features(x)
-
-    metric = FrechetInceptionDistance(feature=Features(), input_img_size=(1, 28, 28))
-    for images, real in ((a, False), (b, True)):
-        for part in images.split(250):
-            metric.update(part, real=real)
-    return float(metric.compute())
-
-
 def _columns(rows: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
     return [torch.cat(column).double() for column in zip(*rows, strict=True)]
 
 
 def _norm(x: Tensor) -> Tensor:
     return x.flatten(1).norm(dim=1)
-
-
-def _standard_error(x: Tensor) -> float:
-    return float(x.std() / len(x) ** 0.5)
-
-
-def _average(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _spread(values: list[float]) -> float:
-    return float(torch.tensor(values, dtype=torch.float64).std())
 
 
 def _section(result: dict[str, Any]) -> str:

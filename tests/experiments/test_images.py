@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from diffodesic.denoisers.network import from_network
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.experiments import images
 from diffodesic.experiments.common.statistics import correlation
+from diffodesic.experiments.experiment import Context
 from diffodesic.images.evaluation import ssim
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.model import Model
@@ -24,11 +26,11 @@ from support.checks import Draw, same
 def test_correlations_are_those_of_scipy(draw: Draw, kind: str, oracle: str):
     x = draw(60)
     y = (0.5 * x + draw(60)).round(decimals=1)  # with ties
-    value, error, low, high = correlation(x.tolist(), y.tolist(), kind, 4000, 0)
-    assert value == pytest.approx(getattr(stats, oracle)(x, y).statistic, abs=1e-10)
-    assert low < value < high
+    r = correlation(x.tolist(), y.tolist(), kind, 4000, 0)
+    assert r.value == pytest.approx(getattr(stats, oracle)(x, y).statistic, abs=1e-10)
+    assert r.low < r.value < r.high
     # Pearson's standard error is about (1 - r^2) / sqrt(N - 1); a bootstrap of 60 is within 40 %
-    assert error == pytest.approx((1 - value**2) / math.sqrt(59), rel=0.4)
+    assert r.error == pytest.approx((1 - r.value**2) / math.sqrt(59), rel=0.4)
 
 
 def test_ssim_of_one_window_is_its_formula(draw: Draw):
@@ -80,21 +82,22 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_quick_run_can_be_taken_up_again(model: Path, tmp_path: Path, monkeypatch):
-    given = images.run(quick=True, outdir=tmp_path, model=str(model))
+    context = Context(tmp_path, quick=True, model=str(model))
+    given = images.run(context)
     pairs = sorted((tmp_path / "pairs").glob("*.npz"))
     assert len(pairs) == 4
     assert (tmp_path / "paths.png").exists()
-    rows = {row.quantity: row.measured for row in given.rows}
-    assert rows["pairs"] == 4
+    numbers = {number.quantity: number.measured for number in given.numbers}
+    assert numbers["pairs"] == 4
     # for a Gaussian law closure and path estimator are both exact
-    assert rows["path estimator over closure, mean"] == pytest.approx(1, rel=0.1)
+    assert numbers["path estimator over closure, mean"] == pytest.approx(1, rel=0.1)
     # the edit that forgets everything is no shorter than the shortest
-    assert rows["via-noise distance over DiffED, mean"] > 1
+    assert numbers["via-noise distance over DiffED, mean"] > 1
     monkeypatch.setattr(images, "_distances", lambda *_: pytest.fail("solved again"))
-    again = images.run(quick=True, outdir=tmp_path, model=str(model))
-    assert [row.measured for row in again.rows[:5]] == [row.measured for row in given.rows[:5]]
+    again = images.run(context)
+    assert again.numbers[:5] == given.numbers[:5]
     with pytest.raises(ValueError, match="pairs of other settings"):
-        images.run(quick=True, outdir=tmp_path, model=str(model), seed=1)
+        images.run(replace(context, seed=1))
     assert given.figure is not None
     given.figure(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
@@ -105,4 +108,4 @@ def test_other_models_are_refused(tmp_path: Path):
 
     tiny_model().save(tmp_path / "tiny")
     with pytest.raises(ValueError, match="this takes"):
-        images.run(quick=True, outdir=tmp_path, model=str(tmp_path / "tiny"))
+        images.run(Context(tmp_path, quick=True, model=str(tmp_path / "tiny")))

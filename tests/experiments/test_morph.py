@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from PIL import Image
 from diffodesic.denoisers.network import from_network
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.experiments import morph
+from diffodesic.experiments.experiment import Context
 from diffodesic.experiments.registry import reproduce
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.datasets import shipped_digits
@@ -55,20 +55,19 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_every_method_is_judged_and_an_interrupted_run_goes_on(place: Path, monkeypatch):
-    given: dict[str, Any] = {"quick": True, "model": str(place / "model"), "pairs": place / "pairs"}
     out = place / "out"
-    outcome = reproduce("score/stable-diffusion", out, **given)
-    names = {row.quantity.split(": ")[0] for row in outcome.rows}
+    context = Context(out, quick=True, model=str(place / "model"), pairs=place / "pairs")
+    outcome = reproduce("score/stable-diffusion", context)
+    names = {number.quantity.split(": ")[0] for number in outcome.numbers}
     assert names == METHODS
-    for row in outcome.rows:
-        assert np.isfinite(row.measured)
+    assert all(np.isfinite(number.measured) for number in outcome.numbers)
     assert any(note.startswith("No FID and KID: FID in 96 features") for note in outcome.notes)
     assert {path.name for path in out.glob("strip-*.png")} == {"strip-one.png", "strip-two.png"}
     first = json.loads((out / "result.json").read_text())
     monkeypatch.setattr(
         "diffodesic.images.spaces.geodesic", lambda *_, **__: pytest.fail("solved again")
     )
-    reproduce("spacetime/images", out, **given)
+    reproduce("spacetime/images", context)
     again = json.loads((out / "result.json").read_text())
     assert again["rows"] == first["rows"]
 
@@ -84,21 +83,17 @@ def test_a_folder_of_stable_diffusion_under_prompts(tmp_path: Path, monkeypatch)
     for i, name in enumerate(("chelsea.png", "coffee.png")):
         Image.open(DATA / "natural_images" / name).save(home / f"{i}.png")
     (home / "prompt.txt").write_text("a cat\n")
-    outcome = morph.run(
-        quick=True,
-        outdir=tmp_path,
-        model=f"diffusers:{tmp_path / 'sd'}",
-        pairs=tmp_path / "pairs",
-        data=DATA,
-    )
+    model = f"diffusers:{tmp_path / 'sd'}"
+    context = Context(tmp_path, quick=True, model=model, pairs=tmp_path / "pairs", data=DATA)
+    outcome = morph.run(context)
     assert isinstance(outcome.settings, morph.Settings)
     assert outcome.settings.features == "squeezenet-1.1"
-    assert {row.quantity.split(": ")[0] for row in outcome.rows} == METHODS
+    assert {number.quantity.split(": ")[0] for number in outcome.numbers} == METHODS
 
 
 def test_what_is_no_pair_is_named(place: Path):
     with pytest.raises(ValueError, match="--pairs DIR, a folder of folders of two pictures each"):
-        reproduce("score/stable-diffusion", place / "out")
+        reproduce("score/stable-diffusion", Context(place / "out"))
     model = tiny_model()
     (place / "pairs" / "two" / "1.png").unlink()
     with pytest.raises(ValueError, match="two holds 1 pictures; a pair is two"):
@@ -110,10 +105,4 @@ def test_what_is_no_pair_is_named(place: Path):
 
 def test_missing_extractor_weights_are_said(place: Path):
     with pytest.raises(ValueError, match="is not there; give the ONNX file"):
-        morph.run(
-            quick=True,
-            outdir=place,
-            model=str(place / "model"),
-            pairs=place / "pairs",
-            data=place,
-        )
+        morph.run(Context(place, model=str(place / "model"), pairs=place / "pairs", data=place))

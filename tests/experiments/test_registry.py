@@ -6,25 +6,30 @@ import argparse
 import inspect
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 
+from diffodesic import experiments
 from diffodesic.cli import reproduce as verb
 from diffodesic.experiments import ode as ode_experiment
 from diffodesic.experiments import registry
-from diffodesic.experiments.experiment import Experiment, Outcome, Row, table
+from diffodesic.experiments.experiment import (
+    INPUTS,
+    Context,
+    Experiment,
+    Number,
+    Outcome,
+    table,
+)
 from diffodesic.experiments.registry import EXPERIMENTS, find, reproduce
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
-def test_every_experiment_can_be_called_as_it_says(experiment: Experiment):
-    parameters = inspect.signature(experiment.function()).parameters
-    wanted = {"quick", "outdir", "seed", "progress", *experiment.inputs}
-    assert wanted == set(parameters)
-    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters.values())
-    assert set(experiment.inputs) <= {"data", "model", "pairs", "device"}
+def test_every_experiment_is_called_with_a_context_alone(experiment: Experiment):
+    assert list(inspect.signature(experiment.function()).parameters) == ["context"]
+    assert set(experiment.inputs) <= set(INPUTS)
 
 
 def test_names_are_unique():
@@ -36,74 +41,101 @@ def test_unknown_names_and_inputs_are_said(tmp_path: Path):
     with pytest.raises(ValueError, match="no experiment 'spacetime/tow'; choose one of"):
         find("spacetime/tow")
     with pytest.raises(ValueError, match="spacetime/toy takes no model; leave it out"):
-        reproduce("spacetime/toy", tmp_path, model="mnist")
+        reproduce("spacetime/toy", Context(tmp_path, model="other"))
 
 
-def _register(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
-    class Given(Experiment):
-        def function(self):
-            return run
+PARABOLA = """
+from dataclasses import dataclass
 
-    given = Given("given", "nowhere:run", "A given one", ("data",))
-    monkeypatch.setattr(registry, "EXPERIMENTS", (given,))
+import torch
+
+from diffodesic.experiments.experiment import Context, Number, Outcome
 
 
-def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    seen = {}
+@dataclass(frozen=True)
+class Settings:
+    nodes: int = 1000
+    name: str = "x^2"
 
-    def run(**given):
-        seen.update(given)
-        rows = (
-            Row("length", 1.5, published=1.4, error=0.25),
-            Row("share", math.nan, expected=2.0),
-        )
-        values = torch.tensor([1.0, math.inf])
-        return Outcome(
-            {"nodes": (1, 2)}, rows, ("A note.",), {"x": values}, lambda path: path.write_text("")
-        )
 
-    _register(monkeypatch, run)
-    outcome = reproduce("given", tmp_path / "a" / "b", quick=True, seed=3, data=Path("d"))
+def run(context: Context) -> Outcome:
+    settings = context.settings(Settings(), nodes=10)
+    folder = context.need("data", "a folder that holds nothing")
+    context.progress(f"data in {folder.name}")
+    x = torch.linspace(0, 1, settings.nodes + 1, dtype=torch.float64)
+    area = float(torch.trapezoid(x**2, x))
+    numbers = (
+        Number("area", area, published=0.33, expected=1 / 3, error=0.25),
+        Number("share", float("nan"), expected=2.0),
+    )
+    arrays = {"x": torch.tensor([1.0, torch.inf])}
+    return Outcome(settings, numbers, ("A note.",), arrays, lambda path: path.write_text("drawn"))
+"""
+
+
+def _add(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
+    """One file among the experiments, and one line of the registry."""
+    (folder / "parabola.py").write_text(text)
+    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(folder)])
+    monkeypatch.delitem(sys.modules, "diffodesic.experiments.parabola", raising=False)
+    line = Experiment("given/parabola", "parabola:run", "The area under a parabola", ("data",))
+    monkeypatch.setattr(registry, "EXPERIMENTS", (*EXPERIMENTS, line))
+
+
+def test_an_experiment_is_one_file_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    _add(monkeypatch, tmp_path, PARABOLA)
     folder = tmp_path / "a" / "b"
-    assert seen == {
-        "quick": True,
-        "outdir": folder,
-        "seed": 3,
-        "progress": None,
-        "data": Path("d"),
-    }
+    words = ["given/parabola", "--quick", "--seed", "3", "--outdir", str(folder)]
+    options = _parse([*words, "--data", "somewhere"])
+    options.run(options)
     assert {p.name for p in folder.iterdir()} == {"result.json", "table.md", "figure.png"}
+    assert (folder / "figure.png").read_text() == "drawn"
     record = json.loads((folder / "result.json").read_text())
-    assert record["settings"] == {"nodes": [1, 2]}
+    assert record["settings"] == {"nodes": 10, "name": "x^2"}
     assert (record["quick"], record["seed"]) == (True, 3)
     assert record["arrays"] == {"x": [1.0, None]}
     assert record["rows"][0] == {
-        "quantity": "length",
-        "measured": 1.5,
-        "published": 1.4,
-        "expected": None,
+        "quantity": "area",
+        "measured": pytest.approx(1 / 3 + 1 / 600),  # the trapezoidal rule errs by h^2/6
+        "published": 0.33,
+        "expected": 1 / 3,
         "error": 0.25,
     }
     page = (folder / "table.md").read_text()
-    assert page.startswith("# given (quick settings: not the numbers)\n")
-    assert table(outcome) in page
-    assert "| length | 1.4       |          | 1.5 +- 0.25 |" in page
+    assert page.startswith("# given/parabola (quick settings: not the numbers)\n")
+    assert "| area  | 0.33      | 0.333333 | 0.335 +- 0.25 |" in page
+    assert "| share |           | 2        | nan           |" in page
     assert page.endswith("A note.\n")
+    assert page.partition("parabola.\n\n")[2] in capsys.readouterr().out
+
+
+def test_full_settings_progress_and_folders_come_from_the_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _add(monkeypatch, tmp_path, PARABOLA)
+    lines: list[str] = []
+    context = Context(tmp_path / "out", progress=lines.append, data=Path("here"))
+    outcome = reproduce("given/parabola", context)
+    assert outcome.settings.nodes == 1000
+    assert lines == ["data in here"]
+    with pytest.raises(ValueError, match="this takes --data DIR, a folder that holds nothing"):
+        reproduce("given/parabola", Context(tmp_path / "out"))
+    with pytest.raises(ValueError, match="given/parabola takes no device; leave it out"):
+        reproduce("given/parabola", Context(tmp_path / "out", device="cuda"))
 
 
 def test_columns_without_a_value_are_left_out():
-    lines = table(Outcome({}, (Row("a", 1.0),))).splitlines()
+    lines = table(Outcome({}, (Number("a", 1.0),))).splitlines()
     assert lines == ["|   | measured |", "| - | -------- |", "| a | 1        |"]
 
 
 def test_a_failed_experiment_leaves_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def run(**given):
-        raise ValueError("the data folder holds no images")
-
-    _register(monkeypatch, run)
+    _add(monkeypatch, tmp_path, "def run(context):\n    raise ValueError('no images')\n")
     with pytest.raises(ValueError, match="no images"):
-        reproduce("given", tmp_path)
-    assert not list(tmp_path.iterdir())
+        reproduce("given/parabola", Context(tmp_path / "out"))
+    assert not list((tmp_path / "out").iterdir())
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
@@ -135,9 +167,9 @@ def test_the_command_lists_runs_and_refuses(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize("name", ["toy", "ode", "pullback"])
 def test_quick_experiments_write_everything(name: str, tmp_path: Path):
     lines: list[str] = []
-    outcome = reproduce(f"spacetime/{name}", tmp_path, quick=True, progress=lines.append)
+    outcome = reproduce(f"spacetime/{name}", Context(tmp_path, quick=True, progress=lines.append))
     assert lines
-    assert all(math.isfinite(row.measured) for row in outcome.rows)
+    assert all(math.isfinite(number.measured) for number in outcome.numbers)
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "result.json").read_text())["quick"] is True
 
@@ -153,35 +185,35 @@ def test_excess_of_the_ode_on_gaussian_data(ratio: float, over_arc: float, over_
     assert escapes == (ratio == 4)
 
 
-def _values(name: str, folder: Path) -> dict[str, Row]:
-    return {row.quantity: row for row in reproduce(name, folder).rows}
+def _numbers(name: str, folder: Path) -> dict[str, Number]:
+    return {number.quantity: number for number in reproduce(name, Context(folder)).numbers}
 
 
 @pytest.mark.slow
 def test_numbers_of_the_toy(tmp_path: Path):
-    rows = _values("spacetime/toy", tmp_path)
-    assert rows["length (refined)"].measured == pytest.approx(6.408, abs=0.002)
-    assert rows["length (Richardson)"].measured == pytest.approx(6.408, abs=0.002)
-    assert rows["length of the recipe"].measured == pytest.approx(6.50, abs=0.01)
-    assert rows["2E/L^2 of the recipe"].measured == pytest.approx(1.038, abs=1e-3)
+    numbers = _numbers("spacetime/toy", tmp_path)
+    assert numbers["length (refined)"].measured == pytest.approx(6.408, abs=0.002)
+    assert numbers["length (Richardson)"].measured == pytest.approx(6.408, abs=0.002)
+    assert numbers["length of the recipe"].measured == pytest.approx(6.50, abs=0.01)
+    assert numbers["2E/L^2 of the recipe"].measured == pytest.approx(1.038, abs=1e-3)
     for name in ("G_xx", "G_xt", "G_tt"):
-        row = rows[f"{name} at the first end"]
-        assert row.expected is not None
-        assert row.measured == pytest.approx(row.expected, abs=0.005)
+        number = numbers[f"{name} at the first end"]
+        assert number.expected is not None
+        assert number.measured == pytest.approx(number.expected, abs=0.005)
 
 
 @pytest.mark.slow
 def test_numbers_of_the_sampling_ode(tmp_path: Path):
-    rows = _values("spacetime/ode", tmp_path)
+    numbers = _numbers("spacetime/ode", tmp_path)
     for x in ("1", "0", "-1"):
         length, ratio = (
-            rows[f"x_T = {x}: {what}"] for what in ("length of the ODE's path", "geodesic / ODE")
+            numbers[f"x_T = {x}: {what}"] for what in ("length of the ODE's path", "geodesic / ODE")
         )
         assert length.expected is not None
         assert ratio.expected is not None
         assert length.measured == pytest.approx(length.expected, abs=1e-3)
         assert ratio.measured == pytest.approx(ratio.expected, abs=2e-4)
-        raw = rows[f"x_T = {x}: raw sum, ODE"]
+        raw = numbers[f"x_T = {x}: raw sum, ODE"]
         assert raw.published is not None
         # published to three digits, without the rule of its last step
         assert raw.measured == pytest.approx(raw.published, abs=1e-3)

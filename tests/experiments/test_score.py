@@ -14,7 +14,8 @@ from diffodesic.denoisers.schedules import Tabulated
 from diffodesic.denoisers.sphere import SphereDenoiser, great_circle_angle
 from diffodesic.experiments import sphere, surfaces
 from diffodesic.experiments.common.points_network import learn_points
-from diffodesic.experiments.common.statistics import difference_row, mean_row
+from diffodesic.experiments.common.statistics import mean_difference, mean_of
+from diffodesic.experiments.experiment import Context
 from support.checks import same
 
 
@@ -50,9 +51,9 @@ def test_the_deviation_from_the_sphere_is_the_weights_and_not_the_meshs():
 
 def test_paired_differences_decide_what_means_cannot():
     shared = torch.linspace(0, 10, 8, dtype=torch.float64)
-    row = difference_row("a minus b", shared + 0.1, shared)
+    row = mean_difference("a minus b", shared + 0.1, shared)
     same(torch.tensor([row.measured, row.error]).double(), torch.tensor([0.1, 0.0]).double())
-    alone = mean_row("a", shared + 0.1)
+    alone = mean_of("a", shared + 0.1)
     assert alone.error == pytest.approx(float(shared.std()) / math.sqrt(8))
 
 
@@ -127,8 +128,8 @@ def test_a_small_network_learns_a_gaussian(rng: torch.Generator):
 @pytest.mark.slow
 @pytest.mark.parametrize("run", [sphere.run, surfaces.run])
 def test_quick_runs_end_to_end(run, tmp_path: Path):
-    outcome = run(quick=True, outdir=tmp_path, seed=1)
-    assert all(math.isfinite(row.measured) for row in outcome.rows)
+    outcome = run(Context(tmp_path, quick=True, seed=1))
+    assert all(math.isfinite(number.measured) for number in outcome.numbers)
     assert outcome.figure is not None
     outcome.figure(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000

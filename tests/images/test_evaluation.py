@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from diffodesic import evaluate, shipped_digits
-from diffodesic.images.evaluation import fid, kid, psnr, ssim
+from diffodesic.images.evaluation import fid, frechet, kid, psnr, square_root, ssim
 from diffodesic.images.features import Digits, Features, FeaturesError, SqueezeNet, load_features
 
 scipy_linalg = pytest.importorskip("scipy.linalg")
-pytest.importorskip("torchmetrics", reason="measures need torchmetrics, of diffodesic[evaluate]")
 
 
 class Brightness(Features):
@@ -39,6 +38,28 @@ def _pictures(*shape: int, seed: int = 0) -> Tensor:
 
 def _grey(levels: list[float]) -> Tensor:
     return torch.tensor(levels, dtype=torch.float64)[:, None, None, None].expand(-1, 1, 6, 6)
+
+
+def test_frechet_of_gaussians_in_closed_form(draw):
+    # covariances with the same axes: |m - m'|^2 + sum (s_i - s'_i)^2 over the standard deviations
+    axes = torch.linalg.qr(draw(5, 5)).Q
+    first, second = draw(5).abs() + 0.1, draw(5).abs() + 0.1
+    mean, other = draw(5), draw(5)
+    covariance = axes @ torch.diag(first**2) @ axes.T
+    root = square_root(axes @ torch.diag(second**2) @ axes.T)
+    expected = (mean - other).square().sum() + (first - second).square().sum()
+    torch.testing.assert_close(frechet(mean, covariance, other, root), expected)
+
+
+def test_frechet_of_linear_images_in_closed_form(draw):
+    # x -> A x with A symmetric and positive is the optimal transport from N(0, C) to N(0, A C A):
+    # the distance is E |x - A x|^2 = tr (1 - A) C (1 - A)
+    b, c = draw(2, 6, 6)
+    a, covariance = b @ b.T / 6 + 0.1 * torch.eye(6).double(), c @ c.T
+    gap = torch.eye(6).double() - a
+    zero, root = torch.zeros(6).double(), square_root(a @ covariance @ a)
+    distance = frechet(zero, covariance, zero, root)
+    torch.testing.assert_close(distance, (gap @ covariance @ gap).trace())
 
 
 def test_fid_is_the_formula(draw):

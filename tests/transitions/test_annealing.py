@@ -12,6 +12,7 @@ import torch
 from diffodesic import Spacetime, geodesic
 from diffodesic.experiments import landscapes
 from diffodesic.experiments.alanine import free as alanine_paths
+from diffodesic.experiments.experiment import Context
 from diffodesic.numerics.cost import counting
 from diffodesic.transitions.annealing import (
     TransitionPaths,
@@ -334,8 +335,8 @@ def test_ring_keeps_walkers_in_its_valley():
 @pytest.mark.slow
 def test_the_landscapes_run_small(monkeypatch):
     monkeypatch.setattr(landscapes, "PROBLEMS", landscapes.PROBLEMS[2:4])
-    outcome = landscapes.run(quick=True, outdir=Path(), seed=0)
-    names = [row.quantity for row in outcome.rows]
+    outcome = landscapes.run(Context(Path(), quick=True))
+    names = [number.quantity for number in outcome.numbers]
     assert len(names) == 7 * len(landscapes.PROBLEMS)
     assert len(outcome.notes) == len(landscapes.PROBLEMS)
     # 16 steps per node are too few to arrive on the dual channel, and the table says so
@@ -345,12 +346,12 @@ def test_the_landscapes_run_small(monkeypatch):
 
 @pytest.mark.slow
 def test_the_papers_surface_runs_small(data_folder, tmp_path):
-    outcome = alanine_paths.run(quick=True, outdir=tmp_path, seed=0, data=data_folder)
-    found = {row.quantity: row.measured for row in outcome.rows}
+    outcome = alanine_paths.run(Context(tmp_path, quick=True, data=data_folder))
+    found = {number.quantity: number.measured for number in outcome.numbers}
     assert abs(found["lowest pass: MaxEnergy"] - 36.34) < 0.02
     # no path stays below the pass, to the spacing of its grid
     for name, value in found.items():
         if name.endswith("MaxEnergy") and value == value:
             assert value > 36.3
     with pytest.raises(ValueError, match="--data DIR"):
-        alanine_paths.run(quick=True, outdir=tmp_path, seed=0, data=None)
+        alanine_paths.run(Context(tmp_path, quick=True))

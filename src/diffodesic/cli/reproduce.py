@@ -33,9 +33,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """List the experiments, or run them and print their tables."""
-    from diffodesic.experiments.experiment import table
+    from diffodesic.experiments.experiment import INPUTS, Context, table
     from diffodesic.experiments.registry import EXPERIMENTS, find, reproduce
-    from diffodesic.output.folder import check_outdir
 
     if options.list:
         width = max(len(experiment.name) for experiment in EXPERIMENTS)
@@ -48,17 +47,11 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("--outdir takes the results of one experiment; leave it out for several")
     for name in options.name:
         find(name)  # a mistyped name must not wait for the experiments before it
+    asked = {key: value for key in INPUTS if (value := getattr(options, key)) is not None}
     for name in options.name:
         folder = Path(options.outdir or Path("out") / name)
-        inputs = {key: getattr(options, key) for key in ("data", "model", "pairs", "device")}
         with progress() as show:
-            outcome = reproduce(
-                name,
-                check_outdir(folder),
-                quick=options.quick,
-                seed=options.seed,
-                progress=show,
-                **inputs,
-            )
+            context = Context(folder, options.quick, options.seed, show, **asked)
+            outcome = reproduce(name, context)
         mode = " (quick settings: not the numbers)" if options.quick else ""
         print(f"{name}{mode}\n{table(outcome)}\nwrote {folder}")

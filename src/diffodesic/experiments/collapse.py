@@ -7,7 +7,6 @@ the posterior is nearly the data law wherever x is, and every distance is nearly
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.mixture import GaussianMixture
-from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.experiments.toy import from_native, posterior_density, toy_mixture
 from diffodesic.metrics.counterexamples import FisherRao
 from diffodesic.output.figures import canvas
@@ -48,27 +47,19 @@ def at_time(law: GaussianMixture, t: float) -> FisherRao:
     return FisherRao(law, log_snr=log_snr, alpha=math.sqrt(1 / (1 + math.exp(-log_snr))))
 
 
-def run(
-    *, quick: bool, outdir: Path, seed: int, progress: Callable[[str], None] | None = None
-) -> Outcome:
-    """Measure the metric and the distance between two latents, time by time.
-
-    Args:
-        quick: not used: it takes a second.
-        outdir: not used: nothing but the standard files is written.
-        seed: not used: nothing is random.
-        progress: not used.
+def run(context: Context) -> Outcome:
+    """The metric and the distance between two latents, time by time, whatever the context.
 
     Returns:
         the numbers and the figure.
 
     Cost: some thousand evaluations of a mixture.
     """
-    del quick, outdir, seed, progress
+    del context
     settings, law = Settings(), toy_mixture()
     x, one = (torch.tensor([value], dtype=torch.float64) for value in (settings.x, 1.0))
-    rows = [
-        Row(
+    numbers = [
+        Number(
             f"G_xx at x = {settings.x:g}, t = {t:g}",
             float(at_time(law, t).inner(x, one, one)),
             expected=BEFORE.get(t),
@@ -76,18 +67,20 @@ def run(
         for t in settings.times
     ]
     ends = torch.tensor([[end] for end in settings.apart], dtype=torch.float64)
-    both = float(at_time(law, 1.0).steps(ends))
+    jeffreys = float(at_time(law, 1.0).steps(ends))
     line = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, settings.grid + 1)[:, None].double())
     lengths = {t: float(at_time(law, t).steps(line).sqrt().sum()) for t in settings.times}
-    rows.append(Row("Jeffreys between the posteriors of x = -3, 3 at t = 1", both, expected=0.0066))
-    rows += [Row(f"distance from x = -3 to 3 at t = {t:g}", d) for t, d in lengths.items()]
+    numbers.append(
+        Number("Jeffreys between the posteriors of x = -3, 3 at t = 1", jeffreys, expected=0.0066)
+    )
+    numbers += [Number(f"distance from x = -3 to 3 at t = {t:g}", d) for t, d in lengths.items()]
     notes = (
         "Expected values are this project's own, printed to two to four digits.",
         "On a line there is one way to go, so the distance is the length of the straight path. At "
         "t = 1 the two latents, six standard deviations of noise apart, denoise to nearly the "
         "same posterior.",
     )
-    return Outcome(settings, tuple(rows), notes, {}, lambda path: _draw(path, law, settings))
+    return Outcome(settings, tuple(numbers), notes, {}, lambda path: _draw(path, law, settings))
 
 
 def _draw(path: Path, law: GaussianMixture, settings: Settings) -> None:
@@ -104,11 +97,11 @@ def _draw(path: Path, law: GaussianMixture, settings: Settings) -> None:
         left.set(xlabel="t", ylabel="G_xx", title="the metric of x at one time falls to nothing")
         left.legend(loc="lower left")
         grid = torch.linspace(-6, 6, 601, dtype=torch.float64)
-        for row, t in enumerate((1.0, 0.6, 0.4)):
+        for base, t in zip((0.0, 1.2, 2.4), (1.0, 0.6, 0.4), strict=True):
             for end, color in zip(settings.apart, ("C0", "C3"), strict=True):
                 density = _density(law, end, t, grid)
-                right.fill_between(grid, 1.2 * row, 1.2 * row + density, color=color, alpha=0.45)
-            right.text(-6, 1.2 * row + 0.5, f"t = {t:g}")
+                right.fill_between(grid, base, base + density, color=color, alpha=0.45)
+            right.text(-6, base + 0.5, f"t = {t:g}")
         low, high = settings.apart
         right.set(
             xlabel="x0", yticks=[], title=f"p(x0 | x) of x = {low:g} (blue) and x = {high:g} (red)"

@@ -1,25 +1,79 @@
-"""The published experiments, one module each: ``diffodesic reproduce NAME`` runs one of them.
+"""What an experiment is: a function ``run(context) -> Outcome``, and one line of the registry.
 
-An experiment is a function ``run(*, quick, outdir, seed, progress, ...) -> Outcome``.  Its rows
-put what was published, or what a closed form expects, beside what was measured.
-:func:`reproduce` writes
+``experiments/NAME.py`` holds ``run`` and what the experiment alone needs.  A :class:`Context` says
+how it is run; the :class:`Outcome` puts what was published, or what a closed form expects, beside
+what was measured.  :func:`diffodesic.experiments.registry.reproduce` writes
 
-    result.json   settings, rows, notes, arrays, versions, seconds
-    table.md      the rows and the notes
+    result.json   settings, numbers, notes, arrays, versions, seconds
+    table.md      the numbers and the notes
     figure.png    what the figure shows is what the notes say
 
-each whole or not at all.  A new experiment is one module and one line of ``EXPERIMENTS``.
+each whole or not at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["Experiment", "Outcome", "Row", "table"]
+__all__ = ["INPUTS", "Context", "Experiment", "Number", "Outcome", "table"]
+
+INPUTS = ("data", "model", "pairs", "device")
+S = TypeVar("S")
+
+
+def _silent(_: str) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """How an experiment is run; the fields of ``INPUTS`` count for experiments that declare them.
+
+    Attributes:
+        outdir: folder of the results, and of what an interrupted run needs to go on.
+        quick: small settings that take seconds, to see that everything works.
+        seed: of everything random.
+        progress: called with a short line now and then.
+        data: folder of real data.
+        model: name or folder of a model; default the shipped digits'.
+        pairs: folder of folders of two pictures each.
+        device: where networks run.
+    """
+
+    outdir: Path
+    quick: bool = False
+    seed: int = 0
+    progress: Callable[[str], None] = _silent
+    data: Path | None = None
+    model: str = "mnist"
+    pairs: Path | None = None
+    device: str = "cpu"
+
+    def settings(self, full: S, **small: Any) -> S:
+        """The full settings (a dataclass), or with ``quick`` those with small values in places."""
+        return replace(full, **small) if self.quick else full  # type: ignore[type-var]
+
+    def need(self, name: str, what: str) -> Path:
+        """A folder that the experiment cannot do without.
+
+        Args:
+            name: ``data`` or ``pairs``.
+            what: what the folder holds, for the message.
+
+        Returns:
+            the folder.
+
+        Raises:
+            ValueError: if it was not given.
+        """
+        folder = getattr(self, name)
+        if folder is None:
+            raise ValueError(f"this takes --{name} DIR, {what}")
+        return folder
 
 
 @dataclass(frozen=True)
@@ -30,9 +84,7 @@ class Experiment:
         name: what the command line calls it.
         place: ``module:function``, the module inside this package.
         about: one line.
-        inputs: what the function takes beside ``quick``, ``outdir``, ``seed`` and ``progress`` (a
-            function of a short line): any of ``data`` (a folder), ``model`` (a name or folder),
-            ``pairs`` (a folder) and ``device``.
+        inputs: what it takes, of ``INPUTS``; the only place that says so.
     """
 
     name: str
@@ -40,19 +92,19 @@ class Experiment:
     about: str
     inputs: tuple[str, ...] = ()
 
-    def function(self) -> Callable[..., Outcome]:
+    def function(self) -> Callable[[Context], Outcome]:
         """The experiment itself; its module is imported now."""
         module, name = self.place.split(":")
         return getattr(import_module(f"diffodesic.experiments.{module}"), name)
 
 
 @dataclass(frozen=True)
-class Row:
+class Number:
     """One number of an experiment.
 
     Attributes:
         quantity: what it is, with its unit.
-        measured: the value found here.
+        measured: its value in this run.
         published: the paper's value, where it prints one.
         expected: the value of a closed form or of an independent computation.
         error: standard error of ``measured``, where it is an average.
@@ -67,38 +119,38 @@ class Row:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an experiment found.
+    """The results of an experiment.
 
     Attributes:
         settings: everything the numbers depend on: a dataclass or a mapping.
-        rows: the numbers.
+        numbers: the table.
         notes: sentences that belong to the table: what agrees, what does not, and why.
         arrays: longer results, plain lists and numbers, for ``result.json`` alone.
         figure: draws the figure into the file it is given.
     """
 
     settings: Any
-    rows: tuple[Row, ...]
+    numbers: tuple[Number, ...]
     notes: tuple[str, ...] = ()
     arrays: Mapping[str, Any] = field(default_factory=dict)
     figure: Callable[[Path], object] | None = None
 
 
 def table(outcome: Outcome) -> str:
-    """The rows and notes of an outcome as Markdown; columns without a value are left out."""
+    """The numbers and notes of an outcome as Markdown; columns without a value are left out."""
+    if not outcome.numbers:
+        return "\n\n".join(outcome.notes) + "\n"
     lines = [("", "published", "expected", "measured")]
-    for row in outcome.rows:
-        spread = "" if row.error is None else f" +- {_short(row.error)}"
-        measured = _short(row.measured) + spread
-        quantity = row.quantity.replace("|", "\\|")
-        lines.append((quantity, _short(row.published), _short(row.expected), measured))
+    for number in outcome.numbers:
+        spread = "" if number.error is None else f" +- {_short(number.error)}"
+        measured = _short(number.measured) + spread
+        quantity = number.quantity.replace("|", "\\|")
+        lines.append((quantity, _short(number.published), _short(number.expected), measured))
     kept = [c for c in range(4) if c in (0, 3) or any(line[c] for line in lines[1:])]
     widths = [max(len(line[c]) for line in lines) for c in range(4)]
     lines.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
-    if not outcome.rows:
-        return "\n\n".join(outcome.notes) + "\n"
-    rows = ["| " + " | ".join(f"{line[c]:<{widths[c]}}" for c in kept) + " |" for line in lines]
-    return "\n".join([*rows, "", *outcome.notes]).rstrip() + "\n"
+    cells = ["| " + " | ".join(f"{line[c]:<{widths[c]}}" for c in kept) + " |" for line in lines]
+    return "\n".join([*cells, "", *outcome.notes]).rstrip() + "\n"
 
 
 def _short(value: float | None) -> str:

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,8 +33,9 @@ from torch import Tensor
 
 from diffodesic.denoisers.flow import _integrate, drop
 from diffodesic.experiments import morph
-from diffodesic.experiments.common.statistics import correlation
-from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.experiments.common.inputs import digit_model, mnist_folder
+from diffodesic.experiments.common.statistics import correlation, mean_of
+from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.path import geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.images.digit_classifier import load_classifier
@@ -42,7 +44,6 @@ from diffodesic.images.evaluation import ssim
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.mismatched_estimation import mismatch_length
 from diffodesic.models.datasets import MNIST, read_idx, shipped_digits
-from diffodesic.models.loading import load
 from diffodesic.models.model import Model
 from diffodesic.output.files import write_atomically
 from diffodesic.output.images import to_uint8
@@ -94,30 +95,11 @@ class Settings:
     seed: int = 0
 
 
-def run(
-    *,
-    quick: bool,
-    outdir: Path,
-    seed: int = 0,
-    model: str | None = None,
-    data: Path | None = None,
-    pairs: Path | None = None,
-    device: str | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Outcome:
-    """Run the experiment.
+def run(context: Context) -> Outcome:
+    """Correlations over pairs of digits; with ``pairs``, their interpolations (:mod:`morph`).
 
-    Args:
-        quick: two classes of two pairs, few iterations.
-        outdir: receives the pairs, one file each, and ``paths.png``.
-        seed: see :class:`Settings`.
-        model: a name or folder; default the shipped digits' model.
-        data: folder of MNIST (or of its ``mnist`` folder): 40 test digits per class, every digit
-            in one pair; default the ten per class that ship, in several pairs each.
-        pairs: folder of pairs of pictures of any model: they are interpolated by every metric
-            instead, as in :mod:`morph`.
-        device: where the network runs.
-        progress: called with a short line.
+    With a folder of data the pairs are of 40 test digits of MNIST per class, every digit in one
+    pair; without, of the ten per class that ship, in several pairs each.
 
     Returns:
         the correlations, the noise profiles, and the trajectories.
@@ -128,29 +110,20 @@ def run(
 
     Cost: about 6,000 evaluations per pair.
     """
-    if pairs is not None:
-        return morph.run(
-            quick=quick,
-            outdir=outdir,
-            seed=seed,
-            model=model,
-            pairs=pairs,
-            data=data,
-            device=device,
-            progress=progress,
-        )
-    say = progress or (lambda _: None)
-    source = load(model or "mnist", device=device or "cpu")
-    if source.codec.shape != (1, 28, 28):
-        raise ValueError(f"the model's pictures are {source.codec.shape}; this takes (1, 28, 28)")
-    settings = Settings(source.name, "MNIST test" if data else "shipped digits", seed=seed)
-    if quick:
-        settings = Settings(
-            **{**asdict(settings), "pairs": 2, "nodes": 6, "iterations": 2}
-            | {"samples": (2, 5), "trajectories": (1, -1.0, 2.0), "resamples": 200}
-        )
+    if context.pairs is not None:
+        return morph.run(context)
+    source, data, outdir, say = digit_model(context), context.data, context.outdir, context.progress
+    settings = context.settings(
+        Settings(source.name, "MNIST test" if data else "shipped digits", seed=context.seed),
+        pairs=2,
+        nodes=6,
+        iterations=2,
+        samples=(2, 5),
+        trajectories=(1, -1.0, 2.0),
+        resamples=200,
+    )
     images, labels = _pictures(data)
-    chosen = _choose(labels, settings)[: 4 if quick else None]
+    chosen = _choose(labels, settings)[: 4 if context.quick else None]
     records = _solve(source, images, labels, chosen, settings, outdir / "pairs", say)
     say("sampling trajectories")
     rides = _trajectories(source, images[chosen[: settings.trajectories[0], 0]], settings)
@@ -158,7 +131,7 @@ def run(
     table = {key: [record[key] for record in records] for key in records[0] if key != "nodes"}
     return Outcome(
         settings,
-        _rows(table, rides, settings),
+        _numbers(table, rides, settings),
         _notes(table, settings),
         {"pairs": table, "trajectories": rides},
         lambda path: _figure(path, table, rides),
@@ -170,7 +143,7 @@ def _pictures(data: Path | None) -> tuple[Tensor, Tensor]:
     if data is None:
         images, labels = shipped_digits()
         return images.double(), labels
-    folder = data / "mnist" if (data / "mnist").is_dir() else data
+    folder = mnist_folder(data)
     found, digits = (read_idx(folder / name) for name in MNIST["test"])
     return found.unsqueeze(1).double() / 255, digits.long()
 
@@ -329,7 +302,7 @@ def _strip(model: Model, records: list[dict[str, Any]], path: Path, anchor: floa
     """Three edits brought back by the probability flow, with their noise."""
     from diffodesic.output.pictures import filmstrip
 
-    rows = {}
+    edits = {}
     for record in records[:: max(1, len(records) // 3)][:3]:
         nodes = record["nodes"].double()
         nodes = nodes[torch.linspace(0, len(nodes) - 1, 7).round().long()]
@@ -337,64 +310,53 @@ def _strip(model: Model, records: list[dict[str, Any]], path: Path, anchor: floa
             level = nodes[:, -1].clamp(max=anchor)
             clean = drop(model.denoiser, nodes[:, :-1], level)
         middle = float(level.min())
-        rows[f"{record['label']}: {record['diffed']:.1f}, lowest {middle:.1f}"] = to_uint8(
+        edits[f"{record['label']}: {record['diffed']:.1f}, lowest {middle:.1f}"] = to_uint8(
             model.codec.decode(clean)
         )
-    filmstrip(rows, path)
+    filmstrip(edits, path)
 
 
-def _rows(
+def _numbers(
     table: dict[str, list[Any]], rides: dict[str, list[float]], settings: Settings
-) -> tuple[Row, ...]:
+) -> tuple[Number, ...]:
     """Correlations of DiffED, and of the noise in the middle, with everything else."""
     published = {("diffed", "feature"): -0.07, ("diffed", "ssim"): 0.53}
-    rows = []
+    numbers = []
     for first, others in (("diffed", MEASURES), ("middle", ("euclid", "feature", "ssim"))):
         title = "DiffED" if first == "diffed" else NAMES["middle"]
         for other in others:
             for kind in ("Pearson", "Spearman"):
-                value, error, low, high = correlation(
-                    table[first], table[other], kind, settings.resamples, settings.seed
-                )
-                name = f"{kind}, {title} with {NAMES[other]} [{low:+.2f}, {high:+.2f}]"
+                r = correlation(table[first], table[other], kind, settings.resamples, settings.seed)
+                name = f"{kind}, {title} with {NAMES[other]} [{r.low:+.2f}, {r.high:+.2f}]"
                 said = published.get((first, other)) if kind == "Pearson" else None
-                rows.append(Row(name, value, published=said, error=error))
+                numbers.append(Number(name, r.value, published=said, error=r.error))
     path, own = torch.tensor(table["path"]), torch.tensor(table["diffed"])
-    ratio = path / own
-    rows += [
-        Row("pairs", float(len(own))),
-        Row("mean DiffED (closure metric)", float(own.mean())),
-        Row("mean DiffED by the path estimator", float(path.mean())),
-        Row("path estimator over closure, mean", float(ratio.mean()), error=_error(ratio)),
-        Row("standard error of one path estimate, mean", _mean(table["path_error"])),
-        Row(
+    numbers += [
+        Number("pairs", float(len(own))),
+        Number("mean DiffED (closure metric)", float(own.mean())),
+        Number("mean DiffED by the path estimator", float(path.mean())),
+        mean_of("path estimator over closure, mean", path / own),
+        Number("standard error of one path estimate, mean", fmean(table["path_error"])),
+        Number(
             "via-noise distance over DiffED, mean", float((torch.tensor(table["via"]) / own).mean())
         ),
-        Row("geodesic over sampling trajectory, length, mean", _mean(rides["ratio"])),
-        Row("share of steps with a Jacobian that is not positive", _mean(table["negative"])),
-        Row("seconds per pair", _mean(table["seconds"])),
+        Number("geodesic over sampling trajectory, length, mean", fmean(rides["ratio"])),
+        Number("share of steps with a Jacobian that is not positive", fmean(table["negative"])),
+        Number("seconds per pair", fmean(table["seconds"])),
     ]
-    return tuple(rows)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _error(values: Tensor) -> float:
-    return float(values.std() / len(values) ** 0.5)
+    return tuple(numbers)
 
 
 def _notes(table: dict[str, list[Any]], settings: Settings) -> tuple[str, ...]:
     ended = ", ".join(f"{table['status'].count(s)} {s}" for s in sorted(set(table["status"])))
     euclid = correlation(table["middle"], table["euclid"], "Spearman", settings.resamples, 0)
-    verdict = "yes" if euclid[2] > 0 else "no" if euclid[3] < 0 else "not seen"
+    verdict = "yes" if euclid.low > 0 else "no" if euclid.high < 0 else "not seen"
     return (
         "Brackets hold 95 % bootstrap intervals over pairs; +- is a bootstrap standard error. "
         "SSIM and LPIPS are published as percentages of unstated sign and kind, for another model, "
         "other pictures and another extractor: no target.",
         f"Does more different (Euclid) mean noisier in the middle? {verdict}: Spearman "
-        f"{euclid[0]:+.2f} [{euclid[2]:+.2f}, {euclid[3]:+.2f}].",
+        f"{euclid.value:+.2f} [{euclid.low:+.2f}, {euclid.high:+.2f}].",
         f"Solves ended: {ended}. Lengths of the closure metric are estimates, not bounds.",
     )
 

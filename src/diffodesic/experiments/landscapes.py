@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.path import Geodesic, geodesic
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.output.figures import canvas
@@ -112,7 +112,7 @@ def arrived(paths: TransitionPaths) -> float:
 
 
 def solve(
-    problem: Problem, settings: Settings, seed: int, progress: Callable[[str], None] | None
+    problem: Problem, settings: Settings, seed: int, progress: Callable[[str], None]
 ) -> Result:
     """Draw the paths of one landscape.
 
@@ -150,8 +150,7 @@ def solve(
     for name, way in ways.items():
 
         def tell(text: str, name: str = name) -> None:
-            if progress:
-                progress(f"{potential.name}, {name}: {text}")
+            progress(f"{potential.name}, {name}: {text}")
 
         sampled[name] = transition_paths(
             potential,
@@ -177,38 +176,27 @@ def _stiffest(potential: Potential, ceiling: float) -> float:
     return float(_curvature(potential, grid[potential(grid) < ceiling]).max())
 
 
-def run(
-    *,
-    quick: bool,
-    outdir: Path,
-    seed: int,
-    progress: Callable[[str], None] | None = None,
-) -> Outcome:
+def run(context: Context) -> Outcome:
     """Compare the geodesic, the straight line with its noise, and constant noise.
-
-    Args:
-        quick: fewer nodes, steps and paths.
-        outdir: not used; the caller writes.
-        seed: seed of the paths.
-        progress: called with a short line now and then.
 
     Returns:
         MaxEnergy by landscape and method.
 
     Cost: seven geodesics and 21,000 paths: minutes on two cores.
     """
-    settings = Settings(32, 16, 64, 97) if quick else Settings()
-    results = [solve(problem, settings, seed, progress) for problem in PROBLEMS]
-    rows, notes, arrays = [], [], {}
+    small = {"nodes": 32, "langevin_steps": 16, "paths": 64, "grid": 97}
+    settings = context.settings(Settings(), **small)
+    results = [solve(problem, settings, context.seed, context.progress) for problem in PROBLEMS]
+    numbers, notes, arrays = [], [], {}
     for found in results:
-        rows.append(Row(f"{found.name}: lowest pass", found.lowest.energy))
+        numbers.append(Number(f"{found.name}: lowest pass", found.lowest.energy))
         for way, paths in found.sampled.items():
             title = f"{found.name}: {way}"
-            rows.append(Row(title, paths.mean_max_energy, error=paths.standard_error))
-            rows.append(Row(f"{title}, % that arrive", arrived(paths)))
+            numbers.append(Number(title, paths.mean_max_energy, error=paths.standard_error))
+            numbers.append(Number(f"{title}, % that arrive", arrived(paths)))
         notes.append(_verdict(found))
         arrays[found.name] = _details(found)
-    return Outcome(settings, tuple(rows), tuple(notes), arrays, lambda path: draw(results, path))
+    return Outcome(settings, tuple(numbers), tuple(notes), arrays, lambda path: draw(results, path))
 
 
 def _verdict(found: Result) -> str:

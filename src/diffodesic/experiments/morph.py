@@ -15,7 +15,7 @@ interrupted run goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -23,8 +23,9 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from diffodesic.experiments.common.statistics import Estimate, draws, of_mean
-from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.experiments.common.inputs import squeezenet
+from diffodesic.experiments.common.statistics import Estimate, draws, resampled_mean
+from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.images.baselines.between import Rival
 from diffodesic.images.evaluation import Evaluation, evaluate
 from diffodesic.images.features import Features, load_features
@@ -68,28 +69,8 @@ class Settings:
     seed: int = 0
 
 
-def run(
-    *,
-    quick: bool,
-    outdir: Path,
-    seed: int = 0,
-    model: str | None = None,
-    pairs: Path | None = None,
-    data: Path | None = None,
-    device: str | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Outcome:
-    """Run the harness.
-
-    Args:
-        quick: two pairs, few frames and nodes.
-        outdir: receives ``partial/`` and ``strip-PAIR.png``.
-        seed: see :class:`Settings`.
-        model: what ``load`` takes; default the shipped digits.
-        pairs: folder of folders of two pictures.
-        data: folder that holds ``squeezenet``, the extractor of all but digits.
-        device: where the networks run.
-        progress: called with a short line.
+def run(context: Context) -> Outcome:
+    """Join every pair by every metric and baseline, and judge the frames.
 
     Returns:
         means over pairs with intervals.
@@ -99,29 +80,32 @@ def run(
 
     Cost: that of ``interpolate`` per pair and metric, and of five baselines per pair.
     """
-    if pairs is None:
-        raise ValueError("this takes --pairs DIR, a folder of folders of two pictures each")
-    say, place = progress or (lambda _: None), device or "cpu"
-    source = load(model or "mnist", device=place)
-    found = read_pairs(pairs, source)
-    found = dict(list(found.items())[:2]) if quick else found
-    extractor = _extractor(source, data, place)
-    small = {"frames": 3, "nodes": 3, "flow_steps": 3, "resamples": 20} if quick else {}
-    settings = Settings(model or "mnist", tuple(found), features=extractor.name, seed=seed, **small)
-    rows: dict[str, list[Evaluation]] = {}
+    folder = context.need("pairs", "a folder of folders of two pictures each")
+    source, outdir = load(context.model, device=context.device), context.outdir
+    pairs = read_pairs(folder, source)
+    pairs = dict(list(pairs.items())[:2]) if context.quick else pairs
+    extractor = _extractor(source, context)
+    settings = context.settings(
+        Settings(context.model, tuple(pairs), features=extractor.name, seed=context.seed),
+        frames=3,
+        nodes=3,
+        flow_steps=3,
+        resamples=20,
+    )
+    judged: dict[str, list[Evaluation]] = {}
     frames: dict[str, list[Tensor]] = {}
-    for i, (name, (images, words)) in enumerate(found.items()):
-        say(f"{name}, {i + 1} of {len(found)}")
+    for i, (name, (images, words)) in enumerate(pairs.items()):
+        context.progress(f"{name}, {i + 1} of {len(pairs)}")
         shown = _join(source.given(**words) if words else source, images, settings, outdir, name)
         ends = images.unsqueeze(0)
         for method, made in shown.items():
             frames.setdefault(method, []).append(made)
-            rows.setdefault(method, []).append(
+            judged.setdefault(method, []).append(
                 evaluate(made.unsqueeze(0), features=extractor, ends=ends)
             )
         filmstrip({m: to_uint8(x) for m, x in shown.items()}, outdir / f"strip-{name}.png")
-    reference = torch.cat([images for images, _ in found.values()])
-    return _outcome(rows, frames, reference, extractor, settings)
+    reference = torch.cat([images for images, _ in pairs.values()])
+    return _outcome(judged, frames, reference, extractor, settings)
 
 
 def read_pairs(folder: Path, model: Model) -> dict[str, tuple[Tensor, dict[str, str]]]:
@@ -151,12 +135,11 @@ def read_pairs(folder: Path, model: Model) -> dict[str, tuple[Tensor, dict[str, 
     return found
 
 
-def _extractor(model: Model, data: Path | None, device: str) -> Features:
-    if model.codec.shape == (1, 28, 28) and data is None:
-        return load_features("digit-classifier-1", device)
-    if data is None:
-        raise ValueError("this takes --data DIR, a folder that holds squeezenet, the extractor")
-    return load_features(f"squeezenet:{data / 'squeezenet' / 'SqueezeNet_fp16.onnx'}", device)
+def _extractor(model: Model, context: Context) -> Features:
+    if model.codec.shape == (1, 28, 28) and context.data is None:
+        return load_features("digit-classifier-1", context.device)
+    data = context.need("data", "a folder that holds squeezenet, the extractor")
+    return squeezenet(data, context.device)
 
 
 def _join(
@@ -180,8 +163,9 @@ def _join(
             baselines=get_args(Rival) if metric == "score" and mode == "sound" else (),
             checkpoint=outdir / "partial" / name / f"{metric}-{mode}",
         )
-        for row, value in result.rows.items():
-            title = row if row != "geodesic" else metric + (", mode=paper" * (mode == "paper"))
+        for method, value in result.rows.items():
+            own = metric + ", mode=paper" * (mode == "paper")
+            title = own if method == "geodesic" else method
             shown[title] = value.frames.cpu()
     # the Euclidean geodesic is LERP, which is there
     del shown["euclidean"]
@@ -189,7 +173,7 @@ def _join(
 
 
 def _outcome(
-    rows: Mapping[str, list[Evaluation]],
+    judged: Mapping[str, list[Evaluation]],
     frames: Mapping[str, list[Tensor]],
     reference: Tensor,
     extractor: Features,
@@ -198,16 +182,16 @@ def _outcome(
     weights = draws(len(settings.pairs), settings.resamples, settings.seed)
     table = {
         method: {
-            name: of_mean(torch.cat([_value(each, name) for each in found]), weights)
+            name: resampled_mean(torch.cat([_value(each, name) for each in evaluations]), weights)
             for name in MEASURES
         }
-        for method, found in rows.items()
+        for method, evaluations in judged.items()
     }
-    made = [
-        Row(
+    numbers = [
+        Number(
             f"{method}: {name} [{e.low:.4g}, {e.high:.4g}]",
             e.value,
-            error=float(e.resamples.std()),
+            error=e.error,
         )
         for method, measures in table.items()
         for name, e in measures.items()
@@ -219,10 +203,10 @@ def _outcome(
     try:
         for method, parts in frames.items():
             sets = evaluate(torch.stack(parts), reference, features=extractor)
-            made += [Row(f"{method}: FID", sets.fid), Row(f"{method}: KID", sets.kid)]
+            numbers += [Number(f"{method}: FID", sets.fid), Number(f"{method}: KID", sets.kid)]
     except ValueError as error:
         notes.append(f"No FID and KID: {error}.")
-    return Outcome(settings, tuple(made), tuple(notes), {}, lambda to: _draw(to, table))
+    return Outcome(settings, tuple(numbers), tuple(notes), {}, lambda to: _draw(to, table))
 
 
 def _value(found: Evaluation, name: str) -> Tensor:

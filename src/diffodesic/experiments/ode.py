@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.experiments.toy import draw_density, from_native, to_native, toy_mixture
 from diffodesic.geometry.path import Geodesic, geodesic
 from diffodesic.geometry.solvers.relax import Relax
@@ -58,37 +57,27 @@ class Settings:
     gaussian_dim: int = 8
 
 
-def run(
-    *, quick: bool, outdir: Path, seed: int, progress: Callable[[str], None] | None = None
-) -> Outcome:
+def run(context: Context) -> Outcome:
     """Compare sampling paths with geodesics.
-
-    Args:
-        quick: 64 steps and 32 segments.
-        outdir: not used: nothing but the standard files is written.
-        seed: not used: nothing is random.
-        progress: called with a short line.
 
     Returns:
         lengths, raw sums, and the figure.
 
     Cost: 10^5 node gradients of a mixture; seconds.
     """
-    del outdir, seed
-    settings = Settings(euler_steps=64, nodes=32, rtol=1e-5) if quick else Settings()
-    say = progress or (lambda text: None)
+    settings = context.settings(Settings(), euler_steps=64, nodes=32, rtol=1e-5)
     space = Spacetime(toy_mixture())
-    rows, pairs = [], []
+    numbers, pairs = [], []
     for x_last in settings.starts:
-        say(f"x_T = {x_last:g}")
+        context.progress(f"x_T = {x_last:g}")
         sampled = sampling_path(space, x_last, settings.last, settings.euler_steps)
         path = geodesic(
             space, sampled[0], sampled[-1], nodes=settings.nodes, solver=Relax(rtol=settings.rtol)
         )
-        rows += _rows(space, x_last, sampled, path)
+        numbers += _numbers(space, x_last, sampled, path)
         pairs.append((sampled, path))
     for ratio in settings.sphere:
-        rows += _gaussian_rows(settings, ratio)
+        numbers += _gaussian_numbers(settings, ratio)
     ended = [
         f"x_T = {x:g} {path.status.name}"
         for x, (_, path) in zip(settings.starts, pairs, strict=True)
@@ -109,7 +98,7 @@ def run(
         for x, (ode, geo) in zip(settings.starts, pairs, strict=True)
     }
     return Outcome(
-        settings, tuple(rows), notes, arrays, lambda path: _draw(path, space, settings, pairs)
+        settings, tuple(numbers), notes, arrays, lambda path: _draw(path, space, settings, pairs)
     )
 
 
@@ -169,31 +158,31 @@ def gaussian_excess(settings: Settings, ratio: float) -> tuple[float, float, boo
     return float(length / distance) - 1, float(length / arc) - 1, escapes
 
 
-def _rows(space: Spacetime, x_last: float, sampled: Tensor, path: Geodesic) -> list[Row]:
+def _numbers(space: Spacetime, x_last: float, sampled: Tensor, path: Geodesic) -> list[Number]:
     steps = space.steps(sampled)
     length, own = float(steps.sqrt().sum()), space.steps(path.nodes)
     raw, before = PUBLISHED.get(x_last, (None, None)), BEFORE.get(x_last, (None, None))
     name = f"x_T = {x_last:g}: "
     return [
-        Row(name + "length of the ODE's path", length, expected=before[0]),
-        Row(
+        Number(name + "length of the ODE's path", length, expected=before[0]),
+        Number(
             name + "geodesic / ODE",
             float(path.certificate.discrete_length) / length,
             expected=before[1],
         ),
-        Row(name + "raw sum, ODE", float(steps.sum()), published=raw[0]),
-        Row(name + "raw sum, geodesic", float(own.sum()), published=raw[1]),
+        Number(name + "raw sum, ODE", float(steps.sum()), published=raw[0]),
+        Number(name + "raw sum, geodesic", float(own.sum()), published=raw[1]),
     ]
 
 
-def _gaussian_rows(settings: Settings, ratio: float) -> list[Row]:
+def _gaussian_numbers(settings: Settings, ratio: float) -> list[Number]:
     excess, over_arc, escapes = gaussian_excess(settings, ratio)
     name = f"Gaussian data, x.x = {ratio:g} D: excess of the ODE, %"
     before = {0.5: 0.89, 1.0: 0.40, 2.0: 0.0, 4.0: 0.97}.get(ratio)
-    rows = [Row(name, 100 * over_arc, expected=before)]
+    numbers = [Number(name, 100 * over_arc, expected=before)]
     if escapes:
-        rows.append(Row(name + " (over the infimum at finite noise)", 100 * excess))
-    return rows
+        numbers.append(Number(name + " (over the infimum at finite noise)", 100 * excess))
+    return numbers
 
 
 def _draw(

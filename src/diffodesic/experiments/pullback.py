@@ -8,16 +8,15 @@ through noise instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from diffodesic.denoisers.flow import drop
+from diffodesic.denoisers.flow import drop, lift
 from diffodesic.denoisers.mixture import GaussianMixture
-from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.path import Geodesic, geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.metrics.counterexamples import decoded_chord, decoder_pullback
@@ -56,31 +55,20 @@ def clusters() -> GaussianMixture:
     return GaussianMixture(means, std=0.5)
 
 
-def run(
-    *, quick: bool, outdir: Path, seed: int, progress: Callable[[str], None] | None = None
-) -> Outcome:
+def run(context: Context) -> Outcome:
     """Decode the geodesic of the pullback, and let a solver find it.
-
-    Args:
-        quick: fewer nodes and steps, and a looser chord.
-        outdir: not used: nothing but the standard files is written.
-        seed: not used: nothing is random.
-        progress: called with a short line.
 
     Returns:
         how close the decoded paths are to the chord, and the figure.
 
     Cost: 10^6 evaluations of a mixture, nearly all for the solver.
     """
-    del outdir, seed
-    settings = (
-        Settings(nodes=16, ode_steps=48, solved_nodes=4, solved_steps=8) if quick else Settings()
-    )
-    say = progress or (lambda text: None)
+    settings = context.settings(Settings(), nodes=16, ode_steps=48, solved_nodes=4, solved_steps=8)
+    say = context.progress
     law = clusters()
     say("the preimage of the chord")
     latents = _latents(law, settings)
-    chart = decoder_pullback(law, log_snr=settings.log_snr, steps=settings.ode_steps)
+    decoder = decoder_pullback(law, log_snr=settings.log_snr, steps=settings.ode_steps)
     path = decoded_chord(
         law,
         latents[0],
@@ -89,7 +77,7 @@ def run(
         nodes=settings.nodes,
         steps=settings.ode_steps,
     )
-    decoded = chart.f(path)
+    decoded = decoder.f(path)
     say("a solver in the pulled back metric")
     metric = decoder_pullback(law, log_snr=settings.log_snr, steps=settings.solved_steps)
     solved = geodesic(
@@ -99,12 +87,13 @@ def run(
     space = Spacetime(law)
     ends = torch.tensor(settings.ends, dtype=torch.float64)
     through = geodesic(space, *space.point(ends, settings.anchor), nodes=64)
-    rows = (
-        *_chord_rows("preimage of the chord", decoded),
-        *_chord_rows("found by a solver", metric.f(solved.nodes)),
-        Row("lowest log density on the chord", float(_log_density(law, decoded).min())),
-        Row("log density at the ends, lower one", float(_log_density(law, decoded[[0, -1]]).min())),
-        Row("lowest log SNR on the spacetime geodesic", float(through.nodes[:, -1].min())),
+    log_density = _log_density(law, decoded)
+    numbers = (
+        *_chord_numbers("preimage of the chord", decoded),
+        *_chord_numbers("found by a solver", metric.f(solved.nodes)),
+        Number("lowest log density on the chord", float(log_density.min())),
+        Number("log density at the ends, lower one", float(log_density[[0, -1]].min())),
+        Number("lowest log SNR on the spacetime geodesic", float(through.nodes[:, -1].min())),
     )
     notes = (
         "Length / chord is 1 for every geodesic of the pullback: its decoded image is a straight "
@@ -115,19 +104,17 @@ def run(
     )
     arrays = {"latents": path, "decoded": decoded, "spacetime (z, log SNR)": through.nodes}
     return Outcome(
-        settings, rows, notes, arrays, lambda file: _draw(file, law, path, decoded, through)
+        settings, numbers, notes, arrays, lambda file: _draw(file, law, path, decoded, through)
     )
 
 
 def _latents(law: GaussianMixture, settings: Settings) -> Tensor:
     """The two latents: a straight line from them, decoded, is no straight line."""
-    from diffodesic.denoisers.flow import lift
-
     ends = torch.tensor(settings.ends, dtype=torch.float64)
     return lift(law, ends, settings.log_snr, steps=settings.ode_steps)
 
 
-def _chord_rows(name: str, decoded: Tensor) -> list[Row]:
+def _chord_numbers(name: str, decoded: Tensor) -> list[Number]:
     chord = (decoded[-1] - decoded[0]).norm()
     line = torch.lerp(
         decoded[0], decoded[-1], torch.linspace(0, 1, len(decoded))[:, None].to(decoded)
@@ -135,8 +122,10 @@ def _chord_rows(name: str, decoded: Tensor) -> list[Row]:
     length = decoded.diff(dim=0).norm(dim=-1).sum()
     away = (decoded - line).norm(dim=-1).max()
     return [
-        Row(f"{name}: length / chord - 1", float(length / chord) - 1, expected=0.0),
-        Row(f"{name}: largest distance from the chord / chord", float(away / chord), expected=0.0),
+        Number(f"{name}: length / chord - 1", float(length / chord) - 1, expected=0.0),
+        Number(
+            f"{name}: largest distance from the chord / chord", float(away / chord), expected=0.0
+        ),
     ]
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from diffodesic.experiments.experiment import Experiment, Outcome, table
+from diffodesic.experiments.experiment import INPUTS, Context, Experiment, Outcome, table
 from diffodesic.output.folder import check_outdir, replace_files
 from diffodesic.output.records import versions, write_json
 
@@ -103,27 +100,15 @@ def find(name: str) -> Experiment:
     return known[name]
 
 
-def reproduce(
-    name: str,
-    outdir: Path,
-    *,
-    quick: bool = False,
-    seed: int = 0,
-    progress: Callable[[str], None] | None = None,
-    **inputs: Any,
-) -> Outcome:
+def reproduce(name: str, context: Context) -> Outcome:
     """Run an experiment and write its result, table and figure.
 
     Args:
         name: one of the names of ``EXPERIMENTS``.
-        outdir: folder of the results; made if it is missing.
-        quick: small settings that take seconds, to see that everything works.
-        seed: seed of everything random.
-        progress: called with a short line now and then.
-        **inputs: see :class:`Experiment`; None is the same as not given.
+        context: how to run it; its ``outdir`` is made if it is missing.
 
     Returns:
-        what it found.
+        the outcome.
 
     Raises:
         ValueError: for an unknown name, or an input that the experiment does not take.
@@ -131,27 +116,28 @@ def reproduce(
     Cost: that of the experiment.
     """
     experiment = find(name)
-    given = {key: value for key, value in inputs.items() if value is not None}
-    for key in given.keys() - set(experiment.inputs):
-        raise ValueError(f"{name} takes no {key}; leave it out")
-    function = experiment.function()
-    check_outdir(outdir)
+    default = Context(context.outdir)
+    for key in INPUTS:
+        if key not in experiment.inputs and getattr(context, key) != getattr(default, key):
+            raise ValueError(f"{name} takes no {key}; leave it out")
+    run = experiment.function()
+    check_outdir(context.outdir)
     began = time.perf_counter()
-    outcome = function(quick=quick, outdir=outdir, seed=seed, progress=progress, **given)
+    outcome = run(context)
     record = {
         "experiment": name,
-        "quick": quick,
-        "seed": seed,
+        "quick": context.quick,
+        "seed": context.seed,
         "settings": outcome.settings,
-        "rows": outcome.rows,
+        "rows": outcome.numbers,
         "notes": outcome.notes,
         "arrays": outcome.arrays,
         "seconds": round(time.perf_counter() - began, 2),
         "versions": versions(),
     }
-    mode = " (quick settings: not the numbers)" if quick else ""
+    mode = " (quick settings: not the numbers)" if context.quick else ""
     page = f"# {name}{mode}\n\n{experiment.about}.\n\n{table(outcome)}"
-    with replace_files(outdir, stale=("figure.png",)) as folder:
+    with replace_files(context.outdir, stale=("figure.png",)) as folder:
         write_json(folder / "result.json", record)
         (folder / "table.md").write_text(page, encoding="utf-8")
         if outcome.figure is not None:

@@ -12,7 +12,6 @@ SLERP is exact on a sphere.  It shows a gain over LERP, and cannot show one over
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from diffodesic.denoisers.flow import drop, lift
 from diffodesic.denoisers.schedules import Tabulated
 from diffodesic.denoisers.sphere import SphereDenoiser, great_circle_angle
 from diffodesic.experiments.common.points_network import learn_points
-from diffodesic.experiments.common.statistics import mean_row
-from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.experiments.common.statistics import mean_of
+from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.exponential import exp
 from diffodesic.geometry.path import Geodesic, geodesic
 from diffodesic.images.baselines.latent import lerp, slerp
@@ -87,30 +86,21 @@ class Settings:
     amount: float = 1.0
 
 
-def run(
-    *, quick: bool, outdir: Path, seed: int, progress: Callable[[str], None] | None = None
-) -> Outcome:
+def run(context: Context) -> Outcome:
     """Measure all four.
-
-    Args:
-        quick: fewer samples and pairs, and 60 steps of training.
-        outdir: not used: nothing but the standard files is written.
-        seed: of the points, the noise and the training.
-        progress: called with a short line.
 
     Returns:
         the numbers and the figure.
 
     Cost: some 10^6 evaluations of a closed form, and a minute of training.
     """
-    del outdir
-    settings = Settings(samples=500, pairs=2, training=60) if quick else Settings()
-    say = progress or (lambda text: None)
+    settings = context.settings(Settings(), samples=500, pairs=2, training=60)
+    say, seed = context.progress, context.seed
     generator = torch.Generator().manual_seed(seed)
     say("one geodesic on S^2 in R^3")
     single, path = _single(settings)
     say("angles between score and radius")
-    angles = [row for (dim, t) in ANGLES for row in _angles(settings, dim, t, generator)]
+    angles = [number for (dim, t) in ANGLES for number in _angles(settings, dim, t, generator)]
     exact = SphereDenoiser(settings.dim, settings.radius)
     ends = _pairs(exact, settings.pairs, generator)
     pipeline = []
@@ -127,17 +117,17 @@ def run(
         steps=settings.training,
         sigma_range=(0.01, 4.0),
         seed=seed,
-        progress=progress,
+        progress=say,
     )
     small = _pairs(SphereDenoiser(10), settings.pairs, generator)
     score = [_learned_error(settings, learned, generator)]
     score += _pipeline(settings, learned, small, 100, False, seed, "learned score, R = 1, D = 10")
     score += _beyond(settings, learned, small, "learned score, R = 1, D = 10")
-    rows = (*single, *angles, *pipeline, *beyond, *score)
-    return Outcome(settings, rows, _notes(settings), {}, lambda to: _draw(to, path, rows))
+    numbers = (*single, *angles, *pipeline, *beyond, *score)
+    return Outcome(settings, numbers, _notes(settings), {}, lambda to: _draw(to, path, numbers))
 
 
-def _single(settings: Settings) -> tuple[list[Row], Geodesic]:
+def _single(settings: Settings) -> tuple[list[Number], Geodesic]:
     """Arcs of a great circle in R^3 of 60 and 90 degrees, in the network's coordinates."""
     alpha, sigma = (float(v) for v in Tabulated.ddpm_linear().alpha_sigma(settings.time))
     law, (a, across) = SphereDenoiser(3), torch.eye(3, dtype=torch.float64)[:2]
@@ -145,7 +135,7 @@ def _single(settings: Settings) -> tuple[list[Row], Geodesic]:
         ScoreMetric.native(law, alpha, sigma, weight=weight) for weight in (settings.weight, 0.0)
     )
     s = torch.linspace(0, 1, 401, dtype=torch.float64)
-    rows = []
+    numbers = []
     for degrees in (60, 90):
         turn = math.radians(degrees)
         b = math.cos(turn) * a + math.sin(turn) * across
@@ -156,22 +146,22 @@ def _single(settings: Settings) -> tuple[list[Row], Geodesic]:
         missed = alpha * (exp(metric, a, path.velocity(0.0)) - b).norm()
         chord = geodesic(flat, a, b, nodes=settings.segments)(s) - lerp(a, b, s)
         name = f"S^2 in R^3, {degrees} degrees"
-        rows += [
-            Row(f"{name}: largest deviation of the radius", float((radius - alpha).abs().max())),
-            Row(f"{name}: largest distance to the great circle", float(off.max())),
-            Row(f"{name}: geodesic equation against the boundary solver", float(missed)),
-            Row(f"{name}: weight 0 against LERP", float(chord.norm(dim=-1).max()), expected=0.0),
+        numbers += [
+            Number(f"{name}: largest deviation of the radius", float((radius - alpha).abs().max())),
+            Number(f"{name}: largest distance to the great circle", float(off.max())),
+            Number(f"{name}: geodesic equation against the boundary solver", float(missed)),
+            Number(f"{name}: weight 0 against LERP", float(chord.norm(dim=-1).max()), expected=0.0),
         ]
-    return rows, path
+    return numbers, path
 
 
-def _angles(settings: Settings, dim: int, t: int, generator: torch.Generator) -> list[Row]:
+def _angles(settings: Settings, dim: int, t: int, generator: torch.Generator) -> list[Number]:
     """Mean angle between the score and the outward radius, of two kinds of points."""
     alpha, sigma = (float(v) for v in Tabulated.ddpm_linear().alpha_sigma(t))
     law = SphereDenoiser(dim)
     x0 = law.sample(settings.samples, generator=generator)
     noise = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
-    rows = []
+    numbers = []
     for kind, x, expected in (
         (f"perturbed by {settings.perturbed:g}", x0 + settings.perturbed * noise, 0),
         ("noised", alpha * x0 + sigma * noise, 1),
@@ -180,10 +170,9 @@ def _angles(settings: Settings, dim: int, t: int, generator: torch.Generator) ->
         score = law.score(z, z.new_tensor(sigma / alpha))
         cosine = (score * z)[:, :3].sum(-1) / score.norm(dim=-1) / z[:, :3].norm(dim=-1)
         angle = torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
-        error = float(angle.std()) / math.sqrt(len(angle))
         name = f"angle of score and radius in degrees, D = {dim}, t = {t}, {kind}"
-        rows.append(Row(name, float(angle.mean()), expected=ANGLES[dim, t][expected], error=error))
-    return rows
+        numbers.append(mean_of(name, angle, ANGLES[dim, t][expected]))
+    return numbers
 
 
 def _pairs(law: SphereDenoiser, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -202,7 +191,7 @@ def _pipeline(
     shared: bool,
     seed: int,
     name: str = "exact score",
-) -> list[Row]:
+) -> list[Number]:
     """Noise the ends, join them, bring the frames back: their angle to the true frames."""
     a, b = ends
     alpha, sigma = (float(v) for v in Tabulated.ddpm_linear().alpha_sigma(t))
@@ -217,7 +206,7 @@ def _pipeline(
     metric = ScoreMetric.native(law, alpha, sigma, weight=settings.weight)
     path = geodesic(metric, first, last, nodes=settings.segments)
     s = torch.linspace(0, 1, settings.frames, dtype=torch.float64)
-    rows = []
+    numbers = []
     known = SHARED[t] if shared and name == "exact score" else (None,) * 3
     for method, points, before in zip(
         METHODS, (lerp(first, last, s), slerp(first, last, s), path(s)), known, strict=True
@@ -226,13 +215,13 @@ def _pipeline(
         error = _degrees(found, slerp(a, b, s))[:, 1:-1].mean(-1)
         kind = "shared noise" if shared else "inversion"
         title = f"{name}, {kind}, t = {t}: {method}, degrees off the true frame"
-        rows.append(mean_row(title, error, before))
-    return rows
+        numbers.append(mean_of(title, error, before))
+    return numbers
 
 
 def _beyond(
     settings: Settings, law: Denoiser, ends: tuple[Tensor, Tensor], name: str, t: int = 100
-) -> list[Row]:
+) -> list[Number]:
     """Continue the path by its own length: angle to the continued great circle, frame by frame."""
     a, b = ends
     alpha, sigma = (float(v) for v in Tabulated.ddpm_linear().alpha_sigma(t))
@@ -243,7 +232,7 @@ def _beyond(
         geodesic(metric, x, y, nodes=settings.segments) for x, y in zip(first, last, strict=True)
     ]
     s = 1 + settings.amount * torch.arange(1, 9, dtype=torch.float64) / 8
-    rows = []
+    numbers = []
     ways: tuple[Method | None, ...] = (None, "exponential", "score-guided")
     for way in ways:
         errors, reached = [], []
@@ -263,13 +252,13 @@ def _beyond(
         for share, column in ((0.5, 3), (1.0, 7)):
             error = torch.stack(errors)[:, column]
             what = f"{title}: degrees off the true point {share:g} past the end"
-            rows.append(mean_row(what, error))
+            numbers.append(mean_of(what, error))
         whole = sum(count == len(s) for count in reached) / len(reached)
-        rows.append(Row(f"{title}: share of paths that reached the end", whole))
-    return rows
+        numbers.append(Number(f"{title}: share of paths that reached the end", whole))
+    return numbers
 
 
-def _learned_error(settings: Settings, learned: Denoiser, generator: torch.Generator) -> Row:
+def _learned_error(settings: Settings, learned: Denoiser, generator: torch.Generator) -> Number:
     alpha, sigma = (float(v) for v in Tabulated.ddpm_linear().alpha_sigma(100))
     law = SphereDenoiser(learned.dim)
     z = law.sample(min(settings.samples, 2000), generator=generator)
@@ -277,7 +266,7 @@ def _learned_error(settings: Settings, learned: Denoiser, generator: torch.Gener
     level = z.new_tensor(sigma / alpha)
     angle = _degrees(learned.score(z, level), law.score(z, level))
     name = "learned score, R = 1, D = 10, t = 100: degrees off the exact score"
-    return mean_row(name, angle)
+    return mean_of(name, angle)
 
 
 def _turned(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
@@ -312,7 +301,7 @@ def _notes(settings: Settings) -> tuple[str, ...]:
     )
 
 
-def _draw(to: Path, path: Geodesic, rows: tuple[Row, ...]) -> None:
+def _draw(to: Path, path: Geodesic, numbers: tuple[Number, ...]) -> None:
     """The single geodesic beside LERP, and the angles over time."""
     with canvas(to, columns=2, width=5) as (left, right):
         s = torch.linspace(0, 1, 201, dtype=torch.float64)
@@ -324,12 +313,12 @@ def _draw(to: Path, path: Geodesic, rows: tuple[Row, ...]) -> None:
         left.plot(chord[:, 0], chord[:, 1], "C3--", label="LERP")
         left.set(aspect="equal", title="S^2 in R^3, t = 400, weight 1000")
         left.legend()
-        named = {row.quantity: row.measured for row in rows}
+        measured = {number.quantity: number.measured for number in numbers}
         for dim, color in ((3, "C0"), (100, "C3")):
             for kind, style in (("perturbed by 0.05", "o-"), ("noised", "s--")):
                 title = "angle of score and radius in degrees, D = {}, t = {}, {}"
                 times = [t for d, t in ANGLES if d == dim]
-                values = [named[title.format(dim, t, kind)] for t in times]
+                values = [measured[title.format(dim, t, kind)] for t in times]
                 right.plot(times, values, style, color=color, label=f"D = {dim}, {kind}")
         right.set(xlabel="t", ylabel="degrees", title="score and outward radius")
         right.legend()

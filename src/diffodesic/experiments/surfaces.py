@@ -23,8 +23,8 @@ from diffodesic.denoisers.flow import drop, lift
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.denoisers.noise_level import choose_noise_level
 from diffodesic.experiments.common.points_network import learn_points
-from diffodesic.experiments.common.statistics import difference_row, mean_row
-from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.experiments.common.statistics import mean_difference, mean_of
+from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import geodesic
 from diffodesic.geometry.solvers.relax import Relax
@@ -120,30 +120,18 @@ class Settings:
     flow_steps: int = 24
 
 
-def run(
-    *, quick: bool, outdir: Path, seed: int, progress: Callable[[str], None] | None = None
-) -> Outcome:
+def run(context: Context) -> Outcome:
     """Every method on every surface, with the exact and with the learned score.
-
-    Args:
-        quick: two pairs, few points and 60 steps of training.
-        outdir: not used: nothing but the standard files is written.
-        seed: of the samples, the pairs and the training.
-        progress: called with a short line.
 
     Returns:
         the numbers and the figure.
 
     Cost: some 10^6 evaluations of a mixture and of a small network; minutes.
     """
-    del outdir
-    settings = Settings()
-    if quick:
-        settings = Settings(
-            samples=200, pairs=2, nodes=16, frames=5, training=60, grid=40, iterations=5
-        )
-    say = progress or (lambda text: None)
-    rows: list[Row] = []
+    small = {"samples": 200, "pairs": 2, "nodes": 16, "frames": 5, "training": 60, "grid": 40}
+    settings = context.settings(Settings(), **small, iterations=5)
+    say, seed = context.progress, context.seed
+    numbers: list[Number] = []
     shown: dict[str, dict[str, Tensor]] = {}
     for name, surface in SURFACES.items():
         generator = torch.Generator().manual_seed(seed)
@@ -156,15 +144,17 @@ def run(
             steps=settings.training,
             sigma_range=(0.01, 4.0),
             seed=seed,
-            progress=progress,
+            progress=say,
         )
         exact = GaussianMixture.from_data(problem.data, settings.bandwidth)
         for kind, law in (("exact", exact), ("learned", learned)):
             say(f"{name}, {kind} score")
             found, curves = problem.measure(law, seed, f"{name}, {kind} score")
-            rows += found
+            numbers += found
             shown.setdefault(name, curves)
-    return Outcome(settings, tuple(rows), _notes(settings), {}, lambda to: _draw(to, shown, rows))
+    return Outcome(
+        settings, tuple(numbers), _notes(settings), {}, lambda to: _draw(to, shown, numbers)
+    )
 
 
 class _Problem:
@@ -197,7 +187,9 @@ class _Problem:
         self.truth = embed(path(torch.linspace(0, 1, 401, dtype=torch.float64)))
         self.length = path.length
 
-    def measure(self, law: Denoiser, seed: int, title: str) -> tuple[list[Row], dict[str, Tensor]]:
+    def measure(
+        self, law: Denoiser, seed: int, title: str
+    ) -> tuple[list[Number], dict[str, Tensor]]:
         """Every method: errors as shares of the true length, and the curves of the first pair."""
         settings = self.settings
         level = choose_noise_level(law, self.data, seed=seed)
@@ -205,7 +197,7 @@ class _Problem:
         a, b = (lift(law, x, lam, steps=settings.flow_steps) for x in self.ends)
         noise = torch.randn(self.data.shape, generator=self.generator, dtype=torch.float64)
         unit = weight_unit(law, self.data + sigma * noise, lam)
-        rows = [Row(f"{title}: noise level chosen, sigma", sigma)]
+        numbers = [Number(f"{title}: noise level chosen, sigma", sigma)]
         curves = {"surface": self.points, "true geodesic": self.truth[0]}
         errors: dict[str, dict[str, Tensor]] = {what: {} for what in MEASURES}
         for name, nodes in self._paths(law, lam, unit, a, b).items():
@@ -215,11 +207,11 @@ class _Problem:
             distances = (torch.cdist(inner, self.truth).amin(-1), self._to_surface(inner))
             for what, distance in zip(MEASURES, distances, strict=True):
                 errors[what][name] = distance.mean(-1) / self.length
-                rows.append(mean_row(f"{title}: {name}, {what} / length", errors[what][name]))
+                numbers.append(mean_of(f"{title}: {name}, {what} / length", errors[what][name]))
             curves[name] = clean[0]
-        return rows + self._differences(errors, title), curves
+        return numbers + self._differences(errors, title), curves
 
-    def _differences(self, errors: dict[str, dict[str, Tensor]], title: str) -> list[Row]:
+    def _differences(self, errors: dict[str, dict[str, Tensor]], title: str) -> list[Number]:
         """What decides between methods: their errors on the same pairs, subtracted."""
         rank = f"score metric, rank {self.settings.rank}"
         decided = [
@@ -229,7 +221,7 @@ class _Problem:
             for other in ("LERP", "SLERP")
         ]
         return [
-            difference_row(f"{title}: {name} minus {other}, {what} / length", e[name], e[other])
+            mean_difference(f"{title}: {name} minus {other}, {what} / length", e[name], e[other])
             for name, other in [("SLERP", "LERP"), *decided, (rank, "score metric")]
             for what, e in errors.items()
         ]
@@ -296,20 +288,20 @@ def _notes(settings: Settings) -> tuple[str, ...]:
     )
 
 
-def _draw(to: Path, shown: dict[str, dict[str, Tensor]], rows: list[Row]) -> None:
+def _draw(to: Path, shown: dict[str, dict[str, Tensor]], numbers: list[Number]) -> None:
     """Distance to the true geodesic of every method, surface by surface."""
     with canvas(to, columns=len(shown), width=5) as axes:
         for panel, name in zip(axes, shown, strict=True):
             methods = [key for key in shown[name] if key not in ("surface", "true geodesic")]
-            values = {row.quantity: row for row in rows}
+            by_quantity = {number.quantity: number for number in numbers}
             for shift, kind in ((-0.2, "exact"), (0.2, "learned")):
                 title = "{}, {} score: {}, distance to the geodesic / length"
-                picked = [values[title.format(name, kind, method)] for method in methods]
+                errors = [by_quantity[title.format(name, kind, method)] for method in methods]
                 panel.barh(
                     [i + shift for i in range(len(methods))],
-                    [row.measured for row in picked],
+                    [error.measured for error in errors],
                     height=0.35,
-                    xerr=[row.error for row in picked],
+                    xerr=[error.error for error in errors],
                     label=f"{kind} score",
                 )
             panel.set(yticks=range(len(methods)), title=name, xlabel="distance / length")

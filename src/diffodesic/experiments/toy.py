@@ -7,7 +7,6 @@ one cubic fitted by 1000 steps of Adam in the coordinates (x, t).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.mixture import GaussianMixture
-from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.path import Geodesic, geodesic
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from diffodesic.geometry.solvers.relax import Relax
@@ -75,25 +74,15 @@ def from_native(y: Tensor) -> Tensor:
     return torch.cat([y[..., :-1] / torch.sigmoid(lam).sqrt(), lam], -1)
 
 
-def run(
-    *, quick: bool, outdir: Path, seed: int, progress: Callable[[str], None] | None = None
-) -> Outcome:
+def run(context: Context) -> Outcome:
     """Solve the pair at several resolutions, and by the recipe.
-
-    Args:
-        quick: coarser, and 60 steps of the recipe.
-        outdir: not used: nothing but the standard files is written.
-        seed: not used: nothing is random.
-        progress: called with a short line.
 
     Returns:
         lengths, the metric tensor, and the figure.
 
     Cost: 10^5 node gradients of a mixture, nearly all for the recipe; seconds.
     """
-    del outdir, seed
-    settings = Settings(nodes=(16, 32), recipe_steps=60) if quick else Settings()
-    say = progress or (lambda text: None)
+    settings = context.settings(Settings(), nodes=(16, 32), recipe_steps=60)
     space = Spacetime(toy_mixture())
     a, b = (
         from_native(torch.tensor(p, dtype=torch.float64)) for p in (settings.start, settings.end)
@@ -101,9 +90,9 @@ def run(
     solver = Relax(rtol=settings.rtol)
     paths = []
     for nodes in settings.nodes:
-        say(f"geodesic with {nodes} segments")
+        context.progress(f"geodesic with {nodes} segments")
         paths.append(geodesic(space, a, b, nodes=nodes, solver=solver))
-    say("the published recipe")
+    context.progress("the published recipe")
     recipe = geodesic(
         space,
         a,
@@ -116,7 +105,7 @@ def run(
             chart=(to_native, from_native),
         ),
     )
-    rows = (*_length_rows(paths), *_recipe_rows(recipe), *_tensor_rows(space, a))
+    numbers = (*_length_numbers(paths), *_recipe_numbers(recipe), *_tensor_numbers(space, a))
     notes = (
         "Expected values are this project's own, found before by an independent program; the "
         "paper prints no length.",
@@ -130,43 +119,43 @@ def run(
         "recipe (x, t)": to_native(recipe.nodes),
     }
     return Outcome(
-        settings, rows, notes, arrays, lambda path: _draw(path, space, paths[-1], recipe, a, b)
+        settings, numbers, notes, arrays, lambda path: _draw(path, space, paths[-1], recipe, a, b)
     )
 
 
-def _length_rows(paths: list[Geodesic]) -> list[Row]:
+def _length_numbers(paths: list[Geodesic]) -> list[Number]:
     before = {16: 6.4951, 32: 6.4302, 64: 6.4136, 128: 6.4095}
-    rows = []
+    numbers = []
     for path in paths:
         n = path.nodes.shape[-2] - 1
         length = float(path.certificate.discrete_length)
-        rows.append(Row(f"discrete length, {n} segments", length, expected=before.get(n)))
+        numbers.append(Number(f"discrete length, {n} segments", length, expected=before.get(n)))
     coarse, fine = (float(path.certificate.discrete_length) for path in paths[-2:])
     top = to_native(paths[-1](torch.linspace(0, 1, 801, dtype=torch.float64)))[:, 1].max()
     return [
-        Row("length (refined)", float(paths[-1].length), expected=6.408),
-        Row("length (Richardson)", (4 * fine - coarse) / 3, expected=6.408),
-        *rows,
-        Row("highest t on the path", float(top), expected=0.617),
+        Number("length (refined)", float(paths[-1].length), expected=6.408),
+        Number("length (Richardson)", (4 * fine - coarse) / 3, expected=6.408),
+        *numbers,
+        Number("highest t on the path", float(top), expected=0.617),
     ]
 
 
-def _recipe_rows(recipe: Geodesic) -> list[Row]:
+def _recipe_numbers(recipe: Geodesic) -> list[Number]:
     length, energy = recipe.certificate.discrete_length, recipe.certificate.discrete_energy
     return [
-        Row("length of the recipe", float(length), expected=6.504),
-        Row("2E/L^2 of the recipe", float(2 * energy / length**2), expected=1.038),
+        Number("length of the recipe", float(length), expected=6.504),
+        Number("2E/L^2 of the recipe", float(2 * energy / length**2), expected=1.038),
     ]
 
 
-def _tensor_rows(space: Spacetime, x: Tensor) -> list[Row]:
+def _tensor_numbers(space: Spacetime, x: Tensor) -> list[Number]:
     """The metric tensor at the first end, in the coordinates (x, t)."""
     jacobian = torch.autograd.functional.jacobian(from_native, to_native(x))
     tensor = jacobian.T @ space.matrix(x) @ jacobian
     return [
-        Row("G_xx at the first end", float(tensor[0, 0]), expected=19.42),
-        Row("G_xt at the first end", float(tensor[0, 1]), expected=-25.29),
-        Row("G_tt at the first end", float(tensor[1, 1]), expected=202.95),
+        Number("G_xx at the first end", float(tensor[0, 0]), expected=19.42),
+        Number("G_xt at the first end", float(tensor[0, 1]), expected=-25.29),
+        Number("G_tt at the first end", float(tensor[1, 1]), expected=202.95),
     ]
 
 

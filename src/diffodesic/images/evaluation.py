@@ -11,14 +11,15 @@ r"""How good are the frames of an interpolation?  Sharpness, smoothness and trut
 Every number that comes from features carries the extractor's name.  FID is biased upwards for few
 pictures, by an amount that depends on their number: compare only with sets of the same size.  With
 fewer pictures than twice the features its covariances are singular, and it is refused.
+
+All four measures of sets and pictures are written here: torchmetrics has them too, but its SSIM is
+another one (see :func:`ssim`), and FID and KID take no more lines than it takes to call them there.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -26,7 +27,17 @@ from torch import Tensor
 
 from diffodesic.images.features import Features, load_features
 
-__all__ = ["Evaluation", "evaluate", "fid", "kid", "psnr", "ssim"]
+__all__ = [
+    "Evaluation",
+    "cubic_kernel",
+    "evaluate",
+    "fid",
+    "frechet",
+    "kid",
+    "psnr",
+    "square_root",
+    "ssim",
+]
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class Evaluation:
         ppl: sum of distances of neighbouring frames, per sequence (P,).
         pdv: variance of these distances, per sequence (P,).
         psnr: of every frame against its truth, dB, (P, F).
-        ssim: likewise; None for pictures below 11 pixels.
+        ssim: of every frame against its truth, (P, F); None for pictures below 11 pixels.
         feature: feature distance of every frame to its truth, (P, F).
         orbit: feature distance of every frame to the nearest picture of its orbit, (P, F).
         ends: PSNR of first and last frame against the pictures given, dB, (P, 2).
@@ -194,26 +205,35 @@ def _nearest(frames: Tensor, orbit: Tensor, extractor: Features) -> Tensor:
     return torch.stack(rows)
 
 
-class _Given(torch.nn.Module):
-    """Features that were computed before, as torchmetrics wants them: a network."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.num_features = size
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
 def fid(a: Tensor, b: Tensor) -> float:
     """Frechet distance of Gaussians fitted to features a (N, F) and b (M, F)."""
-    metric = _torchmetrics("fid").FrechetInceptionDistance(
-        feature=_Given(a.shape[-1]), input_img_size=(a.shape[-1],)
+    (mean, covariance), (other, second) = (
+        (x.mean(0), torch.cov(x.T)) for x in (a.double(), b.double())
     )
-    metric.set_dtype(torch.float64)
-    metric.update(b.double(), real=True)
-    metric.update(a.double(), real=False)
-    return float(metric.compute())
+    return float(frechet(mean, covariance, other, square_root(second)))
+
+
+def frechet(mean: Tensor, covariance: Tensor, other: Tensor, root: Tensor) -> Tensor:
+    """Squared Frechet distance of two Gaussians, ``|m - m'|^2 + tr(C + C' - 2 (C C')^{1/2})``.
+
+    Args:
+        mean: m, (F,).
+        covariance: C, (F, F).
+        other: m', (F,).
+        root: R with ``C' = R R^T``, (F, F), as of :func:`square_root`.
+
+    Returns:
+        the distance, ().
+    """
+    # C C' has the eigenvalues of R^T C R, which is symmetric
+    shared = torch.linalg.eigvalsh(root.mT @ covariance @ root).clamp(min=0).sqrt().sum()
+    return (mean - other).square().sum() + covariance.trace() + root.square().sum() - 2 * shared
+
+
+def square_root(covariance: Tensor) -> Tensor:
+    """R with ``C = R R^T`` of covariances C (..., F, F); eigenvalues below zero are rounding."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt().unsqueeze(-2)
 
 
 def kid(a: Tensor, b: Tensor, *, subsets: int = 100, seed: int = 0) -> tuple[float, float]:
@@ -238,18 +258,22 @@ def kid(a: Tensor, b: Tensor, *, subsets: int = 100, seed: int = 0) -> tuple[flo
     few = min(len(a), len(b))
     if few < 4:
         raise ValueError(f"KID needs at least 4 pictures a side, got {few}")
-    size = min(1000, few // 2)
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.filterwarnings("ignore", ".*save all extracted features.*")
-        torch.manual_seed(seed)
-        metric = _torchmetrics("kid").KernelInceptionDistance(
-            feature=_Given(a.shape[-1]), subsets=subsets, subset_size=size
+    size, generator = min(1000, few // 2), torch.Generator().manual_seed(seed)
+    values = []
+    for _ in range(subsets):
+        y, x = (
+            features[torch.randperm(len(features), generator=generator)[:size]].double()
+            for features in (b, a)
         )
-        metric.set_dtype(torch.float64)
-        metric.update(b.double(), real=True)
-        metric.update(a.double(), real=False)
-        mean, spread = metric.compute()
+        within = sum(k.sum() - k.trace() for k in (cubic_kernel(x, x), cubic_kernel(y, y)))
+        values.append(within / (size * (size - 1)) - 2 * cubic_kernel(x, y).mean())
+    spread, mean = torch.std_mean(torch.stack(values), correction=0)
     return 1000 * float(mean), 1000 * float(spread) * math.sqrt(size / (few - size))
+
+
+def cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
+    """The kernel of KID, ``(x.y/F + 1)^3``, of all pairs of features x (N, F) and y (M, F)."""
+    return (x @ y.T / x.shape[-1] + 1) ** 3
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -261,8 +285,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity of pictures (N, C, H, W) in [0, 1], at least 11 pixels wide, (N,).
 
     The mean over channels and over the windows inside the picture, Gaussian of 11 x 11 pixels and
-    deviation 1.5 (Wang, Bovik, Sheikh & Simoncelli 2004). torchmetrics averages over mirrored
-    borders too, more than half of a digit of 28 x 28: .46 there is .87 here.
+    deviation 1.5 (Wang, Bovik, Sheikh & Simoncelli 2004). Libraries that average
+    over mirrored borders too see little else in a digit of 28 x 28: .46 there is .87 here.
 
     Args:
         a: pictures.
@@ -283,13 +307,3 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     c1, c2 = 0.01**2, 0.03**2
     likeness = (2 * ma * mb + c1) * (2 * both + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
     return likeness.flatten(1).mean(-1)
-
-
-def _torchmetrics(module: str) -> Any:
-    # by its module: the package hides two of them where a backbone that we do not use is missing
-    try:
-        return import_module(f"torchmetrics.image.{module}")
-    except ImportError as error:
-        raise ValueError(
-            "FID and KID need torchmetrics: pip install 'diffodesic[evaluate]'"
-        ) from error

@@ -12,7 +12,6 @@ image of the region; the paths stay within the cell where its other images are f
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.experiments.alanine.free import QUICK, Settings, grid_of, paths_along, solve
-from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.constraints import ConstrainedGeodesic, constrained_geodesic, verify
 from diffodesic.metrics.spacetime.constraints import AvoidRegion, MinLogSNR
 from diffodesic.metrics.spacetime.metric import Spacetime
@@ -46,106 +45,78 @@ class Case:
     free_paths: TransitionPaths
     paths: TransitionPaths
 
-    def rows(self, what: str) -> list[Row]:
+    def numbers(self, what: str) -> list[Number]:
         """Limits, lengths and MaxEnergy, for the table."""
         both = (("free path", self.free_paths), ("constrained", self.paths))
         arrived = [100 * float(p.hits(radius=0.5).double().mean()) for _, p in both]
         return [
-            Row(f"{self.name}: {what}, free path", float(self.free.margins[0])),
-            Row(f"{self.name}: {what}, constrained", float(self.held.margins[0])),
-            Row(f"{self.name}: length, free path", float(self.free.length)),
-            Row(f"{self.name}: length, constrained", float(self.held.length)),
+            Number(f"{self.name}: {what}, free path", float(self.free.margins[0])),
+            Number(f"{self.name}: {what}, constrained", float(self.held.margins[0])),
+            Number(f"{self.name}: length, free path", float(self.free.length)),
+            Number(f"{self.name}: length, constrained", float(self.held.length)),
             *(
-                Row(f"{self.name}: MaxEnergy, {kind}", p.mean_max_energy, error=p.standard_error)
+                Number(f"{self.name}: MaxEnergy, {kind}", p.mean_max_energy, error=p.standard_error)
                 for kind, p in both
             ),
             *(
-                Row(f"{self.name}: % that arrive, {kind}", share)
+                Number(f"{self.name}: % that arrive, {kind}", share)
                 for (kind, _), share in zip(both, arrived, strict=True)
             ),
         ]
 
 
-def low_variance(
-    *,
-    quick: bool,
-    outdir: Path,
-    seed: int,
-    data: Path | str | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Outcome:
+def low_variance(context: Context) -> Outcome:
     """Keep log SNR at or above 3.
-
-    Args:
-        quick: few nodes, steps and paths.
-        outdir: not used; the caller writes.
-        seed: seed of the paths.
-        data: folder of real data, with the papers' grid.
-        progress: called with a short line now and then.
 
     Returns:
         margins on the finer grid, lengths and MaxEnergy.
 
     Cost: minutes on two cores.
     """
-    settings, surface = _settings(quick), grid_of(data)
+    settings, surface = _settings(context), grid_of(context.data)
     space = Spacetime(GridDenoiser(surface, points=settings.grid))
-    case = _solve("anchor 4", space, surface, MinLogSNR(RHO), settings, seed, progress)
+    case = _solve("anchor 4", space, surface, MinLogSNR(RHO), settings, context)
     notes = (
         f"- {case.name}: {case.held.verdict.value}.",
         "- the margin is the smallest of log SNR - 3 on a grid 8 times finer than the nodes.",
     )
-    rows = case.rows("log SNR above 3")
-    return Outcome(settings, tuple(rows), notes, figure=lambda path: draw(surface, [case], path))
+    numbers = tuple(case.numbers("log SNR above 3"))
+    return Outcome(settings, numbers, notes, figure=lambda path: draw(surface, [case], path))
 
 
-def avoid(
-    *,
-    quick: bool,
-    outdir: Path,
-    seed: int,
-    data: Path | str | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Outcome:
+def avoid(context: Context) -> Outcome:
     """Keep 20 nats away from a posterior, with anchors at log SNR 4 and at 7.
-
-    Args:
-        quick: few nodes, steps and paths.
-        outdir: not used; the caller writes.
-        seed: seed of the paths.
-        data: folder of real data, with the papers' grid.
-        progress: called with a short line now and then.
 
     Returns:
         margins on the finer grid, lengths and MaxEnergy, for both anchors.
 
     Cost: minutes on two cores.
     """
-    settings, surface = _settings(quick), grid_of(data)
+    settings, surface = _settings(context), grid_of(context.data)
     # noise of log SNR 7 needs nodes nearer than sigma = .03
     space = Spacetime(GridDenoiser(surface, points=240))
     star = space.point(torch.tensor(REGION, dtype=torch.float64), REGION_LOG_SNR)
     region = AvoidRegion(space, star, AWAY)
-    cases, rows, notes = [], [], []
+    cases, numbers, notes = [], [], []
     for log_snr in (4.0, 7.0):
         # at sigma = .03 a step of variance 4e-4 is half the posterior's own
         step = settings.step if log_snr < 5 else settings.step / 4
         mine = replace(settings, log_snr=log_snr, step=step)
-        case = _solve(f"anchor {log_snr:g}", space, surface, region, mine, seed, progress)
+        case = _solve(f"anchor {log_snr:g}", space, surface, region, mine, context)
         cases.append(case)
-        rows += case.rows(f"sqrt(2 KL) above sqrt({2 * AWAY:g})")
+        numbers += case.numbers(f"sqrt(2 KL) above sqrt({2 * AWAY:g})")
         for kind, path in (("free path", case.free), ("constrained", case.held)):
             least = float(region.kl(_fine(path)).min())
-            rows.append(Row(f"{case.name}: least KL, {kind} (nats)", least))
+            numbers.append(Number(f"{case.name}: least KL, {kind} (nats)", least))
         notes.append(f"- {case.name}: {case.held.verdict.value}.")
     return Outcome(
-        settings, tuple(rows), tuple(notes), figure=lambda path: draw(surface, cases, path)
+        settings, tuple(numbers), tuple(notes), figure=lambda path: draw(surface, cases, path)
     )
 
 
-def _settings(quick: bool) -> Settings:
+def _settings(context: Context) -> Settings:
     """The published protocol on fewer nodes: the finer grid is where constraints are held."""
-    return replace(QUICK, nodes=16) if quick else replace(Settings(), nodes=64)
+    return context.settings(Settings(nodes=64), **{**QUICK, "nodes": 16})
 
 
 def _fine(path: ConstrainedGeodesic) -> Tensor:
@@ -159,8 +130,7 @@ def _solve(
     surface: PeriodicSurface,
     constraint: MinLogSNR | AvoidRegion,
     settings: Settings,
-    seed: int,
-    progress: Callable[[str], None] | None,
+    context: Context,
 ) -> Case:
     """The two geodesics and their transition paths."""
     free = verify(solve(surface, settings, space), [constraint])
@@ -170,9 +140,8 @@ def _solve(
     )
     drawn = []
     for path in (free, held):
-        if progress:
-            progress(f"{name}: drawing paths")
-        drawn.append(paths_along(surface, path.geodesic, settings, seed, correct=True))
+        context.progress(f"{name}: drawing paths")
+        drawn.append(paths_along(surface, path.geodesic, settings, context.seed, correct=True))
     return Case(name, free, held, drawn[0], drawn[1])
 
 

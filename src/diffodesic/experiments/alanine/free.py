@@ -4,11 +4,11 @@ States (-2.55, 2.7) and (.95, -.4), anchor log SNR 4, 128 segments, K = 128 Lang
 variance 4e-4 per node, 1,000 paths, kT = 1 in units of the table (which the papers do not name).
 MaxEnergy is the mean over paths of the highest U of every Langevin state.
 
-Own rows share the surface, the two coordinates and kT: the exact geodesic (quadrature, no network,
-no training data), the straight line with its noise, the constant-noise line, two-way shooting and
-plain dynamics at a higher temperature, the string's saddle, and the lowest pass, which no path can
-stay below.  The published shooting and Doob rows are all-atom paths scored afterwards in
-(phi, psi): another system, quoted and not comparable in kind.
+What is measured shares the surface, the two coordinates and kT: the exact geodesic (quadrature, no
+network, no training data), the straight line with its noise, the constant-noise line, two-way
+shooting and plain dynamics at a higher temperature, the string's saddle, and the lowest pass, which
+no path can stay below.  The published numbers of shooting and Doob's Lagrangian are of all-atom
+paths scored afterwards in (phi, psi): another system, quoted and not comparable in kind.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.experiments.alanine.simulations import BaselineRow, baselines
-from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.path import Geodesic, geodesic
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.output.figures import canvas
@@ -66,13 +66,7 @@ class Settings:
     grid: int = 192
 
 
-QUICK = Settings(
-    nodes=32,
-    langevin_steps=8,
-    step=2e-3,
-    paths=40,
-    grid=96,
-)
+QUICK = {"nodes": 32, "langevin_steps": 8, "step": 2e-3, "paths": 40, "grid": 96}
 
 
 def solve(surface: PeriodicSurface, settings: Settings, space: Spacetime | None = None) -> Geodesic:
@@ -115,38 +109,24 @@ def grid_of(data: Path | str | None) -> PeriodicSurface:
     return read_grid(table, kT=1.0, unit="units of the table", name="alanine, papers' grid")
 
 
-def run(
-    *,
-    quick: bool,
-    outdir: Path,
-    seed: int,
-    data: Path | str | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Outcome:
+def run(context: Context) -> Outcome:
     """MaxEnergy of the geodesic, of its ablations, and of path sampling on the same surface.
-
-    Args:
-        quick: few nodes, steps and paths.
-        outdir: not used; the caller writes.
-        seed: seed of everything random.
-        data: folder of real data.
-        progress: called with a short line now and then.
 
     Returns:
         the table.
 
     Raises:
-        ValueError: if the papers' grid is not in ``data``.
+        ValueError: if the papers' grid is not in the folder of data.
 
     Cost: minutes on two cores; half of it is two-way shooting.
     """
-    settings, surface = QUICK if quick else Settings(), grid_of(data)
-    say = progress or (lambda _: None)
+    settings, surface = context.settings(Settings(), **QUICK), grid_of(context.data)
+    say, seed = context.progress, context.seed
     states = torch.tensor([settings.a, settings.b], dtype=torch.float64)
     say("geodesic")
     path = solve(surface, settings)
     sampled = sample_all(surface, path, settings, seed, say)
-    rivals = list(baselines(surface, *states, seed=seed, quick=quick, progress=say))
+    rivals = list(baselines(surface, *states, seed=seed, quick=context.quick, progress=say))
     notes = [f"- {rival.method}: {rival.note}." for rival in rivals]
     arrays: dict[str, Any] = {name: _details(paths) for name, paths in sampled.items()}
     arrays["geodesic length"] = float(path.length)
@@ -154,18 +134,18 @@ def run(
     bound = rivals[0].max_energy
     return Outcome(
         settings,
-        (*_rows(sampled), *_rival_rows(rivals)),
+        (*_numbers(sampled), *_rival_numbers(rivals)),
         (*notes, *PUBLISHED),
         arrays,
         lambda file: draw(surface, sampled, bound, file),
     )
 
 
-def _rows(sampled: dict[str, TransitionPaths]) -> Iterator[Row]:
+def _numbers(sampled: dict[str, TransitionPaths]) -> Iterator[Number]:
     expected = {"geodesic": 37.34, "line + profile": 37.5, "line, constant noise": 40.6}
     published = {"geodesic": 37.36}
     for name, paths in sampled.items():
-        yield Row(
+        yield Number(
             f"{name}: MaxEnergy",
             paths.mean_max_energy,
             published.get(name),
@@ -173,13 +153,13 @@ def _rows(sampled: dict[str, TransitionPaths]) -> Iterator[Row]:
             paths.standard_error,
         )
         cost = _millions(paths.evaluations, len(paths))
-        yield Row(f"{name}: {COST}", cost, 16.0 if name in published else None)
+        yield Number(f"{name}: {COST}", cost, 16.0 if name in published else None)
 
 
-def _rival_rows(rivals: list[BaselineRow]) -> Iterator[Row]:
+def _rival_numbers(rivals: list[BaselineRow]) -> Iterator[Number]:
     published, expected = {"lowest pass": 36.42}, {"lowest pass": 36.33, "string": 36.33}
     for rival in rivals:
-        yield Row(
+        yield Number(
             f"{rival.method}: MaxEnergy",
             rival.max_energy,
             published.get(rival.method),
@@ -187,7 +167,7 @@ def _rival_rows(rivals: list[BaselineRow]) -> Iterator[Row]:
             rival.error,
         )
         if rival.spread is not None:
-            yield Row(f"{rival.method}: {COST}", _millions(rival.evaluations, rival.paths))
+            yield Number(f"{rival.method}: {COST}", _millions(rival.evaluations, rival.paths))
 
 
 def sample_all(

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffodesic.experiments.common.inputs import mnist_folder
 from diffodesic.images.evaluation import psnr, ssim
 from diffodesic.images.features import Features
 from diffodesic.models.datasets import held_out, load_mnist, rotate
@@ -95,7 +96,7 @@ def choose(data: Path, count: int, split: str) -> tuple[Tensor, Tensor]:
     each = -(-count // 10)
     if each > last - first:
         raise ValueError(f"there are {10 * (last - first)} {split} digits, not {count}")
-    images, labels = load_mnist(data / "mnist" if (data / "mnist").is_dir() else data, "test")
+    images, labels = load_mnist(mnist_folder(data), "test")
     own = held_out(labels, first + each).reshape(10, -1)[:, first:].T.flatten()[:count]
     return (images[own] + 1) / 2, labels[own]
 

@@ -7,15 +7,14 @@ solver can be expected to find the rotation: it is not the geodesic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from diffodesic.experiments.common.statistics import mean_row
-from diffodesic.experiments.experiment import Outcome, Row
+from diffodesic.experiments.common.statistics import mean_of
+from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.experiments.rotated.digits import choose, turned
 from diffodesic.images.baselines.latent import lerp, slerp
 from diffodesic.images.lifting import Bridge
@@ -57,24 +56,8 @@ class Settings:
     seed: int = 0
 
 
-def run(
-    *,
-    quick: bool,
-    outdir: Path,
-    seed: int = 0,
-    data: Path | None = None,
-    model: str | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Outcome:
+def run(context: Context) -> Outcome:
     """Ratios of lengths, means over digits.
-
-    Args:
-        quick: two digits, one gap, one level.
-        outdir: not used: nothing but the standard files is written.
-        seed: see :class:`Settings`.
-        data: folder of MNIST, or of its ``mnist`` folder.
-        model: a name or folder; default the shipped digits.
-        progress: called with a short line.
 
     Returns:
         the ratios.
@@ -84,27 +67,25 @@ def run(
 
     Cost: some 10^5 evaluations: minutes on a core.
     """
-    del outdir
-    if data is None:
-        raise ValueError("this takes --data DIR, a folder that holds mnist")
-    settings = Settings(model or "mnist", seed=seed)
-    if quick:
-        settings = replace(settings, digits=2, gaps=(30.0,), levels=(2.0,), frames=5)
-    say, source = progress or (lambda _: None), load(settings.model)
+    data, say = context.need("data", "a folder that holds mnist"), context.progress
+    settings = context.settings(
+        Settings(context.model, seed=context.seed), digits=2, gaps=(30.0,), levels=(2.0,), frames=5
+    )
+    source = load(settings.model)
     digits, _ = choose(data, settings.digits, "validation")
-    rows: list[Row] = []
+    numbers: list[Number] = []
     for gap in settings.gaps:
         truth = turned(digits, torch.linspace(-gap / 2, gap / 2, settings.frames)).double()
         for level in settings.levels:
             say(f"{gap:g} degrees, log SNR {level:g}")
             bridge = Bridge(source, level, settings.flow_steps, settings.seed)
             for name, ratio in _ratios(bridge, bridge.lift(truth)).items():
-                rows.append(mean_row(f"{gap:g} degrees, log SNR {level:g}: {name}", ratio))
+                numbers.append(mean_of(f"{gap:g} degrees, log SNR {level:g}: {name}", ratio))
     note = (
         f"Length of the path of true rotations over that of the shorter of LERP and SLERP, "
         f"{settings.frames} points each; means over {settings.digits} validation digits."
     )
-    return Outcome(settings, tuple(rows), (note,))
+    return Outcome(settings, tuple(numbers), (note,))
 
 
 def _ratios(bridge: Bridge, z: Tensor) -> dict[str, Tensor]:

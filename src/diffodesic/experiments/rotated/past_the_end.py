@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from diffodesic.experiments.common.statistics import draws, of_mean
+from diffodesic.experiments.common.statistics import draws, resampled_mean
 from diffodesic.experiments.rotated.digits import ORBIT, angles_found, turned
 from diffodesic.experiments.rotated.settings import Method, Settings, solver
 from diffodesic.images.baselines.between import rival_curve
@@ -128,7 +128,7 @@ def _judge(
                 ("angle past the end", angle[:, j] - GAP / 2),
                 ("orbit RMSE", rmse[:, j].cpu()),
             ):
-                estimate = of_mean(value[went].double(), weights[:, went] + 1e-12)
+                estimate = resampled_mean(value[went].double(), weights[:, went] + 1e-12)
                 row[name] = [estimate.value, estimate.low, estimate.high]
         rows.append(row)
     return {"rows": rows}

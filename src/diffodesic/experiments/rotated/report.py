@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffodesic.experiments.common.statistics import Estimate, SetDistances, of_mean
+from diffodesic.experiments.common.statistics import Estimate, SetDistances, resampled_mean
 from diffodesic.experiments.rotated.digits import Scores
 from diffodesic.experiments.rotated.settings import Settings
 from diffodesic.output.figures import canvas
@@ -64,7 +64,7 @@ def conclusions(
     sets = {name: SetDistances(x, weights) for name, x in reference.items()}
     table = {}
     for method, scores in found.items():
-        row = {name: of_mean(value, weights) for name, value in scores.each.items()}
+        row = {name: resampled_mean(value, weights) for name, value in scores.each.items()}
         for name, law in sets.items():
             row[f"FID, {name}"] = law.fid(scores.pooled[name])
             row[f"KID, {name}"] = law.kid(scores.pooled[name])

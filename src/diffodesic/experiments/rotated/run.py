@@ -23,8 +23,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from diffodesic.experiments.common.inputs import digit_model, squeezenet
 from diffodesic.experiments.common.statistics import draws
-from diffodesic.experiments.experiment import Outcome
+from diffodesic.experiments.experiment import Context, Outcome
 from diffodesic.experiments.rotated.digits import Pairs, Scores, choose, measure, pairs
 from diffodesic.experiments.rotated.past_the_end import past_the_end
 from diffodesic.experiments.rotated.report import conclusions, pages, picture, plain, strips
@@ -42,7 +43,6 @@ from diffodesic.images.baselines.latent import with_norm
 from diffodesic.images.features import Features, load_features
 from diffodesic.images.lifting import Bridge, Mode
 from diffodesic.images.spaces import image_geodesic, image_metric, noise_level
-from diffodesic.models.loading import load
 from diffodesic.models.model import Model
 from diffodesic.output.files import write_atomically
 
@@ -51,26 +51,10 @@ __all__ = ["frames_of", "run", "run_norm"]
 SHOWN = 6  # digits whose frames are kept
 
 
-def run(
-    *,
-    quick: bool,
-    outdir: Path,
-    seed: int = 0,
-    data: Path | None = None,
-    model: str | None = None,
-    device: str | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Outcome:
-    """Run the experiment.
+def run(context: Context) -> Outcome:
+    """Every method at every gap, and past the end.
 
-    Args:
-        quick: two digits, one gap, few frames.
-        outdir: receives ``partial/``, a file per gap and method, and ``frames-GAP.png``.
-        seed: see :class:`Settings`.
-        data: folder that holds ``mnist`` and ``squeezenet``.
-        model: a name or folder of a model of 28 x 28 digits; default the shipped one.
-        device: where the networks run.
-        progress: called with a short line.
+    ``outdir`` receives ``partial/``, a file per gap and method, and ``frames-GAP.png``.
 
     Returns:
         tables per gap, differences from the recommended setting, and the continuation.
@@ -81,43 +65,22 @@ def run(
 
     Cost: some 10^7 evaluations: four minutes on a large GPU, half a day on two cores.
     """
-    settings = Settings(model or "mnist", seed=seed)
-    if quick:
-        settings = replace(settings, **QUICK, beyond=2)
-    return _compare(settings, METHODS, OURS, outdir, data, device, progress)
+    settings = Settings(context.model, seed=context.seed)
+    return _compare(context, context.settings(settings, **QUICK, beyond=2), METHODS, OURS)
 
 
-def run_norm(
-    *,
-    quick: bool,
-    outdir: Path,
-    seed: int = 0,
-    data: Path | None = None,
-    model: str | None = None,
-    device: str | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Outcome:
+def run_norm(context: Context) -> Outcome:
     """What the norm of noisy data is worth: ``score/rotated-norm``, on digits of their own.
 
     The need for it was seen on the test digits, so it is judged on others, opened for this alone.
-
-    Args:
-        quick: see :func:`run`.
-        outdir: likewise.
-        seed: likewise.
-        data: likewise.
-        model: likewise.
-        device: likewise.
-        progress: likewise.
 
     Returns:
         tables at 30 and 90 degrees.
 
     Cost: some 10^6 evaluations: half an hour on two cores.
     """
-    settings = Settings(model or "mnist", "second", 100, (30.0, 90.0), beyond=0, seed=seed)
-    settings = replace(settings, **QUICK) if quick else settings
-    return _compare(settings, NORM_METHODS, KEPT, outdir, data, device, progress)
+    settings = Settings(context.model, "second", 100, (30.0, 90.0), beyond=0, seed=context.seed)
+    return _compare(context, context.settings(settings, **QUICK), NORM_METHODS, KEPT)
 
 
 QUICK: Mapping[str, Any] = {
@@ -132,22 +95,12 @@ QUICK: Mapping[str, Any] = {
 
 
 def _compare(
-    settings: Settings,
-    methods: Mapping[str, Method],
-    ours: str,
-    outdir: Path,
-    data: Path | None,
-    device: str | None,
-    progress: Callable[[str], None] | None,
+    context: Context, settings: Settings, methods: Mapping[str, Method], ours: str
 ) -> Outcome:
-    if data is None:
-        raise ValueError("this takes --data DIR, a folder that holds mnist and squeezenet")
-    say, place = progress or (lambda _: None), torch.device(device or "cpu")
-    source = load(settings.model, device=place)
-    if source.codec.shape != (1, 28, 28):
-        raise ValueError(f"the model's pictures are {source.codec.shape}; this takes (1, 28, 28)")
-    squeezenet = f"squeezenet:{data / 'squeezenet' / 'SqueezeNet_fp16.onnx'}"
-    extractors = [load_features(name, place) for name in ("digit-classifier-1", squeezenet)]
+    data = context.need("data", "a folder that holds mnist and squeezenet")
+    say, place, outdir = context.progress, torch.device(context.device), context.outdir
+    source = digit_model(context)
+    extractors = [load_features("digit-classifier-1", place), squeezenet(data, context.device)]
     digits, _ = choose(data, settings.digits, settings.split)
     weights = draws(len(digits), settings.resamples, settings.seed)
     folder = _partial(outdir, settings, methods)
