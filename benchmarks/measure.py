@@ -251,7 +251,7 @@ def _watched(method: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
 
 def _hooked(x: Any, hook: Callable[[Tensor], None]) -> Any:
     """A view of a tensor, for this use of it alone, whose gradient calls the hook."""
-    if not isinstance(x, Tensor) or not x.requires_grad or derivatives._is_transformed(x):
+    if not isinstance(x, Tensor) or not x.requires_grad or derivatives.is_transformed(x):
         return x
     x = x.view_as(x)
     x.register_hook(hook)

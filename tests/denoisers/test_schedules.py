@@ -17,7 +17,6 @@ from diffodesic.denoisers.schedules import (
     LinearLogSNR,
     Schedule,
     Tabulated,
-    untransformed,
 )
 from diffodesic.numerics.derivatives import jvp
 
@@ -275,15 +274,3 @@ def test_schedules_are_values() -> None:
 def test_wrong_constants_are_refused(build, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build()
-
-
-def test_untransformed_gives_the_values_inside() -> None:
-    x = torch.arange(3.0)
-    seen: list[Tensor] = []
-
-    def look(y: Tensor) -> Tensor:
-        seen.append(untransformed(y))
-        return y.sum()
-
-    torch.func.vmap(torch.func.grad(look))(x.unsqueeze(-1))
-    torch.testing.assert_close(seen[0], x.unsqueeze(-1))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.numerics.cost import Cost, counting, record
-from diffodesic.numerics.derivatives import jvp, track_vjp
+from diffodesic.numerics.derivatives import jvp, track_vjp, untransformed
 from diffodesic.numerics.linear import conjugate_gradient
 from diffodesic.numerics.ode import rk45
 from support.checks import Draw
@@ -150,3 +150,15 @@ def test_a_denoiser_counts_points_not_calls(draw: Draw, count: int):
     with counting() as cost:
         mix(z.requires_grad_(), sigma).sum().backward()
     assert cost == Cost(evaluations=count, derivatives=count)
+
+
+def test_untransformed_gives_the_values_inside() -> None:
+    x = torch.arange(3.0)
+    seen: list[Tensor] = []
+
+    def look(y: Tensor) -> Tensor:
+        seen.append(untransformed(y))
+        return y.sum()
+
+    torch.func.vmap(torch.func.grad(look))(x.unsqueeze(-1))
+    torch.testing.assert_close(seen[0], x.unsqueeze(-1))

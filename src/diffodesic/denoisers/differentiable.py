@@ -23,6 +23,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from diffodesic.numerics.derivatives import is_transformed
+
 __all__ = ["differentiable", "differentiated", "quick", "whole_floats"]
 
 
@@ -53,8 +55,7 @@ def quick(device: torch.device, dtype: torch.dtype | None) -> AbstractContextMan
 def differentiated(*tensors: Tensor) -> bool:
     """Tell whether a derivative is being taken through one of these tensors."""
     return any(
-        torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-        or (torch.is_grad_enabled() and tensor.requires_grad)
+        is_transformed(tensor) or (torch.is_grad_enabled() and tensor.requires_grad)
         for tensor in tensors
     )
 

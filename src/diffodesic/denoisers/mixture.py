@@ -24,8 +24,6 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.numerics import derivatives
-from diffodesic.numerics.cost import record
 
 __all__ = ["GaussianMixture"]
 
@@ -101,43 +99,25 @@ class GaussianMixture(Denoiser):
     def moments(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Exact E[x0 | z] (..., D) and E[|x0|^2 | z] (...); cost of one evaluation."""
         flat, level, batch = self._flatten(z, sigma)
-        record(evaluations=flat.shape[0])
         k = level.unsqueeze(-1) ** -2
-        m, second = self._moments(k * flat, k)
-        packed = derivatives.track_vjp(torch.cat([m, second.unsqueeze(-1)], -1), flat.shape[0])
-        return packed[:, :-1].reshape(*batch, self.dim), packed[:, -1].reshape(batch)
+        m, second = self._counted(batch, *self._moments(k * flat, k))
+        return m, second
 
     def statistic_covariance(
         self, z: Tensor, sigma: Tensor, a: Tensor, b: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Posterior covariance of ``T = (x0, |x0|^2)`` applied to ``(a, b)``, in closed form.
-
-        Args:
-            z: noisy points (..., D).
-            sigma: noise standard deviations (...).
-            a: first part of the vector, (..., D).
-            b: second part, (...).
-
-        Returns:
-            ``Cov[x0, a.x0 + b|x0|^2]`` (..., D) and ``Cov[|x0|^2, a.x0 + b|x0|^2]`` (...).
-
-        Cost: one evaluation.
-        """
+        """As :meth:`Denoiser.statistic_covariance`, in closed form; cost of one evaluation."""
         return self.moments_and_covariance(z, sigma, a, b)[2:]
 
     def moments_and_covariance(
         self, z: Tensor, sigma: Tensor, a: Tensor, b: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Both at the price of one evaluation; see :meth:`Denoiser.moments_and_covariance`."""
+        """As :meth:`Denoiser.moments_and_covariance`, at the cost of one evaluation."""
         flat, level, batch = self._flatten(z, sigma)
-        record(evaluations=flat.shape[0])
         a, b = a.expand(*batch, self.dim).reshape(-1, self.dim), b.expand(batch).reshape(-1, 1)
         k = level.unsqueeze(-1) ** -2
-        found = self._both(k * flat, k, a, b)
-        packed = torch.cat([part.reshape(len(flat), -1) for part in found], -1)
-        packed = derivatives.track_vjp(packed, flat.shape[0]).reshape(*batch, -1)
-        m, second, first, change = packed.split([self.dim, 1, self.dim, 1], -1)
-        return m, second[..., 0], first, change[..., 0]
+        m, second, first, change = self._counted(batch, *self._both(k * flat, k, a, b))
+        return m, second, first, change
 
     def log_partition(self, h: Tensor, k: Tensor) -> Tensor:
         """Log-partition ``psi = log E_q exp(h.x0 - k|x0|^2/2)``; grad in (h, -k/2) is ``mu``.

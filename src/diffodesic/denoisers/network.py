@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.differentiable import differentiable, differentiated, quick, whole_floats
-from diffodesic.denoisers.schedules import Schedule, untransformed
+from diffodesic.denoisers.schedules import Schedule
 from diffodesic.numerics import derivatives
 from diffodesic.numerics.cost import record
 
@@ -350,9 +350,9 @@ class NetworkDenoiser(Denoiser):
                 f"fn returned shape {tuple(out.shape)} for {tuple(inputs.shape)}; correct shape, "
                 "or return the part of the output that is the prediction"
             )
-        finite = untransformed(torch.isfinite(out.detach()))
+        finite = derivatives.untransformed(torch.isfinite(out.detach()))
         if not bool(finite.all()):
-            low, high = untransformed(sigma).aminmax()
+            low, high = derivatives.untransformed(sigma).aminmax()
             raise NonFiniteError(
                 f"fn returned {int((~finite).sum())} values that are not finite, at sigma in "
                 f"[{float(low):.4g}, {float(high):.4g}]; narrow log_snr_range"

@@ -31,6 +31,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffodesic.numerics.derivatives import untransformed
+
 __all__ = [
     "EDM",
     "VP",
@@ -39,15 +41,7 @@ __all__ = [
     "LinearLogSNR",
     "Schedule",
     "Tabulated",
-    "untransformed",
 ]
-
-
-def untransformed(tensor: Tensor) -> Tensor:
-    """The plain values of ``tensor`` inside any ``torch.func`` transform, for checks only."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    return tensor.detach()
 
 
 def _real(value: Tensor | float) -> Tensor:

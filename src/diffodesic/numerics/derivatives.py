@@ -21,7 +21,7 @@ from torch import Tensor
 
 from diffodesic.numerics.cost import _open_scopes
 
-__all__ = ["jvp", "track_vjp"]
+__all__ = ["is_transformed", "jvp", "piece", "track_vjp", "untransformed"]
 
 
 def piece(count: int, limit: int | None) -> int:
@@ -44,7 +44,7 @@ def piece(count: int, limit: int | None) -> int:
 def track_vjp(output: Tensor, count: int) -> Tensor:
     """Count ``count`` derivatives when a backward pass goes through ``output``."""
     scopes = _open_scopes.get()
-    if not scopes or not output.requires_grad or _is_transformed(output):
+    if not scopes or not output.requires_grad or is_transformed(output):
         return output
 
     # The scopes are bound now: autograd may run the hook on another thread, outside the context.
@@ -56,9 +56,16 @@ def track_vjp(output: Tensor, count: int) -> Tensor:
     return output
 
 
-def _is_transformed(tensor: Tensor) -> bool:
+def is_transformed(tensor: Tensor) -> bool:
     """Tell whether ``tensor`` lives inside a torch.func transform, where hooks do not fire."""
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def untransformed(tensor: Tensor) -> Tensor:
+    """The plain values of ``tensor`` inside any ``torch.func`` transform, for checks only."""
+    while is_transformed(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.detach()
 
 
 def jvp(

@@ -25,8 +25,6 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.numerics import derivatives
-from diffodesic.numerics.cost import record
 from diffodesic.transitions.potentials import Potential
 
 __all__ = ["GridDenoiser"]
@@ -107,39 +105,24 @@ class GridDenoiser(Denoiser):
     def moments(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Exact E[x0 | z] (..., D) and E[|x0|^2 | z] (...); cost of one evaluation."""
         flat, level, batch = self._flatten(z, sigma)
-        record(evaluations=flat.shape[0])
         shift, square = self._first_two(flat, level**-2)
         second = square + (2 * shift + flat).mul(flat).sum(-1)
-        packed = torch.cat([flat + shift, second.unsqueeze(-1)], -1)
-        packed = derivatives.track_vjp(packed, flat.shape[0])
-        return packed[:, :-1].reshape(*batch, self.dim), packed[:, -1].reshape(batch)
+        m, second = self._counted(batch, flat + shift, second)
+        return m, second
 
     def statistic_covariance(
         self, z: Tensor, sigma: Tensor, a: Tensor, b: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Posterior covariance of ``T = (x0, |x0|^2)`` applied to ``(a, b)``.
-
-        Args:
-            z: noisy points (..., D).
-            sigma: noise standard deviations (...).
-            a: first part of the vector, (..., D).
-            b: second part, (...).
-
-        Returns:
-            ``Cov[x0, a.x0 + b|x0|^2]`` (..., D) and ``Cov[|x0|^2, a.x0 + b|x0|^2]`` (...).
-
-        Cost: one evaluation.
-        """
+        """As :meth:`Denoiser.statistic_covariance`, by quadrature; cost of one evaluation."""
         flat, level, batch = self._flatten(z, sigma)
-        record(evaluations=flat.shape[0])
         a, b = a.expand(*batch, self.dim).reshape(-1, self.dim), b.expand(batch).reshape(-1)
         first, cross, fourth = self._central(flat, level**-2)
         # |x|^2 = |y|^2 + 2 z.y + |z|^2: in y the vector is (a + 2 b z, b)
         pulled = a + 2 * b.unsqueeze(-1) * flat
         along = (first @ pulled.unsqueeze(-1)).squeeze(-1) + cross * b.unsqueeze(-1)
         second = (cross * pulled).sum(-1) + fourth * b + 2 * (flat * along).sum(-1)
-        packed = derivatives.track_vjp(torch.cat([along, second.unsqueeze(-1)], -1), flat.shape[0])
-        return packed[:, :-1].reshape(*batch, self.dim), packed[:, -1].reshape(batch)
+        first, change = self._counted(batch, along, second)
+        return first, change
 
     def log_partition(self, h: Tensor, k: Tensor) -> Tensor:
         """Log-partition ``psi = log E exp(h.x0 - k|x0|^2/2)``; grad in (h, -k/2) is ``mu``.

@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from diffodesic.denoisers.denoiser import Denoiser, KnowsPsi
+from diffodesic.denoisers.denoiser import Denoiser, HasLogPartition
 from diffodesic.denoisers.selfcheck import SelfCheck, self_check
 from diffodesic.metrics.spacetime.estimators.base import Estimator, Gradient
 from diffodesic.metrics.spacetime.estimators.closure import Closure
@@ -279,7 +279,7 @@ class Spacetime(NoisyPoints):
         Returns:
             (...), zero where the log-partition has no closed form.
         """
-        if self.estimator != "exact" or not isinstance(self.denoiser, KnowsPsi):
+        if self.estimator != "exact" or not isinstance(self.denoiser, HasLogPartition):
             return super().lower_bound(a, b)
         first, last = natural(a), natural(b)
         ends, middle = torch.stack([first, last]), (first + last) / 2

@@ -32,7 +32,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diffodesic.denoisers.denoiser import KnowsPsi
+from diffodesic.denoisers.denoiser import HasLogPartition
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.points import from_natural
 from diffodesic.numerics.cost import counting
@@ -185,7 +185,7 @@ def sandwich(space: Spacetime, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     Cost: two evaluations of ``mu`` where psi is in closed form, else :func:`divergences`.
     """
     denoiser = space.denoiser
-    if not isinstance(denoiser, KnowsPsi):
+    if not isinstance(denoiser, HasLogPartition):
         found = divergences(space, a, b)
         return found.lower, found.upper
     both = jeffreys(space, a, b)
@@ -255,7 +255,7 @@ def log_partition(space: Spacetime, x: Tensor, *, rtol: float = 1e-8) -> Tensor:
     Cost: none in closed form, else some tens to hundreds of evaluations of ``space.mu`` per point.
     """
     eta = space.eta(x)
-    if isinstance(space.denoiser, KnowsPsi):
+    if isinstance(space.denoiser, HasLogPartition):
         return space.denoiser.log_partition(eta[..., :-1], -2 * eta[..., -1])
     flat = eta.reshape(-1, eta.shape[-1])
     # along this line z stays where it is, and k falls to that of the lowest log SNR

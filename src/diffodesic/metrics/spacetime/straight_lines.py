@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffodesic.denoisers.denoiser import KnowsPsi
+from diffodesic.denoisers.denoiser import HasLogPartition
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.points import from_natural, natural
 
@@ -92,7 +92,7 @@ def from_mu(
 
     Cost: D + 2 evaluations per point and step, in D <= some hundreds.
     """
-    if not (isinstance(space.denoiser, KnowsPsi) and space.denoiser.closed_form):
+    if not (isinstance(space.denoiser, HasLogPartition) and space.denoiser.closed_form):
         raise ValueError(
             "mean parameters are inverted by Newton's method on psi, which this denoiser does not "
             "know in closed form: use a GaussianMixture"
@@ -122,7 +122,7 @@ def _line(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
     return torch.lerp(a.unsqueeze(-2), b.unsqueeze(-2), s.reshape(-1, 1))
 
 
-def _potential(denoiser: KnowsPsi, x: Tensor, mu: Tensor) -> Tensor:
+def _potential(denoiser: HasLogPartition, x: Tensor, mu: Tensor) -> Tensor:
     eta = natural(x)
     return denoiser.log_partition(eta[:, :-1], -2 * eta[:, -1]) - (eta * mu).sum(-1)
 
@@ -141,7 +141,7 @@ def _covariance(space: Spacetime, x: Tensor) -> Tensor:
 
 
 def _descend(
-    denoiser: KnowsPsi, x: Tensor, slope: Tensor, covariance: Tensor, target: Tensor
+    denoiser: HasLogPartition, x: Tensor, slope: Tensor, covariance: Tensor, target: Tensor
 ) -> Tensor:
     """Points after the largest of the steps 1, 1/2, 1/4 ... that lets the potential fall enough."""
     value, k = _potential(denoiser, x, target), x[:, -1:].exp()
