@@ -1,16 +1,20 @@
-"""Stages of a long run in a folder: what is done is read again, and only the rest is made.
+"""Stages of a long run in a folder: what is made is read again, and only the rest is made.
 
-    kind.json             what the stages depend on; a folder of another kind is refused
-    NAME.safetensors      tensors of a finished stage, and its numbers and words as metadata
+    depends.json          what the stages depend on; a folder of other settings is refused
+    NAME.safetensors      a finished stage: tensors, and as metadata plain values and a checksum
+    NAME.bin              an array too large to be read: rows of float64, mapped into memory
 
-A stage is written whole or not at all.  Tensors come back bit by bit, so a run that goes on ends
-where it would have ended without the interruption.
+A stage is written whole or not at all, and its tensors come back bit by bit. A run that goes on
+therefore ends where it would have ended without the interruption. A stage that is damaged, or of
+another run, counts as not made: a warning says so, and it is made again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,76 +23,205 @@ import torch
 from torch import Tensor
 
 from diffodesic.output.files import write_atomically
+from diffodesic.output.records import json_ready, write_json
 
-__all__ = ["Checkpoint", "fingerprint"]
+__all__ = ["Stage", "Store", "differences", "fingerprint"]
 
-_HEAD = "kind.json"
+_HEAD = "depends.json"
+_FORMAT = 1
+
 Stage = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors and plain values of a stage."""
 
 
-class Checkpoint:
+class Store:
     """Stages of one run.
 
     Args:
-        folder: where they are kept, made if needed; None keeps nothing.
-        kind: what they depend on, for JSON.
+        folder: where they are kept, made once there is something to keep; None keeps nothing.
+        depends: everything that the stages depend on, as plain values.
+        afresh: how to start afresh, the end of the sentence that refuses a folder.
 
     Raises:
-        ValueError: if the folder holds stages of another kind.
+        ValueError: if the folder holds stages of other settings; it names those that differ.
     """
 
-    def __init__(self, folder: Path | str | None, kind: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path | str | None,
+        depends: Mapping[str, Any],
+        afresh: str = "remove it to start afresh, or choose another folder",
+    ) -> None:
         self.folder = None if folder is None else Path(folder)
-        self.depends, self.kind = kind, json.dumps(kind, indent=1)
-        if self.folder is None:
+        self.depends = json_ready({"format": _FORMAT, **depends})
+        head = None if self.folder is None else self.folder / _HEAD
+        if head is None or not head.exists():
             return
-        head = self.folder / _HEAD
-        if head.exists() and head.read_text(encoding="utf-8") != self.kind:
+        try:
+            before = dict(json.loads(head.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError):
+            return  # the checksums of the stages hold what they depend on, too
+        if before != self.depends:
             raise ValueError(
-                f"{self.folder} holds results of other settings (see {head.name}); "
-                "remove it or choose another folder"
+                f"{self.folder} holds results of other settings "
+                f"({differences(before, self.depends)}); {afresh}"
             )
 
     def stage(
         self, name: str, make: Callable[[], Stage], device: torch.device | str = "cpu"
     ) -> Stage:
-        """Tensors and plain values of a stage: made, or read where it was made before.
+        """Tensors and plain values of a stage: read where it was made before, else made.
 
         Args:
             name: of the stage, and of its file.
             make: makes it.
-            device: where tensors that are read come to.
+            device: where the tensors come to.
 
         Returns:
-            what ``make`` returned.
+            what ``make`` returned, the plain values as JSON gives them back.
+        """
+        return self.read(name, device) or self.write(name, *make(), device)
+
+    def read(self, name: str, device: torch.device | str = "cpu") -> Stage | None:
+        """Read a finished stage.
+
+        Args:
+            name: of the stage.
+            device: where its tensors come to.
+
+        Returns:
+            the stage, or None where it is not made.
+        """
+        from safetensors import safe_open
+
+        if self.folder is None or not self._file(name).exists():
+            return None
+        try:
+            with safe_open(self._file(name), "pt") as content:
+                names, metadata = list(content.keys()), content.metadata()
+                tensors = {key: content.get_tensor(key) for key in names}
+            words = metadata["words"]
+            if metadata["checksum"] != self._checksum(name, tensors, words):
+                raise ValueError("its checksum differs")
+        except Exception as error:  # a broken file leads its reader to any of them
+            self.warn(name, str(error))
+            return None
+        return {key: value.to(device) for key, value in tensors.items()}, json.loads(words)
+
+    def write(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        words: Mapping[str, Any],
+        device: torch.device | str = "cpu",
+    ) -> Stage:
+        """Keep a finished stage.
+
+        Args:
+            name: of the stage, and of its file.
+            tensors: its tensors.
+            words: its plain values.
+            device: where the returned tensors come to.
+
+        Returns:
+            what :meth:`read` will return.
+        """
+        text = json.dumps(words)
+        whole = {key: value.detach().contiguous() for key, value in tensors.items()}
+        if self.folder is not None:
+            from safetensors.torch import save
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / _HEAD, self.depends)
+            kept = {key: value.cpu() for key, value in whole.items()}
+            metadata = {"words": text, "checksum": self._checksum(name, kept, text)}
+            write_atomically(self._file(name), save(kept, metadata))
+        return {key: value.to(device) for key, value in whole.items()}, json.loads(text)
+
+    def array(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Room for an array, with what an earlier run wrote into it.
+
+        What is written into the array is written into its file. Whoever fills rows keeps a stage
+        with their :func:`fingerprint`, and by it knows them again.
+
+        Args:
+            name: of the array, and of its file.
+            shape: (N, ...); the file may hold more or fewer rows.
+
+        Returns:
+            the array, float64; without a folder in memory only.
         """
         if self.folder is None:
-            return make()
-        from safetensors import safe_open
-        from safetensors.torch import save
+            return torch.empty(shape, dtype=torch.float64)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file, size = self.folder / f"{name}.bin", math.prod(shape)
+        # torch would make the file longer too, but spoils its first byte on the way
+        with file.open("ab") as end:
+            end.truncate(max(end.tell(), 8 * size))
+        return torch.from_file(str(file), shared=True, size=size, dtype=torch.float64).view(shape)
 
-        file = self.folder / f"{name}.safetensors"
-        if not file.exists():
-            tensors, words = make()
-            self.folder.mkdir(parents=True, exist_ok=True)  # not before there is something to keep
-            write_atomically(self.folder / _HEAD, self.kind.encode())
-            kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-            write_atomically(file, save(kept, {"words": json.dumps(words)}))
-            return tensors, words
-        with safe_open(file, "pt") as content:
-            names = content.keys()
-            tensors = {key: content.get_tensor(key).to(device) for key in names}
-            return tensors, json.loads(content.metadata()["words"])
+    def part(self, name: str) -> Store:
+        """A store inside this one, which depends on the same."""
+        return Store(None if self.folder is None else self.folder / name, self.depends)
 
-    def part(self, name: str) -> Checkpoint:
-        """A checkpoint of its own inside this one, which depends on the same."""
-        return Checkpoint(None if self.folder is None else self.folder / name, self.depends)
+    def warn(self, name: str, reason: str) -> None:
+        """Say that a stage counts as not made."""
+        warnings.warn(
+            f"{self._file(name)} cannot be used ({reason}); it is made again",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+    def _file(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{name}.safetensors"
+
+    def _checksum(self, name: str, tensors: Mapping[str, Tensor], words: str) -> str:
+        content = [part for key in sorted(tensors) for part in (key, tensors[key])]
+        return fingerprint(json.dumps(self.depends), name, words, *content)
 
 
-def fingerprint(*tensors: Tensor) -> str:
-    """A short hash of shapes, dtypes and values."""
-    found = hashlib.sha256()
-    for x in tensors:
-        found.update(f"{x.dtype}{tuple(x.shape)}".encode())
-        found.update(x.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say in which entries two descriptions differ, and how.
+
+    Args:
+        before: a description as JSON gives it back, of what is there.
+        now: another, of what is asked for.
+
+    Returns:
+        e.g. "seed was 0 and is 1 now, solver.rtol was not given and is 0.01 now"; empty where
+        they agree.
+    """
+    old, new = _flat(before), _flat(now)
+    return ", ".join(
+        f"{key} was {_short(old.get(key))} and is {_short(new.get(key))} now"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    )
+
+
+def _short(text: str | None) -> str:
+    return "not given" if text is None else text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Entries of nested mappings by dotted keys, as JSON."""
+    entries: dict[str, str] = {}
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            entries |= _flat(inner, f"{prefix}{key}.")
+        else:
+            entries[f"{prefix}{key}"] = json.dumps(inner)
+    return entries
+
+
+def fingerprint(*parts: Tensor | str) -> str:
+    """A short hash of the shapes, dtypes and values of tensors, and of texts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            digest.update(f"{len(part)}:{part}".encode())
+        else:
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
