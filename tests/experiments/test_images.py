@@ -84,7 +84,7 @@ def model(tmp_path: Path) -> Path:
 def test_a_quick_run_can_be_taken_up_again(model: Path, tmp_path: Path, monkeypatch):
     context = Context(tmp_path, quick=True, model=str(model))
     given = images.run(context)
-    pairs = sorted((tmp_path / "pairs").glob("*.npz"))
+    pairs = sorted((tmp_path / "pairs").glob("*.safetensors"))
     assert len(pairs) == 4
     assert (tmp_path / "paths.png").exists()
     numbers = {number.quantity: number.measured for number in given.numbers}
@@ -96,7 +96,7 @@ def test_a_quick_run_can_be_taken_up_again(model: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(images, "_distances", lambda *_: pytest.fail("solved again"))
     again = images.run(context)
     assert again.numbers[:5] == given.numbers[:5]
-    with pytest.raises(ValueError, match="pairs of other settings"):
+    with pytest.raises(ValueError, match="seed was 0 and is 1 now"):
         images.run(replace(context, seed=1))
     assert given.figure is not None
     given.figure(tmp_path / "figure.png")

@@ -13,7 +13,6 @@ from diffodesic.images.features import Features
 from diffodesic.images.interpolation import interpolate
 from diffodesic.images.sequence import _shares, interpolate_through
 from diffodesic.images.shown_path import _perceptual
-from diffodesic.output.stages import Checkpoint, fingerprint
 from support.tiny import pictures, tiny_model
 
 FAST: dict[str, Any] = {"metric": "score", "nodes": 4, "flow_steps": 4, "baselines": ("LERP",)}
@@ -100,23 +99,6 @@ def test_an_unknown_pace_and_missing_features_are_refused():
         interpolate(tiny_model(), a, b, pace="perceptual", features="squeezenet:no.onnx", **FAST)
 
 
-def test_stages_come_back_bit_by_bit(tmp_path):
-    made = []
-
-    def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        made.append(1)
-        return {"x": torch.tensor([torch.pi, torch.nan]).double()}, {"word": "a", "none": None}
-
-    first = Checkpoint(tmp_path / "c", {"seed": 1}).stage("one", make)
-    again = Checkpoint(tmp_path / "c", {"seed": 1}).stage("one", make)
-    assert made == [1]
-    assert torch.equal(first[0]["x"].view(torch.int64), again[0]["x"].view(torch.int64))
-    assert first[1] == again[1]
-    with pytest.raises(ValueError, match="holds results of other settings"):
-        Checkpoint(tmp_path / "c", {"seed": 2})
-    assert Checkpoint(None, {}).part("x").stage("one", make)[1]["word"] == "a"
-
-
 def test_a_chain_goes_on_but_never_with_other_images(tmp_path, monkeypatch):
     model, images = tiny_model(), list(pictures(3))
     options: dict[str, Any] = {**FAST, "frames": 5, "checkpoint": tmp_path / "c"}
@@ -129,19 +111,6 @@ def test_a_chain_goes_on_but_never_with_other_images(tmp_path, monkeypatch):
         assert torch.equal(again.frames, whole.frames)
     with pytest.raises(ValueError, match="holds results of other settings"):
         interpolate_through(model, [images[1], *images[1:]], **options)
-
-
-def test_a_fingerprint_knows_shape_and_value():
-    x = torch.zeros(2, 3)
-    assert fingerprint(x) == fingerprint(x.clone())
-    assert len({fingerprint(x), fingerprint(x.T), fingerprint(x.double()), fingerprint(x + 1)}) == 4
-
-
-def test_a_stage_that_fails_leaves_nothing(tmp_path):
-    store = Checkpoint(tmp_path / "c", {})
-    with pytest.raises(ZeroDivisionError):
-        store.stage("one", lambda: ({}, {"x": 1 / 0}))
-    assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.parametrize("metric", ["spacetime", "score", "jacobian", "conformal"])

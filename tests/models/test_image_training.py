@@ -139,22 +139,31 @@ def test_diverged_loss_is_an_error(blobs, tmp_path):
         train(blobs, tmp_path, settings=replace(TINY, lr=1e30))
 
 
-def test_bad_checkpoints_are_refused(blobs, tmp_path):
+def test_a_checkpoint_of_another_run_is_refused(blobs, tmp_path, monkeypatch):
     train(blobs, tmp_path, settings=TINY)
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match=r"other settings \(lr was 0.005 and is 0.001 now\)"):
         train(blobs, tmp_path, settings=replace(TINY, lr=1e-3))
-    checkpoint = tmp_path / "checkpoint.pt"
-    older = torch.load(checkpoint, weights_only=True) | {"format": "diffodesic-train-0"}
-    torch.save(older, checkpoint)
-    with pytest.raises(ValueError, match="another version"):
-        train(blobs, tmp_path, settings=TINY)
-    torch.save({"weights": torch.zeros(3)}, checkpoint)
-    with pytest.raises(ValueError, match="resume=False"):
-        train(blobs, tmp_path, settings=TINY)
-    checkpoint.write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match="resume=False"):
-        train(blobs, tmp_path, settings=TINY)
-    train(blobs, tmp_path, settings=TINY, resume=False)
+    with pytest.raises(ValueError, match=r"\(data was .* now\); give the same settings and data"):
+        train(blobs.flip(0), tmp_path, settings=TINY)
+    with monkeypatch.context() as later:
+        later.setattr("diffodesic.models.trainer._VERSION", 3)
+        with pytest.raises(ValueError, match=r"\(training was 2 and is 3 now\)"):
+            train(blobs, tmp_path, settings=TINY)
+    other = weights(tmp_path)
+    train(blobs.flip(0), tmp_path, settings=TINY, resume=False)
+    assert weights(tmp_path) != other
+
+
+def test_a_damaged_checkpoint_is_no_checkpoint(blobs, tmp_path):
+    whole = weights(train(blobs, tmp_path, settings=TINY))
+    file = tmp_path / "checkpoint" / "state.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # one bit of a weight
+    for damaged in (content, b"not a checkpoint"):
+        file.write_bytes(damaged)
+        with pytest.warns(RuntimeWarning, match="cannot be used"):
+            train(blobs, tmp_path, settings=TINY)
+        assert weights(tmp_path) == whole
 
 
 def test_sources_agree(tmp_path):

@@ -107,7 +107,7 @@ def test_stored_blocks_resume_and_refuse_other_settings(tmp_path):
     assert torch.equal(rest.frames, whole.frames)
     assert torch.equal(rest.max_energy, whole.max_energy)
     same(rest.accepted, whole.accepted)
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match=r"other settings \(seed was 3 and is 4 now\)"):
         well_paths(block=10, store=tmp_path, seed=4)
 
 
@@ -143,7 +143,18 @@ def test_a_trace_is_the_whole_of_one_path():
 def test_frames_that_were_lost_are_drawn_again(left, tmp_path):
     whole = well_paths(block=10, store=tmp_path).frames.clone()
     (tmp_path / "frames.bin").write_bytes((tmp_path / "frames.bin").read_bytes()[:left])
-    assert torch.equal(well_paths(block=10, store=tmp_path).frames, whole)
+    with pytest.warns(RuntimeWarning, match="its frames are not those that were drawn"):
+        assert torch.equal(well_paths(block=10, store=tmp_path).frames, whole)
+
+
+def test_one_flipped_bit_of_a_stored_frame_is_found(tmp_path):
+    whole = well_paths(block=10, store=tmp_path).frames.clone()
+    content = bytearray((tmp_path / "frames.bin").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "frames.bin").write_bytes(content)
+    with pytest.warns(RuntimeWarning, match="block-00002") as seen:
+        assert torch.equal(well_paths(block=10, store=tmp_path).frames, whole)
+    assert len(seen) == 1  # the other blocks are believed
 
 
 def test_stored_frames_are_mapped_and_not_read(tmp_path):

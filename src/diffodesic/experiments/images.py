@@ -19,8 +19,6 @@ Every pair is a file in ``pairs/``: an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import io
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -45,8 +43,8 @@ from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.mismatched_estimation import mismatch_length
 from diffodesic.models.datasets import MNIST, read_idx, shipped_digits
 from diffodesic.models.model import Model
-from diffodesic.output.files import write_atomically
 from diffodesic.output.images import to_uint8
+from diffodesic.output.stages import Store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -174,13 +172,9 @@ def _solve(
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """What is known of every pair; those that an earlier run solved are read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    head = folder / "settings.json"
-    text = json.dumps({**asdict(settings), "pairs": pairs.tolist()})
-    if head.exists() and head.read_text() != text:
-        raise ValueError(f"{folder} holds pairs of other settings; remove it or choose another")
-    write_atomically(head, text.encode())
-    left = [i for i in range(len(pairs)) if not (folder / f"{i:03d}.npz").exists()]
+    store = Store(folder, {**asdict(settings), "which": pairs})
+    stages = {i: store.read(f"{i:03d}") for i in range(len(pairs))}
+    left = [i for i, stage in stages.items() if stage is None]
     classifier = load_classifier()
     for start in range(0, len(left), settings.batch):
         which = left[start : start + settings.batch]
@@ -189,25 +183,11 @@ def _solve(
         found = _distances(model, images[chosen], settings)
         found |= _likeness(model, classifier, images[chosen])
         found["label"] = labels[chosen[:, 0]].tolist()
+        nodes = found.pop("nodes").float()
         for k, i in enumerate(which):
-            _write(folder / f"{i:03d}.npz", {key: value[k] for key, value in found.items()})
-    return [_read(folder / f"{i:03d}.npz") for i in range(len(pairs))]
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    import numpy as np
-
-    buffer = io.BytesIO()
-    nodes = record.pop("nodes").float().numpy()
-    np.savez_compressed(buffer, nodes=nodes, record=np.array(json.dumps(record)))
-    write_atomically(path, buffer.getvalue())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as file:
-        return {**json.loads(str(file["record"])), "nodes": torch.from_numpy(file["nodes"])}
+            words = {key: value[k] for key, value in found.items()}
+            stages[i] = store.write(f"{i:03d}", {"nodes": nodes[k]}, words)
+    return [{**tensors, **words} for tensors, words in filter(None, stages.values())]
 
 
 def _distances(model: Model, images: Tensor, settings: Settings) -> dict[str, Any]:

@@ -13,7 +13,6 @@ tolerance: what they gain is the accuracy recorded.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -35,8 +34,9 @@ from diffodesic.geometry.status import Status
 from diffodesic.images.editing import anchored, distances_of
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.model import Model
-from diffodesic.output.files import write_atomically
+from diffodesic.output.files import UNREADABLE, write_atomically
 from diffodesic.output.records import write_json
+from diffodesic.output.stages import differences, fingerprint
 
 __all__ = ["PairwiseDistances", "pairwise"]
 
@@ -183,10 +183,11 @@ class PairwiseDistances:
         import numpy as np
 
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # numpy would leave a damaged archive open
+            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 matrix, apexes = (torch.from_numpy(file[name]) for name in ("matrix", "apexes"))
                 statuses, head = torch.from_numpy(file["statuses"]), json.loads(str(file["head"]))
-        except (KeyError, ValueError, EOFError) as error:
+        except UNREADABLE as error:
             raise ValueError(
                 f"{path} is no file of distances ({error}); give one that PairwiseDistances.save "
                 "wrote"
@@ -259,7 +260,7 @@ def pairwise(
         "solver": repr(plan.solver),
         "flow_steps": flow_steps,
         "seed": seed,
-        "fingerprint": hashlib.sha256(points.cpu().contiguous().numpy().tobytes()).hexdigest(),
+        "fingerprint": fingerprint(points),
     }
     found = _begin(len(data), log_snr, settings, file)
     found = _run(plan, points, found, file, progress or _silent)
@@ -304,11 +305,11 @@ def _begin(
     """Nothing solved yet, or what an earlier run left."""
     if file is not None and Path(file).exists():
         found = PairwiseDistances.load(file)
-        if found.settings != settings or found.log_snr != log_snr:
-            differs = [k for k, v in settings.items() if found.settings.get(k) != v]
+        before = {"log_snr": found.log_snr, **found.settings}
+        if differ := differences(before, {"log_snr": log_snr, **settings}):
             raise ValueError(
-                f"{file} holds distances of other data or settings (it differs in "
-                f"{', '.join(differs) or 'log_snr'}); remove it, or give another file"
+                f"{file} holds distances of other data or settings ({differ}); "
+                "remove it to start afresh, or give another file"
             )
         return found
     pairs = count * (count - 1) // 2

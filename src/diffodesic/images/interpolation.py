@@ -34,7 +34,7 @@ from diffodesic.images.spaces import REFINE, MetricName, image_geodesic, image_m
 from diffodesic.metrics.density import ScoreSize
 from diffodesic.metrics.score import ScoreMetric
 from diffodesic.models.model import Model
-from diffodesic.output.stages import Checkpoint, fingerprint
+from diffodesic.output.stages import Store, fingerprint
 
 __all__ = ["Plan", "interpolate"]
 
@@ -77,7 +77,7 @@ def interpolate(
     if frames < 2:
         raise ValueError(f"frames must be at least 2, got {frames}")
     plan, inputs = Plan(model, **options), as_images(image_a, image_b)
-    store = Checkpoint(
+    store = Store(
         None if checkpoint is None else Path(checkpoint),
         {**plan.words(), "frames": frames, "inputs": fingerprint(inputs)},
     )
@@ -151,7 +151,7 @@ class Plan:
         return {"model": self.model.name, **self.model.words, **options}
 
     def solve(
-        self, inputs: Tensor, store: Checkpoint, progress: Callable[[str], None] | None = None
+        self, inputs: Tensor, store: Store, progress: Callable[[str], None] | None = None
     ) -> _Solved:
         """Lift a pair (2, C, H, W) and join it."""
         began, say = time.monotonic(), progress or (lambda _: None)
@@ -191,7 +191,7 @@ class _Solved:
     ends: Tensor
     features: Features | None
     worse: list[str]
-    store: Checkpoint
+    store: Store
     say: Callable[[str], None]
     began: float
 

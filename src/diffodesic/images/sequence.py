@@ -23,7 +23,7 @@ from diffodesic.models.model import Model
 from diffodesic.output.folder import replace_files, write_pictures
 from diffodesic.output.images import to_uint8
 from diffodesic.output.records import write_json
-from diffodesic.output.stages import Checkpoint, fingerprint
+from diffodesic.output.stages import Store, fingerprint
 
 __all__ = ["Chain", "interpolate_through"]
 
@@ -124,7 +124,7 @@ def interpolate_through(
             f"{frames} frames"
         )
     plan, inputs = Plan(model, **options), as_images(*images)
-    store = Checkpoint(
+    store = Store(
         checkpoint if checkpoint is None else Path(checkpoint),
         {**plan.words(), "frames": frames, "inputs": fingerprint(inputs)},
     )

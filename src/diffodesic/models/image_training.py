@@ -31,6 +31,7 @@ from torch import Tensor
 from diffodesic.models.datasets import load_images, rotate
 from diffodesic.models.trainer import RunSettings, Training, check_positive, flags
 from diffodesic.models.unet import UNet
+from diffodesic.output.stages import fingerprint
 
 __all__ = ["TrainSettings", "card", "precondition", "train"]
 
@@ -100,7 +101,7 @@ def train(
 
     Args:
         data: what `load_images` accepts, or images of shape (N, C, H, W) in [-1, 1].
-        outdir: receives weights.safetensors, config.json and CARD.md (and checkpoint.pt).
+        outdir: receives weights.safetensors, config.json and CARD.md (and the folder checkpoint).
         settings: see `TrainSettings`.
         resume: continue from `outdir`'s checkpoint, if there is one.
         progress: show a progress bar, if standard error is a terminal.
@@ -178,6 +179,10 @@ class _Run(Training):
         u = (torch.arange(n) + torch.rand(n, generator=g)) / n
         sigma = sigma_quantile(u, settings)
         return x0 + _wide(sigma) * torch.randn(x0.shape, generator=g), x0, sigma
+
+    def kind(self) -> dict[str, Any]:
+        """Settings and data."""
+        return {**super().kind(), "data": fingerprint(self.images)}
 
     def config(self) -> dict[str, Any]:
         """What the weights need to become a model again, as plain values."""

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
+import shutil
 import time
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from diffodesic.output.files import write_atomically
+from diffodesic.output.folder import replace_files
+from diffodesic.output.records import write_json
+from diffodesic.output.stages import Store
 
-__all__ = ["CHECKPOINT", "RunSettings", "Training", "flags"]
+__all__ = ["RunSettings", "Training", "flags"]
 
-CHECKPOINT = "checkpoint.pt"
-FORMAT = "diffodesic-train-2"
+_VERSION = 2  # of the algorithm: raised where the same settings give other weights
 
 
 @dataclass(frozen=True)
@@ -128,13 +131,18 @@ class Training(ABC):
         """The model card, Markdown."""
 
     def kind(self) -> dict[str, Any]:
-        """The settings that a resumed run must share, as JSON values."""
-        shared = replace(self.settings, checkpoint_minutes=0.0, snapshot_minutes=(), name="")
-        return dict(json.loads(json.dumps(asdict(shared))))
+        """What a resumed run must share, as JSON values."""
+        return asdict(replace(self.settings, checkpoint_minutes=0, snapshot_minutes=(), name=""))
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Tensor]:
         """Further attributes, by name, that a checkpoint keeps."""
         return {}
+
+    @cached_property
+    def store(self) -> Store:
+        """Where the checkpoint is kept."""
+        afresh = "give the same settings and data, another outdir, or resume=False (--fresh)"
+        return Store(self.outdir / "checkpoint", {"training": _VERSION, **self.kind()}, afresh)
 
     def fraction(self) -> float:
         """The fraction of the run that is done, in [0, 1]."""
@@ -155,8 +163,9 @@ class Training(ABC):
     def run(self, *, resume: bool, progress: bool) -> None:
         """Train until the end, from the checkpoint if there is one, and write the model."""
         self.outdir.mkdir(parents=True, exist_ok=True)
-        if resume and (self.outdir / CHECKPOINT).exists():
-            self.restore()
+        if not resume:
+            shutil.rmtree(self.outdir / "checkpoint", ignore_errors=True)
+        self.restore()
         cores = torch.get_num_threads()
         torch.set_num_threads(1)  # small networks: more threads only wait for each other
         try:
@@ -220,48 +229,40 @@ class Training(ABC):
         }
 
     def save(self) -> None:
-        """Write the checkpoint, atomically."""
-        state = {
-            "format": FORMAT, "settings": self.kind(), "step": self.step,
-            "seconds": self.seconds, "losses": self.losses, "net": self.net.state_dict(),
-            "average": self.average.state_dict(), "optimiser": self.optimiser.state_dict(),
-            **self.state(),
-        }  # fmt: skip
-        temporary = self.outdir / (CHECKPOINT + ".part")
-        torch.save(state, temporary)
-        os.replace(temporary, self.outdir / CHECKPOINT)
+        """Write the checkpoint."""
+        optimiser = self.optimiser.state_dict()
+        parts = {"net": self.net.state_dict(), "average": self.average.state_dict()}
+        parts |= {str(index): part for index, part in optimiser["state"].items()}
+        tensors = {f"{name}/{key}": x for name, part in parts.items() for key, x in part.items()}
+        words = {"step": self.step, "seconds": self.seconds, "losses": self.losses}
+        words["groups"] = optimiser["param_groups"]
+        self.store.write("state", {**tensors, **self.state()}, words)
 
     def export(self) -> None:
-        """Write the averaged weights as a complete model directory, file by file atomically."""
-        from safetensors.torch import save
+        """Write the averaged weights as a complete model directory."""
+        from safetensors.torch import save_file
 
-        config = json.dumps(self.config(), indent=1)
-        weights = self.average.module.state_dict()
-        write_atomically(self.outdir / "weights.safetensors", save(weights))
-        write_atomically(self.outdir / "config.json", config.encode())
-        write_atomically(self.outdir / "CARD.md", self.card().encode())
+        with replace_files(self.outdir) as folder:
+            save_file(self.average.module.state_dict(), folder / "weights.safetensors")
+            write_json(folder / "config.json", self.config())
+            (folder / "CARD.md").write_text(self.card(), encoding="utf-8")
 
     def restore(self) -> None:
-        """Load the checkpoint."""
-        path = self.outdir / CHECKPOINT
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            same = state["format"] == FORMAT and state["settings"] == self.kind()
-            if same:
-                self.net.load_state_dict(state["net"])
-                self.average.load_state_dict(state["average"])
-                self.optimiser.load_state_dict(state["optimiser"])
-        except Exception as error:
-            raise ValueError(
-                f"{path} is not a checkpoint of this program: delete it or train with resume=False."
-            ) from error
-        if not same:
-            raise ValueError(
-                f"{path} was written with other settings, or by another version: give the same "
-                "settings, another outdir, or resume=False."
-            )
-        for name in ("step", "seconds", "losses", *self.state()):
-            setattr(self, name, state[name])
+        """Go on from the checkpoint, if there is one."""
+        stage = self.store.read("state")
+        if stage is None:
+            return
+        tensors, words = stage
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for name, value in tensors.items():
+            part, _, key = name.rpartition("/")
+            parts[part][key] = value
+        self.net.load_state_dict(parts["net"])
+        self.average.load_state_dict(parts["average"])
+        state = {int(index): part for index, part in parts.items() if index.isdigit()}
+        self.optimiser.load_state_dict({"state": state, "param_groups": words.pop("groups")})
+        for name, value in {**parts[""], **words}.items():
+            setattr(self, name, value)
 
 
 def flags(training: dict[str, Any], defaults: RunSettings) -> str:

@@ -1,11 +1,16 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and what a damaged one may raise."""
 
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["UNREADABLE", "write_atomically"]
+
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What numpy may raise for a file of arrays that is damaged or of another kind."""
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:

@@ -100,13 +100,15 @@ class Store:
             with safe_open(self._file(name), "pt") as content:
                 names, metadata = list(content.keys()), content.metadata()
                 tensors = {key: content.get_tensor(key) for key in names}
-            words = metadata["words"]
-            if metadata["checksum"] != self._checksum(name, tensors, words):
-                raise ValueError("its checksum differs")
+            words, checksum = metadata["words"], metadata["checksum"]
         except Exception as error:  # a broken file leads its reader to any of them
-            self.warn(name, str(error))
-            return None
-        return {key: value.to(device) for key, value in tensors.items()}, json.loads(words)
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            if checksum == self._checksum(name, tensors, words):
+                return {key: x.to(device) for key, x in tensors.items()}, json.loads(words)
+            reason = "its checksum differs"
+        self.warn(name, reason)
+        return None
 
     def write(
         self,
@@ -223,5 +225,6 @@ def fingerprint(*parts: Tensor | str) -> str:
             digest.update(f"{len(part)}:{part}".encode())
         else:
             digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            flat = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(flat.numpy().data)
     return digest.hexdigest()[:16]

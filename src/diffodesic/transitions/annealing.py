@@ -16,7 +16,6 @@ sampler, and tell what the shape of a geodesic and what its noise is worth.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +28,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
-from diffodesic.output.shelf import Shelf
+from diffodesic.output.stages import Store, fingerprint
 from diffodesic.transitions.langevin import Walkers, suggested_step, walk
 from diffodesic.transitions.learned import LearnedDenoiser
 from diffodesic.transitions.minimise import relax
@@ -252,8 +251,8 @@ def transition_paths(
         "geodesic": path.status.name if isinstance(path, Geodesic) else "given nodes",
         "block": block,
     }
-    shelf = Shelf(store, _kind(potential, nodes, kept, settings))
-    room = shelf.frames((paths, len(kept), potential.dim))
+    stages = Store(store, _kind(potential, nodes, kept, settings))
+    room = stages.array("frames", (paths, len(kept), potential.dim))
     drawn = []
     for first in range(0, paths, block):
         title = f"paths {first + 1} to {min(first + block, paths)} of {paths}"
@@ -263,11 +262,16 @@ def transition_paths(
                 progress(f"{title}, node {node + 1} of {len(nodes)}")
 
         part = room[first : first + block]
-        found = shelf.load(first // block, len(part), first + len(part))
-        if found is None:
-            found = _Block(potential, nodes, settings, first // block).draw(kept, part, tell)
-            shelf.save(first // block, found)
-        drawn.append(found)
+        name = f"block-{first // block:05d}"
+        stage = stages.read(name)
+        if stage is not None and stage[1]["paths"] == len(part):
+            if stage[1]["frames"] == fingerprint(part):
+                drawn.append(stage[0])
+                continue
+            stages.warn(name, "its frames are not those that were drawn")
+        tensors = _Block(potential, nodes, settings, first // block).draw(kept, part, tell)
+        stages.write(name, tensors, {"paths": len(part), "frames": fingerprint(part)})
+        drawn.append(tensors)
     shares = torch.stack([part["accepted"] for part in drawn])
     sizes = torch.tensor([float(len(part["max_energy"])) for part in drawn], dtype=torch.float64)
     names = ("energies", "max_energy", "peak", "peak_node")
@@ -382,11 +386,10 @@ def _kind(
     potential: Potential, nodes: Tensor, kept: Tensor, settings: Mapping[str, object]
 ) -> dict[str, object]:
     """What sampled paths depend on; more paths of one kind may be added, their number is not."""
-    path = json.dumps([nodes.tolist(), kept.tolist()]).encode()
     return {
         **{name: value for name, value in settings.items() if name != "paths"},
         "law": _fingerprint(potential, nodes),
-        "path": hashlib.sha256(path).hexdigest(),
+        "path": fingerprint(nodes, kept),
     }
 
 
@@ -404,4 +407,4 @@ def _fingerprint(potential: Potential, nodes: Tensor) -> str:
     energies = potential(
         torch.cat([low + (high - low) * spread, nodes[:: max(1, len(nodes) // 8), :-1]])
     )
-    return hashlib.sha256(json.dumps([f"{u:.9g}" for u in energies.tolist()]).encode()).hexdigest()
+    return fingerprint(*(f"{u:.9g}" for u in energies.tolist()))

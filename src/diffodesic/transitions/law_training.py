@@ -22,7 +22,6 @@ g (mixed with the uniform law), and its loss divided by that.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable
@@ -34,6 +33,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.models.trainer import RunSettings, Training, check_positive, flags
+from diffodesic.output.stages import fingerprint
 from diffodesic.transitions.learned import CoordinateNet, Law, describe, probe, same_energies
 from diffodesic.transitions.potentials import DoubleWell, DualChannel, MuellerBrown, Potential, Ring
 from diffodesic.transitions.sampling import boltzmann, check_samples, load_trajectory
@@ -92,7 +92,7 @@ def train_denoiser(
     Args:
         source: a potential, whose Boltzmann law is sampled first; or points (N, d) of a
             trajectory, or the file that holds them.
-        outdir: receives weights.safetensors, config.json and CARD.md (and checkpoint.pt).
+        outdir: receives weights.safetensors, config.json and CARD.md (and the folder checkpoint).
         period: of a trajectory's coordinates, None on the line; a potential knows its own.
         settings: see ``LawSettings``.
         resume: continue from ``outdir``'s checkpoint, if there is one.
@@ -255,14 +255,13 @@ class _LawRun(Training):
         q = 1 / (1 + (square / (size * width)) ** 2)
         return (1 - q) * shift + q * square * (weight @ force)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Tensor]:
         """The adaptive levels are part of a checkpoint."""
         return {"noise": self.noise}
 
     def kind(self) -> dict[str, Any]:
-        """Settings, and the law that the samples are of."""
-        law = json.loads(json.dumps(asdict(self.law)))
-        return {**super().kind(), "law": law, "points": float(self.x.double().norm())}
+        """Settings, the law that the samples are of, and the samples."""
+        return {**super().kind(), "law": asdict(self.law), "points": fingerprint(self.x)}
 
     def config(self) -> dict[str, Any]:
         """What the weights need to become a denoiser again, as plain values."""

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from diffodesic.output.files import UNREADABLE
 from diffodesic.transitions.langevin import Walkers, walk
 from diffodesic.transitions.potentials import Potential
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["boltzmann", "check_samples", "load_trajectory"]
 
 _ROUNDS, _STEPS = 6, 5  # of moves at each temperature; the step is tuned between rounds
-_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)  # by numpy
 _SMALLEST = 1e-6  # a smaller rise of b means that next to no walker is where the law is
 
 
@@ -164,7 +162,7 @@ def load_trajectory(source: str | os.PathLike[str]) -> Tensor:
     with path.open("rb") as stream:  # numpy leaves a broken archive open
         try:
             content = np.load(stream, allow_pickle=False)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise ValueError(f"{path} is no array of numbers: save it with numpy.save.") from error
         array: np.ndarray = (
             content if isinstance(content, np.ndarray) else _pick(content, path, key)
@@ -189,7 +187,7 @@ def _pick(content: np.lib.npyio.NpzFile, path: Path, key: str) -> np.ndarray:
         )
     try:
         found: np.ndarray = content[key]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}:{key} is no array of numbers: save it again.") from error
     return found
 

@@ -11,23 +11,24 @@ overshoot t is gap/2 + t gap; a frame's own angle is that of the nearest picture
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any, get_args
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from diffodesic.experiments.common.statistics import draws, resampled_mean
 from diffodesic.experiments.rotated.digits import ORBIT, angles_found, turned
 from diffodesic.experiments.rotated.settings import Method, Settings, solver
+from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.solvers.base import Solver
 from diffodesic.images.baselines.between import rival_curve
 from diffodesic.images.lifting import Bridge
 from diffodesic.images.spaces import image_geodesic, image_metric
 from diffodesic.metrics.continuation import Alarm, continue_path
 from diffodesic.metrics.continuation import Method as Continuation
 from diffodesic.models.model import Model
-from diffodesic.output.files import write_atomically
+from diffodesic.output.stages import Stage, Store
 
 __all__ = ["OVERSHOOT", "past_the_end"]
 
@@ -42,7 +43,7 @@ def past_the_end(
     method: Method,
     digits: Tensor,
     settings: Settings,
-    folder: Path,
+    store: Store,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Angles beyond the end, by method.
@@ -52,7 +53,7 @@ def past_the_end(
         method: the recommended setting.
         digits: (N, 1, 28, 28) in [0, 1].
         settings: nodes, solver, seeds.
-        folder: receives a file per method.
+        store: keeps the points of every digit.
         say: progress.
 
     Returns:
@@ -77,24 +78,24 @@ def past_the_end(
     space = image_metric(bridge, method.curve, points, weight=method.weight)
     relax = solver(settings, method.curve)
     for name in STEPPED:
-        file = folder / f"beyond {name}.safetensors"
-        done = load_file(file) if file.exists() else {}
-        for i in range(len(digits)):
-            if str(i) in done:
-                continue
+        walks = []
+        for i, (a, b) in enumerate(points):
             say(f"past the end, {name}: {i} of {len(digits)}")
-            path = image_geodesic(
-                space, points[i, 0], points[i, 1], nodes=settings.nodes, solver=relax
-            )
-            alarm = DEAF if name == "score-guided" else Alarm()
-            walk = continue_path(
-                path, 1.0, method=name, points=len(OVERSHOOT), alarm=alarm, rtol=1e-3
-            )
-            done[str(i)] = walk.points[1:].cpu().contiguous()
-            write_atomically(file, save(done))
-        curve, reached = _padded([done[str(i)] for i in range(len(digits))], points)
+            walk = partial(_walked, space, a, b, name, settings.nodes, relax)
+            walks.append(store.part(f"beyond {name}").stage(str(i), walk)[0]["points"])
+        curve, reached = _padded(walks, points)
         found[name] = _judge(bridge, curve, orbit, weights, reached)
     return found
+
+
+def _walked(
+    space: Metric, a: Tensor, b: Tensor, name: Continuation, nodes: int, relax: Solver | None
+) -> Stage:
+    """Points past ``b`` of one digit, (S, D), as far as its path went."""
+    path = image_geodesic(space, a, b, nodes=nodes, solver=relax)
+    alarm = DEAF if name == "score-guided" else Alarm()
+    walk = continue_path(path, 1.0, method=name, points=len(OVERSHOOT), alarm=alarm, rtol=1e-3)
+    return {"points": walk.points[1:]}, {}
 
 
 def _padded(walks: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:

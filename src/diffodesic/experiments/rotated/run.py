@@ -11,16 +11,12 @@ method found at one gap is a file in ``partial/``: an interrupted run goes on wh
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from diffodesic.experiments.common.inputs import digit_model, squeezenet
@@ -44,7 +40,7 @@ from diffodesic.images.features import Features, load_features
 from diffodesic.images.lifting import Bridge, Mode
 from diffodesic.images.spaces import image_geodesic, image_metric, noise_level
 from diffodesic.models.model import Model
-from diffodesic.output.files import write_atomically
+from diffodesic.output.stages import Stage, Store
 
 __all__ = ["frames_of", "run", "run_norm"]
 
@@ -103,19 +99,21 @@ def _compare(
     extractors = [load_features("digit-classifier-1", place), squeezenet(data, context.device)]
     digits, _ = choose(data, settings.digits, settings.split)
     weights = draws(len(digits), settings.resamples, settings.seed)
-    folder = _partial(outdir, settings, methods)
+    depends = {**asdict(settings), "methods": {name: asdict(m) for name, m in methods.items()}}
+    store = Store(outdir / "partial", depends)
     tables, places = {}, set()
     for gap in settings.gaps:
         given = pairs(digits, gap, settings.frames, settings.seed).to(place)
         found, shown = {}, {"truth": given.truth[:SHOWN].cpu()}
         for name, method in methods.items():
             say(f"{gap:g} degrees: {name}")
-            make = partial(frames_of, source, method, given, settings)
-            frames, made_on = _made(folder / f"{gap:g} {name}.frames.safetensors", make)
-            file = folder / f"{gap:g} {name}.scores.safetensors"
-            found[name] = _judged(file, frames, given, extractors)
+            make = partial(_made, source, method, given, settings)
+            tensors, words = store.stage(f"{gap:g} {name}.frames", make)
+            frames = tensors["frames"]
+            judge = partial(_judged, frames, given, extractors)
+            found[name] = _scores(store.stage(f"{gap:g} {name}.scores", judge)[0])
             shown[name] = frames[:SHOWN].float() / 255
-            places.add(made_on)
+            places.add(words["device"])
         say(f"{gap:g} degrees: intervals")
         reference = {e.name: _features(e, given.reference) for e in extractors}
         tables[gap] = conclusions(found, reference, weights)
@@ -123,7 +121,7 @@ def _compare(
     beyond: dict[str, Any] = {}
     if settings.beyond:
         few = digits[: settings.beyond]
-        beyond = past_the_end(source, methods[ours], few, settings, folder, say)
+        beyond = past_the_end(source, methods[ours], few, settings, store, say)
     arrays = {
         "tables": {gap: plain(table) for gap, table in tables.items()},
         "beyond": beyond,
@@ -171,39 +169,25 @@ def _features(extractor: Features, images: Tensor) -> Tensor:
     return found.unflatten(0, images.shape[:2])
 
 
-def _partial(outdir: Path, settings: Settings, methods: Mapping[str, Method]) -> Path:
-    """The folder of what is done; one of other settings is refused."""
-    folder = outdir / "partial"
-    folder.mkdir(parents=True, exist_ok=True)
-    head = folder / "settings.json"
-    text = json.dumps([asdict(settings), {name: asdict(m) for name, m in methods.items()}])
-    if head.exists() and head.read_text() != text:
-        raise ValueError(f"{folder} holds results of other settings; remove it or choose another")
-    write_atomically(head, text.encode())
-    return folder
+def _made(model: Model, method: Method, given: Pairs, settings: Settings) -> Stage:
+    """Frames in bytes, as they would be saved, and where they were made."""
+    frames = frames_of(model, method, given, settings)
+    place = frames.device
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
+    return {"frames": (frames * 255).round().clamp(0, 255).byte()}, {"device": name}
 
 
-def _made(file: Path, make: Callable[[], Tensor]) -> tuple[Tensor, str]:
-    """Frames in bytes, as they would be saved, and where they were made; read where they exist."""
-    if not file.exists():
-        frames = make()
-        place = frames.device
-        name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
-        content = {"frames": (frames * 255).round().clamp(0, 255).byte().cpu()}
-        write_atomically(file, save(content, {"device": name}))
-    with safe_open(file, "pt") as content:
-        return content.get_tensor("frames"), content.metadata()["device"]
+def _judged(frames: Tensor, given: Pairs, extractors: list[Features]) -> Stage:
+    """Scores of frames in bytes, as a stage."""
+    scores = measure((frames.float() / 255).to(given.truth), given, extractors)
+    tensors = {f"each/{name}": value for name, value in scores.each.items()}
+    return tensors | {f"pooled/{name}": x.float() for name, x in scores.pooled.items()}, {}
 
 
-def _judged(file: Path, frames: Tensor, given: Pairs, extractors: list[Features]) -> Scores:
-    """Scores of frames in bytes, read where an earlier run has left them."""
-    if not file.exists():
-        scores = measure((frames.float() / 255).to(given.truth), given, extractors)
-        content = {f"each/{name}": value for name, value in scores.each.items()}
-        content |= {f"pooled/{name}": value.float() for name, value in scores.pooled.items()}
-        write_atomically(file, save({k: v.contiguous() for k, v in content.items()}))
+def _scores(tensors: dict[str, Tensor]) -> Scores:
+    """What :func:`_judged` took apart."""
     parts: dict[str, dict[str, Tensor]] = {"each": {}, "pooled": {}}
-    for key, value in load_file(file).items():
+    for key, value in tensors.items():
         kind, _, name = key.partition("/")
         parts[kind][name] = value.double()
     return Scores(parts["each"], parts["pooled"])

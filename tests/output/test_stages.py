@@ -1,0 +1,164 @@
+"""Stages: made once, bit by bit the same again, never those of another run, never damaged ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffodesic.output.stages import Stage, Store, differences, fingerprint
+
+
+class Maker:
+    """Makes a stage of odd values and counts how often."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.x = torch.tensor([[torch.pi, torch.nan], [-0.0, 5e-324]]).double()
+
+    def __call__(self) -> Stage:
+        self.count += 1
+        half = torch.tensor(1.5, dtype=torch.bfloat16)
+        # a view that is not contiguous, a scalar, an empty tensor
+        tensors = {"x": self.x.T, "half": half, "none": torch.zeros(0, 3)}
+        return tensors, {"pair": (1, 0.1), "nan": float("nan"), "none": None}
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and fingerprint(a) == fingerprint(b)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_stages_come_back_bit_by_bit(tmp_path, kept):
+    make, folder = Maker(), tmp_path / "c" if kept else None
+    first = Store(folder, {"seed": 1}).stage("one", make)
+    again = Store(folder, {"seed": 1}).stage("one", make)
+    assert make.count == (1 if kept else 2)
+    assert same_bits(first[0]["x"], make.x.T)
+    for name, value in first[0].items():
+        assert same_bits(value, again[0][name])
+    # words are as JSON gives them back, whether they were made or read
+    assert first[1]["pair"] == again[1]["pair"] == [1, 0.1]
+    assert str(first[1]) == str(again[1])
+
+
+def test_nothing_is_kept_without_a_folder_or_a_stage(tmp_path):
+    store = Store(tmp_path / "c", {})
+    with pytest.raises(ZeroDivisionError):
+        store.stage("one", lambda: ({}, {"x": 1 / 0}))
+    assert store.read("one") is None
+    assert not (tmp_path / "c").exists()
+    assert Store(None, {}).part("a").read("one") is None
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    depends: dict[str, Any] = {"seed": 1, "solver": {"rtol": 0.1, "nodes": (8, 2)}, "gone": None}
+    Store(tmp_path / "c", depends).stage("one", Maker())
+    Store(tmp_path / "c", {**depends, "solver": {"rtol": 0.1, "nodes": [8, 2]}})  # JSON's lists
+    now = {"seed": 1, "solver": {"rtol": 0.2, "nodes": (8, 2)}, "new": "a" * 100}
+    with pytest.raises(ValueError, match="holds results of other settings") as refusal:
+        Store(tmp_path / "c", now, "delete it by hand")
+    text = str(refusal.value)
+    assert text.startswith(f"{tmp_path / 'c'} holds results of other settings (")
+    assert text.endswith("; delete it by hand")
+    assert "solver.rtol was 0.1 and is 0.2 now, gone was null and is not given now" in text
+    assert f'new was not given and is "{"a" * 36}... now' in text
+    assert "seed" not in text
+
+
+def test_parts_are_stores_of_their_own(tmp_path):
+    store = Store(tmp_path, {"seed": 1})
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        store.part(name).write("one", {"x": torch.tensor(value)}, {})
+    (found, _) = store.part("b").read("one") or ({}, {})
+    assert float(found["x"]) == 2
+    assert store.read("one") is None
+    with pytest.raises(ValueError, match="seed was 1 and is 2 now"):
+        Store(tmp_path, {"seed": 2}).part("a")
+
+
+def flip(file: Path, at: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["values", "words", "head", "half", "empty", "folder"])
+def test_a_damaged_stage_is_made_again_with_a_notice(tmp_path, damage):
+    make = Maker()
+    store = Store(tmp_path, {"seed": 1})
+    first = store.stage("one", make)
+    file = tmp_path / "one.safetensors"
+    if damage in {"values", "head"}:
+        flip(file, -1 if damage == "values" else 0)
+    elif damage == "words":
+        flip(file, file.read_bytes().index(b"0.1") + 2)
+    elif damage == "folder":
+        file.unlink()
+        file.mkdir()
+        with pytest.warns(RuntimeWarning, match="cannot be used"):
+            assert store.read("one") is None
+        return
+    else:
+        file.write_bytes(file.read_bytes()[: 100 if damage == "half" else 0])
+    with pytest.warns(RuntimeWarning, match=r"one\.safetensors cannot be used .*made again"):
+        again = Store(tmp_path, {"seed": 1}).stage("one", make)
+    assert make.count == 2
+    assert same_bits(first[0]["x"], again[0]["x"])
+    assert Store(tmp_path, {"seed": 1}).stage("one", make)[1]["pair"] == [1, 0.1]
+    assert make.count == 2
+
+
+@pytest.mark.parametrize("head", [None, b"", b"[1, 2]", b"\xff{"])
+def test_stages_are_known_by_themselves_where_the_description_is_lost(tmp_path, head):
+    """A folder without a readable description is not refused, and its stages are not believed."""
+    make = Maker()
+    Store(tmp_path, {"seed": 1}).stage("one", make)
+    (tmp_path / "depends.json").unlink()
+    if head is not None:
+        (tmp_path / "depends.json").write_bytes(head)
+    Store(tmp_path, {"seed": 1}).stage("one", make)
+    assert make.count == 1
+    with pytest.warns(RuntimeWarning, match="checksum differs"):
+        Store(tmp_path, {"seed": 2}).stage("one", make)
+    assert make.count == 2
+    with pytest.raises(ValueError, match="seed was 2 and is 1 now"):
+        Store(tmp_path, {"seed": 1})
+
+
+def test_a_stage_under_another_name_is_not_believed(tmp_path):
+    store = Store(tmp_path, {})
+    store.stage("one", Maker())
+    (tmp_path / "one.safetensors").rename(tmp_path / "two.safetensors")
+    with pytest.warns(RuntimeWarning, match="checksum differs"):
+        assert store.read("two") is None
+
+
+def test_an_array_is_mapped_and_keeps_what_was_written(tmp_path):
+    array = Store(tmp_path / "c", {}).array("frames", (4, 3))
+    array[:2] = 7
+    again = Store(tmp_path / "c", {}).array("frames", (6, 3))
+    assert again[:2].eq(7).all()
+    assert not again[2:].any()
+    assert (tmp_path / "c" / "frames.bin").stat().st_size == 8 * 18
+    # a shorter view leaves the file as it is
+    assert Store(tmp_path / "c", {}).array("frames", (1, 3)).eq(7).all()
+    assert (tmp_path / "c" / "frames.bin").stat().st_size == 8 * 18
+    assert Store(None, {}).array("frames", (4, 3)).shape == (4, 3)
+
+
+def test_a_fingerprint_knows_shape_dtype_and_value():
+    x = torch.zeros(2, 3)
+    assert fingerprint(x) == fingerprint(x.clone()) == fingerprint(x.T.contiguous().T)
+    others = (x.T, x.double(), x + 1, -x, x.bool(), x[:0])
+    assert len({fingerprint(x), *map(fingerprint, others)}) == 1 + len(others)
+    assert fingerprint("ab", "c") != fingerprint("a", "bc")
+    assert fingerprint("a", x) != fingerprint(x, "a")
+
+
+def test_descriptions_that_agree_differ_in_nothing():
+    assert differences({"a": {"b": 1}}, {"a": {"b": 1}}) == ""
+    assert differences({}, {"a": 0}) == "a was not given and is 0 now"
