@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from diffodesic import Spacetime, from_network, geodesic, load, shipped_digits
+from diffodesic.denoisers import NetworkOptions
 from diffodesic.denoisers.schedules import Tabulated
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from diffodesic.images.lifting import Bridge
@@ -184,10 +185,10 @@ def stable_diffusion(place: torch.device, small: bool) -> dict[str, Any]:
             shape=(4, side, side),
             schedule=Tabulated.scaled_linear(),
             prediction="eps",
-            condition={"encoder_hidden_states": prompt},
-            chunk=8,
             jvp_mode="finite-difference",
-            autocast=autocast,
+            options=NetworkOptions(
+                condition={"encoder_hidden_states": prompt}, chunk=8, autocast=autocast
+            ),
         )
         space = Spacetime(denoiser, probes=1, gradient="forward", log_snr_range=(-4.0, 5.0))
         generator = torch.Generator().manual_seed(0)

@@ -250,6 +250,7 @@ def unet() -> Problem:
     It is here for time and memory: eight segments and four rounds, whatever they reach.
     """
     from diffodesic import from_network
+    from diffodesic.denoisers import NetworkOptions
     from diffodesic.denoisers.schedules import VP
     from diffodesic.images.spaces import NETWORK_SOLVER
 
@@ -270,10 +271,8 @@ def unet() -> Problem:
         schedule=VP(),
         prediction="eps",
         variance=0.25,
-        log_snr_range=(-4.0, 6.0),
-        chunk=8,
         jvp_mode="finite-difference",
-        dtype=torch.float32,
+        options=NetworkOptions(log_snr_range=(-4.0, 6.0), chunk=8, dtype=torch.float32),
     )
     space = Spacetime(denoiser, probes=1, gradient="forward")
     generator = torch.Generator().manual_seed(0)

@@ -32,11 +32,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffodesic.denoisers.network import edm_preconditioning
 from diffodesic.experiments.common.statistics import standard_error
 from diffodesic.images.evaluation import fid
 from diffodesic.images.features import load_features
 from diffodesic.models.datasets import held_out, load_mnist, rotate
-from diffodesic.models.image_training import card, precondition
+from diffodesic.models.image_training import card
 from diffodesic.models.unet import UNet
 from diffodesic.output.files import write_atomically
 
@@ -114,10 +115,9 @@ def load_trained(folder: str | os.PathLike[str]) -> tuple[Mean, dict[str, Any]]:
     network.requires_grad_(False)
 
     def mean(z: Tensor, sigma: Tensor) -> Tensor:
-        c_skip, c_out, c_in, c_noise = precondition(
-            sigma[:, None, None, None], config["sigma_data"]
-        )
-        return c_skip * z + c_out * network(c_in * z, c_noise.flatten())
+        level = sigma[:, None, None, None]
+        skip, gain, scale, noise = edm_preconditioning(level, config["sigma_data"])
+        return skip * z + gain * network(z / scale, noise.flatten())
 
     return mean, config
 

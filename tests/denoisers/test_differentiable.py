@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffodesic.denoisers.differentiable import differentiable, differentiated
+from diffodesic.denoisers.differentiable import differentiable, is_differentiated
 from diffodesic.denoisers.network import JvpMode, NetworkDenoiser, NonFiniteError, from_network
 from diffodesic.denoisers.schedules import EDM
 
@@ -122,7 +122,7 @@ def test_auto_finds_what_a_network_can_do(draw):
     for fn, expected in cases:
         model = denoiser(lambda x, t, fn=fn: fn(x), "auto")
         found = model.jvp(z, SIGMA, z)[1]
-        assert model.settled == [expected]
+        assert model.auto_mode == [expected]
         torch.testing.assert_close(found, model.difference(z, SIGMA, z)[1], rtol=1e-6, atol=1e-7)
 
 
@@ -136,7 +136,7 @@ def test_auto_settles_once_for_every_condition(draw):
     model, z = denoiser(fn, "auto"), draw(2, 24)
     model.jvp(z, SIGMA, z)
     once = len(calls)
-    model.given(shift=1.0).jvp(z, SIGMA, z)
+    model.given({"shift": 1.0}).jvp(z, SIGMA, z)
     assert len(calls) == once + 1
 
 
@@ -145,7 +145,7 @@ def test_auto_settles_inside_a_transform(draw):
     hessian_product = torch.func.jvp(
         lambda p: model.jvp(p, SIGMA, z)[1], (z,), (torch.ones_like(z),)
     )[1]
-    assert model.settled == ["forward"]
+    assert model.auto_mode == ["forward"]
     again = denoiser(attention).second_difference(z, SIGMA, z, torch.ones_like(z))
     torch.testing.assert_close(hessian_product, again, rtol=1e-4, atol=1e-4)
 
@@ -170,7 +170,7 @@ def test_the_guard_is_up_only_while_a_derivative_is_taken(draw):
         model(z, SIGMA)
     assert fast == [True, False, False, True]
     assert torch.backends.cuda.flash_sdp_enabled()
-    assert not differentiated(z.detach())
+    assert not is_differentiated(z.detach())
 
 
 def test_modules_are_guarded_too(draw):
@@ -180,4 +180,4 @@ def test_modules_are_guarded_too(draw):
     model = denoiser(lambda x, t: layer(x), "auto")
     z = draw(2, 24)
     assert bool(torch.isfinite(model.jvp(z, SIGMA, z)[1]).all())
-    assert model.settled == ["forward"]
+    assert model.auto_mode == ["forward"]

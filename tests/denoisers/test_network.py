@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from diffodesic.denoisers.mixture import GaussianMixture
-from diffodesic.denoisers.network import NetworkDenoiser, NetworkError, Prediction, from_network
+from diffodesic.denoisers.network import (
+    NetworkDenoiser,
+    NetworkError,
+    NetworkOptions,
+    Prediction,
+    from_network,
+)
 from diffodesic.denoisers.schedules import (
     EDM,
     VP,
@@ -85,15 +91,16 @@ def _disguise(prediction: Prediction, schedule: Schedule) -> Callable[..., Tenso
     return edm if prediction == "edm" else network
 
 
-def _wrap(prediction: Prediction, schedule: Schedule, *, chunk: int | None = None
-          ) -> NetworkDenoiser:  # fmt: skip
+def _wrap(
+    prediction: Prediction, schedule: Schedule, options: NetworkOptions | None = None
+) -> NetworkDenoiser:
     return from_network(
         _disguise(prediction, schedule),
         shape=SHAPE,
         schedule=schedule,
         prediction=prediction,
         sigma_data=SIGMA_DATA,
-        chunk=chunk,
+        options=options,
     )
 
 
@@ -192,7 +199,7 @@ def test_chunks_change_nothing_but_the_calls() -> None:
     for chunk in (1, 7, 1000):
         sizes: list[int] = []
         network = _disguise("eps", SCHEDULES["vp"])
-        model = _wrap("eps", SCHEDULES["vp"], chunk=chunk)
+        model = _wrap("eps", SCHEDULES["vp"], NetworkOptions(chunk=chunk))
         model.fn = lambda x, t, f=network, seen=sizes: (seen.append(len(x)), f(x, t))[1]
         assert model(z, sigma).shape == z.shape
         calls = -(-17 // chunk)
@@ -269,12 +276,12 @@ def test_conditions_are_bound_and_repeated() -> None:
         shape=(4,),
         schedule=VP(),
         prediction="x0",
-        condition={"label": torch.tensor(3), "mode": "plain"},
-        chunk=2,
-        dtype=torch.float32,
+        options=NetworkOptions(
+            condition={"label": torch.tensor(3), "mode": "plain"}, chunk=2, dtype=torch.float32
+        ),
     )
     z = _randn(3, 4, seed=73)
-    model.given(prompt=torch.ones(5, 7, dtype=torch.float64))(z, torch.tensor(1.0))
+    model.given({"prompt": torch.ones(5, 7, dtype=torch.float64)})(z, torch.tensor(1.0))
     assert [tuple(call["label"].shape) for call in seen] == [(2,), (1,)]  # type: ignore[attr-defined]
     prompt, label = seen[0]["prompt"], seen[0]["label"]
     assert isinstance(prompt, Tensor)
@@ -377,7 +384,11 @@ def test_defaults_come_from_the_schedule_and_sigma_data() -> None:
     assert model.dim == 6
     assert not model.closed_form
     narrow = from_network(
-        lambda x, t: x, shape=(4,), schedule=VP(), prediction="x0", log_snr_range=(-3.0, 4.0)
+        lambda x, t: x,
+        shape=(4,),
+        schedule=VP(),
+        prediction="x0",
+        options=NetworkOptions(log_snr_range=(-3.0, 4.0)),
     )
     assert (narrow.log_snr_range, narrow.variance) == ((-3.0, 4.0), 1.0)
 
@@ -395,9 +406,9 @@ def test_leaving_the_schedule_names_its_range() -> None:
         ({"jvp_mode": "reverse"}, "one of auto, forward, double-vjp, finite-difference"),
         ({"prediction": "edm"}, "sigma_data"),
         ({"variance": 0.0}, "variance"),
-        ({"chunk": 0}, "at least 1"),
-        ({"log_snr_range": (-30.0, 0.0)}, "within the schedule's"),
-        ({"log_snr_range": (1.0, 0.0)}, "must increase"),
+        ({"options": NetworkOptions(chunk=0)}, "at least 1"),
+        ({"options": NetworkOptions(log_snr_range=(-30.0, 0.0))}, "within the schedule's"),
+        ({"options": NetworkOptions(log_snr_range=(1.0, 0.0))}, "must increase"),
     ],
 )
 def test_wrong_options_are_refused(options: dict, words: str) -> None:

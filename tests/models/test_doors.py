@@ -192,7 +192,7 @@ def test_the_page_runs_with_every_metric(mynet, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(scope["spaces"]) == 6
     assert all(float(line[15:].split()[0]) > 0 for line in lines)
-    assert scope["net"].settled == ["forward"]
+    assert scope["net"].auto_mode == ["forward"]
 
 
 def test_the_page_runs_on_the_command_line(mynet, capsys):
@@ -244,7 +244,7 @@ def test_edm_networks_are_denoisers_already(tmp_path, draw):
     # the weight went through float16
     torch.testing.assert_close(model.denoiser(z, sigma), expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(ModelError, match="takes no label"):
-        model.given(label=1)
+        model.given({"label": 1})
 
 
 def test_edm_classes(tmp_path):
@@ -254,8 +254,8 @@ def test_edm_classes(tmp_path):
     with pytest.raises(ModelError, match="bind one by given"):
         model.denoiser(z, sigma)
     with pytest.raises(ModelError, match="classes 0 to 4"):
-        model.given(label=5)
-    found = model.given(label=3).denoiser(z, sigma)
+        model.given({"label": 5})
+    found = model.given({"label": 3}).denoiser(z, sigma)
     torch.testing.assert_close(found, torch.full_like(z, 3.1), rtol=1e-3, atol=1e-3)
 
 

@@ -19,7 +19,6 @@ from diffodesic.models.datasets import held_out, load_images, load_mnist, rotate
 from diffodesic.models.image_training import (
     TrainSettings,
     _Run,
-    precondition,
     sigma_quantile,
     train,
 )
@@ -65,9 +64,12 @@ def test_written_model_is_the_average(blobs, tmp_path):
     run.restore()
     run.net.load_state_dict(run.average.module.state_dict())
     sigma = torch.tensor([0.1, 2.0])
-    c_skip, c_out, c_in, c_noise = precondition(sigma.reshape(2, 1, 1, 1), run.sigma_data)
-    z = blobs[:2] + sigma.reshape(2, 1, 1, 1)
-    expected = c_skip * z + c_out * run.net(c_in * z, c_noise.flatten())
+    # EDM's coefficients as the paper writes them
+    level, s = sigma.reshape(2, 1, 1, 1), run.sigma_data
+    c_in = 1 / (level**2 + s**2).sqrt()
+    z = blobs[:2] + level
+    out = run.net(c_in * z, sigma.log() / 4)
+    expected = s**2 / (level**2 + s**2) * z + level * s * c_in * out
     torch.testing.assert_close(mean(z, sigma), expected)
 
 

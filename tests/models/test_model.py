@@ -100,7 +100,7 @@ def test_shipped_models_are_listed_and_load():
 
 def test_conditions_are_bound_before_geometry_starts():
     model = tiny_model()
-    assert model.given(label=3).denoiser.condition == {"label": 3}
+    assert model.given({"label": 3}).denoiser.condition == {"label": 3}
     assert model.denoiser.condition == {}
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffodesic.denoisers.differentiable import whole_floats
-from diffodesic.denoisers.network import NetworkError, from_network
+from diffodesic.denoisers.differentiable import full_float32
+from diffodesic.denoisers.network import NetworkError, NetworkOptions, from_network
 from diffodesic.denoisers.schedules import VP
 from diffodesic.images.interpolation import interpolate
 from diffodesic.images.lifting import Bridge
@@ -35,8 +35,9 @@ class _Small(nn.Module):
         return self.weight * x / (1 + t[:, None])
 
 
-def _denoiser(fn: Any, **options: Any) -> Any:
-    return from_network(fn, shape=(3,), schedule=VP(), prediction="eps", **options)
+def _denoiser(fn: Any, chunk: int | None = None) -> Any:
+    options = NetworkOptions(chunk=chunk)
+    return from_network(fn, shape=(3,), schedule=VP(), prediction="eps", options=options)
 
 
 def test_where_memory_does_not_suffice_the_chunk_is_halved_and_stays(draw):
@@ -106,9 +107,9 @@ def test_a_compiled_network_gives_the_same_path():
     torch.testing.assert_close(found.frames, plain.frames, rtol=0, atol=1e-4)
 
 
-def test_whole_floats_are_put_back():
+def test_full_float32_are_put_back():
     before = torch.backends.cudnn.allow_tf32
-    with pytest.raises(ZeroDivisionError), whole_floats():
+    with pytest.raises(ZeroDivisionError), full_float32():
         assert torch.backends.cudnn.allow_tf32 is False
         _ = 1 / 0
     assert torch.backends.cudnn.allow_tf32 is before

@@ -62,7 +62,7 @@ def open_model(options: argparse.Namespace) -> Model:
     )
     given = {name: getattr(options, name) for name in WORDS}
     words = {name: word for name, word in given.items() if word is not None}
-    model = model.given(**words) if words else model
+    model = model.given(words) if words else model
     model = model.running(chunk=options.chunk, precision=options.precision, compile=options.compile)
     for caveat in model.caveats():
         print(f"note: {caveat}", file=sys.stderr)

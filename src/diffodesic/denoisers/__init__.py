@@ -4,7 +4,7 @@ from diffodesic.denoisers import schedules
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.flow import drop, lift, sample_posterior
 from diffodesic.denoisers.mixture import GaussianMixture
-from diffodesic.denoisers.network import NetworkDenoiser, from_network
+from diffodesic.denoisers.network import NetworkDenoiser, NetworkOptions, from_network
 from diffodesic.denoisers.noise_level import NoiseLevel, choose_noise_level
 from diffodesic.denoisers.schedules import (
     EDM,
@@ -27,6 +27,7 @@ __all__ = [
     "GaussianMixture",
     "LinearLogSNR",
     "NetworkDenoiser",
+    "NetworkOptions",
     "NoiseLevel",
     "Schedule",
     "SelfCheck",

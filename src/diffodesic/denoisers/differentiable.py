@@ -1,14 +1,14 @@
 r"""Derivatives through networks that were written to be evaluated only.
 
-Three kernels stand in the way of forward mode and of derivatives of derivatives (torch 2.13):
+Three kernels fail under forward mode or under derivatives of derivatives (torch 2.13):
 
 - fused attention has neither; torch's own ``softmax(q k^T / sqrt d) v`` has both,
-- group normalisation under forward mode wants its input, and the tangent of it, in one piece of
-  memory; after a transposition neither is,
-- layer normalisation has both, but reverse mode through its forward mode is silently wrong, by as
-  much as 80 %; its formula written out is right.
+- group normalisation under forward mode needs a contiguous input with a contiguous tangent, which
+  a transposition breaks,
+- layer normalisation has both, but reverse mode through its forward mode is silently wrong by up
+  to 80 %; its formula written out is right.
 
-:func:`differentiable` puts this right for the calls inside it, and changes nothing outside.
+:func:`differentiable` replaces the three for the calls inside it, and changes nothing outside.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from diffodesic.numerics.derivatives import is_transformed
 
-__all__ = ["differentiable", "differentiated", "quick", "whole_floats"]
+__all__ = ["autocast", "differentiable", "full_float32", "is_differentiated"]
 
 
 @contextmanager
@@ -36,8 +36,8 @@ def differentiable() -> Iterator[None]:
 
 
 @contextmanager
-def whole_floats() -> Iterator[None]:
-    """Convolutions in float32 as they are called: torch lets GPUs round inputs to 10 bits."""
+def full_float32() -> Iterator[None]:
+    """Keep float32 convolutions from TF32, in which GPUs round inputs to 10 bits by default."""
     flags = torch.backends.cudnn
     before = flags.allow_tf32
     flags.allow_tf32 = False
@@ -47,12 +47,12 @@ def whole_floats() -> Iterator[None]:
         flags.allow_tf32 = before
 
 
-def quick(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    """Evaluations in another dtype where torch finds it safe; None changes nothing."""
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Evaluate in another dtype where torch finds it safe; None changes nothing."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
-def differentiated(*tensors: Tensor) -> bool:
+def is_differentiated(*tensors: Tensor) -> bool:
     """Tell whether a derivative is being taken through one of these tensors."""
     return any(
         is_transformed(tensor) or (torch.is_grad_enabled() and tensor.requires_grad)
@@ -61,7 +61,7 @@ def differentiated(*tensors: Tensor) -> bool:
 
 
 class _PlainNorms(TorchFunctionMode):
-    """Normalisations that every mode of differentiation gets right."""
+    """Replace the two normalisations by forms that every mode of differentiation gets right."""
 
     def __torch_function__(
         self,
@@ -70,7 +70,7 @@ class _PlainNorms(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Take the place of the two normalisations; leave every other call as it is."""
+        """Call a function of torch, or its replacement."""
         if func is F.layer_norm or func is torch.layer_norm:
             return _layer_norm(*args, **(kwargs or {}))
         if func is F.group_norm:

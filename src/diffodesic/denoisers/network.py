@@ -1,21 +1,19 @@
-r"""Foreign networks at the door: any prediction, on any schedule, becomes a `Denoiser`.
+r"""Networks as denoisers: any prediction, on any schedule, converted to E[x0 | z].
 
 A network sees ``x_t = alpha x0 + sigma_t eps`` and its own time t; the core sees
-``z = x_t / alpha`` and ``sigma = sigma_t / alpha``.  Its output f is converted by
+``z = x_t / alpha`` and ``sigma = sigma_t / alpha``.  Its output f becomes ``m = skip z + gain f``:
 
-    x0      m = f
-    eps     m = z - sigma f                          f = E[eps | x_t]                (2006.11239)
-    v       m = (z - (sigma/alpha) f)/(1 + sigma^2)  f = E[alpha eps - sigma_t x0]   (2202.00512)
-    score   m = z + alpha sigma^2 f                  f = grad log p(x_t)             (2011.13456)
-    flow    m = (z - sigma f)/(1 + sigma)            f = E[eps - x0], noise at t = 1 (2403.03206)
-    edm     m = c_skip z + c_out f,  f = F(c_in z, log(sigma)/4)                     (2206.00364)
+             skip              gain                       f
+    x0       0                 1                          E[x0 | x_t]
+    eps      1                 -sigma                     E[eps | x_t]                (2006.11239)
+    v        1/(1 + sigma^2)   -sigma/alpha/(1 + sigma^2) E[alpha eps - sigma_t x0 | x_t]
+                                                                                      (2202.00512)
+    score    1                 alpha sigma^2              grad log p(x_t)             (2011.13456)
+    flow     1/(1 + sigma)     -sigma/(1 + sigma)         E[eps - x0 | x_t]           (2403.03206)
+    edm      s^2/r^2           sigma s/r                  F(z/r, log(sigma)/4)        (2206.00364)
 
-    c_skip = s^2/(sigma^2 + s^2),  c_out = sigma s/sqrt(sigma^2 + s^2),
-    c_in = 1/sqrt(sigma^2 + s^2),  s = sigma_data.
-
-v and flow are written for any (alpha, sigma_t); on a variance-preserving schedule v is
-``alpha x_t - sigma_t f``, on linear interpolation flow is ``x_t - t f``, as published.  Time is a
-differentiable function of sigma, so dm/dsigma is the network's own.
+with r^2 = sigma^2 + s^2 and s = sigma_data.  v and flow hold for any (alpha, sigma_t); flow has
+its noise at t = 1.  Time is a differentiable function of sigma, so dm/dsigma is the network's own.
 
 Jacobian products are taken in one of three ways,
 
@@ -32,14 +30,19 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.denoisers.differentiable import differentiable, differentiated, quick, whole_floats
+from diffodesic.denoisers.differentiable import (
+    autocast,
+    differentiable,
+    full_float32,
+    is_differentiated,
+)
 from diffodesic.denoisers.schedules import Schedule
 from diffodesic.numerics import derivatives
 from diffodesic.numerics.cost import record
@@ -48,8 +51,10 @@ __all__ = [
     "JvpMode",
     "NetworkDenoiser",
     "NetworkError",
+    "NetworkOptions",
     "NonFiniteError",
     "Prediction",
+    "edm_preconditioning",
     "from_network",
 ]
 
@@ -58,14 +63,63 @@ JvpMode = Literal["auto", "forward", "double-vjp", "finite-difference"]
 # Central differences of float32 networks are good to 1e-3; a wrong derivative is off by far more.
 AGREEMENT = 0.02
 _EXACT_MODES: tuple[JvpMode, ...] = ("forward", "double-vjp")
+# skip and gain of the table above by (sigma, alpha); "edm" knows no alpha
+_COEFFICIENTS: Mapping[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "x0": lambda sigma, alpha: (torch.zeros_like(sigma), torch.ones_like(sigma)),
+    "eps": lambda sigma, alpha: (torch.ones_like(sigma), -sigma),
+    "v": lambda sigma, alpha: (1 / (1 + sigma**2), -sigma / alpha / (1 + sigma**2)),
+    "score": lambda sigma, alpha: (torch.ones_like(sigma), alpha * sigma**2),
+    "flow": lambda sigma, alpha: (1 / (1 + sigma), -sigma / (1 + sigma)),
+}
 
 
 class NetworkError(ValueError):
-    """A foreign network gave something that is no prediction; the message says what to change."""
+    """A network's output is no prediction; the message says what to change."""
 
 
 class NonFiniteError(NetworkError, FloatingPointError):
-    """A network's output is not finite; solvers end the paths concerned with a status."""
+    """A network's output is not finite; solvers end the path with a status."""
+
+
+def edm_preconditioning(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """EDM's preconditioning, ``m = skip z + gain F(z / scale, noise)`` (2206.00364).
+
+    Args:
+        sigma: noise levels (...).
+        sigma_data: standard deviation of the data.
+
+    Returns:
+        skip, gain, scale and noise, (...) each.
+    """
+    total = sigma**2 + sigma_data**2
+    scale = total.sqrt()
+    return sigma_data**2 / total, sigma * sigma_data / scale, scale, sigma.log() / 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """How a network is called, beside what it predicts; every field has a usual value.
+
+    Args:
+        condition: further keyword arguments of the network.  Tensors describe one sample and are
+            repeated over the batch, in the network's device and floating dtype; other values are
+            passed as they are.
+        log_snr_range: lowest and highest log SNR at which the network can be trusted; default the
+            range of the schedule.
+        chunk: largest number of inputs in one call; default all.  Without gradients it bounds
+            memory; reverse mode keeps the graph of every chunk.
+        dtype: dtype of the network; default that of its parameters, else that of ``z``.
+        device: device of the network; default that of its parameters, else that of ``z``.
+        autocast: dtype of evaluations where torch finds it safe (bfloat16); derivatives keep the
+            network's, and finite differences take larger steps.
+    """
+
+    condition: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    log_snr_range: tuple[float, float] | None = None
+    chunk: int | None = None
+    dtype: torch.dtype | None = None
+    device: torch.device | str | None = None
+    autocast: torch.dtype | None = None
 
 
 def from_network(
@@ -77,13 +131,8 @@ def from_network(
     sigma_data: float | None = None,
     mean: Tensor | float = 0.0,
     variance: float | None = None,
-    log_snr_range: tuple[float, float] | None = None,
-    condition: Mapping[str, Any] | None = None,
-    chunk: int | None = None,
     jvp_mode: JvpMode = "forward",
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    autocast: torch.dtype | None = None,
+    options: NetworkOptions | None = None,
 ) -> NetworkDenoiser:
     """Make a denoiser of a network and the conventions that it was trained with.
 
@@ -97,24 +146,20 @@ def from_network(
         sigma_data: standard deviation s of EDM's preconditioning, in data units.
         mean: mean of the data, a number or (D,).
         variance: variance of one coordinate of the data; default ``sigma_data**2``, else 1.
-        log_snr_range: levels where the network is trusted; default those of the schedule.
-        condition: keyword arguments of ``fn``.  Tensors describe one sample and are repeated over
-            the batch, in the network's device and floating dtype; the rest is passed as it is.
-        chunk: at most so many inputs in one call of ``fn``; default all.  Without gradients it
-            bounds memory; reverse mode keeps the graph of every chunk.
-        jvp_mode: how Jacobian products are taken, a line of the table above; ``"auto"`` is the
-            first of them that runs and agrees with the others at one point, itself and its
-            gradient, found out when it is first needed.
-        dtype: dtype of the network; default that of its parameters, else that of ``z``.
-        device: device of the network; default that of its parameters, else that of ``z``.
-        autocast: run evaluations, not derivatives, in this dtype where torch can (bfloat16);
-            finite differences take larger steps then.
+        jvp_mode: how Jacobian products are taken, a line of the table above.  ``"auto"`` is the
+            first that runs at one point and agrees there with the others, in its value and its
+            gradient; it is found out when it is first needed.
+        options: how the network is called; see :class:`NetworkOptions`.
 
     Returns:
         the denoiser ``m(z, sigma)``, in the dtype and on the device of ``z``.
 
+    Raises:
+        ValueError: if an argument is unknown, missing or contradicts another.
+
     Cost: one evaluation of ``fn`` per point.
     """
+    options = options or NetworkOptions()
     return NetworkDenoiser(
         fn,
         shape=tuple(shape),
@@ -123,40 +168,40 @@ def from_network(
         sigma_data=sigma_data,
         mean=mean,
         variance=variance if variance is not None else (sigma_data or 1.0) ** 2,
-        log_snr_range=schedule.log_snr_range if log_snr_range is None else log_snr_range,
-        condition=dict(condition or {}),
-        chunk=chunk,
         jvp_mode=jvp_mode,
-        dtype=dtype,
-        device=device,
-        autocast=autocast,
+        **{**vars(options), "log_snr_range": options.log_snr_range or schedule.log_snr_range},
     )
 
 
 @dataclass(eq=False)
 class NetworkDenoiser(Denoiser):
-    """A network seen as a posterior mean; built by `from_network`, which describes the fields.
+    """A network seen as a posterior mean, made by :func:`from_network`.
+
+    Attributes:
+        auto_mode: the ``jvp_mode`` that ``"auto"`` was found to stand for, once it is known; shared
+            by all copies. The other fields are arguments of :func:`from_network` and fields of
+            :class:`NetworkOptions`.
 
     Raises:
-        ValueError: if an option is unknown, missing or contradicts another.
+        ValueError: if a field is unknown, missing or contradicts another.
     """
 
     fn: Callable[..., Tensor] = field(repr=False)
-    shape: tuple[int, ...] = field(kw_only=True)
-    schedule: Schedule = field(kw_only=True)
-    prediction: Prediction = field(kw_only=True)
-    sigma_data: float | None = field(default=None, kw_only=True)
-    mean: Tensor | float = field(default=0.0, kw_only=True)
-    variance: float = field(default=1.0, kw_only=True)
-    log_snr_range: tuple[float, float] = field(kw_only=True)
-    condition: dict[str, Any] = field(default_factory=dict, kw_only=True, repr=False)
-    chunk: int | None = field(default=None, kw_only=True)
-    jvp_mode: JvpMode = field(default="forward", kw_only=True)
-    # what "auto" has come to, shared by every copy under another condition
-    settled: list[JvpMode] = field(default_factory=list, kw_only=True, repr=False)
-    dtype: torch.dtype | None = field(default=None, kw_only=True)
-    device: torch.device | str | None = field(default=None, kw_only=True)
-    autocast: torch.dtype | None = field(default=None, kw_only=True)
+    _: KW_ONLY
+    shape: tuple[int, ...]
+    schedule: Schedule
+    prediction: Prediction
+    log_snr_range: tuple[float, float]
+    sigma_data: float | None = None
+    mean: Tensor | float = 0.0
+    variance: float = 1.0
+    jvp_mode: JvpMode = "forward"
+    condition: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    chunk: int | None = None
+    dtype: torch.dtype | None = None
+    device: torch.device | str | None = None
+    autocast: torch.dtype | None = None
+    auto_mode: list[JvpMode] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         self.dim = math.prod(self.shape)
@@ -179,25 +224,12 @@ class NetworkDenoiser(Denoiser):
                 f"[{low:.6g}, {high:.6g}]"
             )
 
-    def given(self, **condition: Any) -> NetworkDenoiser:
+    def given(self, condition: Mapping[str, Any]) -> NetworkDenoiser:
         """The same network under a condition, added to those already bound."""
         return replace(self, condition={**self.condition, **condition})
 
     def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """Posterior means of a flat batch; where memory does not suffice the chunk is halved.
-
-        Args:
-            z: noisy points (N, D).
-            sigma: their levels (N,).
-
-        Returns:
-            E[x0 | z], (N, D).
-
-        Raises:
-            NetworkError: where memory does not suffice for one input, or the network fails.
-
-        Cost: one call of the network per chunk.
-        """
+        """E[x0 | z] for ``z`` (N, D), ``sigma`` (N,); out of memory halves ``chunk`` and warns."""
         while True:
             size = derivatives.piece(len(z), self.chunk)
             try:
@@ -218,7 +250,7 @@ class NetworkDenoiser(Denoiser):
             )
 
     def jvp(self, z: Tensor, sigma: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean and its directional derivative in ``z``, the way ``jvp_mode`` says.
+        """As :meth:`Denoiser.jvp`, in the way that ``jvp_mode`` names.
 
         Args:
             z: noisy points (..., D).
@@ -226,17 +258,16 @@ class NetworkDenoiser(Denoiser):
             v: directions (..., D), broadcast against ``z``.
 
         Returns:
-            ``(m, J v)``, both (..., D), differentiable.  Finite differences give for m the
-            average of the two evaluations, which is off by the order of h^2.
+            ``(m, J v)``; by finite differences m is off by the order of h^2.
 
         Raises:
             NetworkError: if the network does not support forward mode.
             RuntimeError: whatever else the network raises.
 
-        Cost: one evaluation and one derivative per point (two derivatives by double-vjp); finite
-        differences: two evaluations.
+        Cost: one evaluation and one derivative per point (two derivatives by double-vjp), or two
+        evaluations by finite differences.
         """
-        mode = self._settle() if self.jvp_mode == "auto" else self.jvp_mode
+        mode = self._tested_mode() if self.jvp_mode == "auto" else self.jvp_mode
         if mode == "finite-difference":
             return self.difference(z, sigma, v)
         if mode == "double-vjp":
@@ -263,10 +294,10 @@ class NetworkDenoiser(Denoiser):
         record(derivatives=2 * count)
         return value, derivatives.track_vjp(tangent, count)
 
-    def _settle(self) -> JvpMode:
-        """The mode that ``"auto"`` stands for, tried out once at the middle of the levels."""
-        if self.settled:
-            return self.settled[0]
+    def _tested_mode(self) -> JvpMode:
+        """The mode that ``"auto"`` stands for, tried out once at log SNR 0 or near it."""
+        if self.auto_mode:
+            return self.auto_mode[0]
         generator = torch.Generator().manual_seed(0)
         noise, *vectors = torch.randn(4, 1, self.dim, generator=generator, dtype=torch.float64)
         level = min(max(0.0, self.log_snr_range[0]), self.log_snr_range[1])
@@ -277,10 +308,10 @@ class NetworkDenoiser(Denoiser):
         forward, double = (self._tried(mode, z, sigma, vectors, expected) for mode in _EXACT_MODES)
         # reverse mode through forward mode is silently wrong for some of torch's operations
         if forward is not None and (double is None or _near(forward, double)):
-            self.settled.append("forward")
+            self.auto_mode.append("forward")
         else:
-            self.settled.append("finite-difference" if double is None else "double-vjp")
-        return self.settled[0]
+            self.auto_mode.append("finite-difference" if double is None else "double-vjp")
+        return self.auto_mode[0]
 
     def _tried(
         self, mode: JvpMode, z: Tensor, sigma: Tensor, vectors: list[Tensor], expected: Tensor
@@ -302,43 +333,36 @@ class NetworkDenoiser(Denoiser):
         return slope if _near(tangent, expected) else None
 
     def _rounding(self, dtype: torch.dtype) -> float:
-        used = {dtype, self._home()[0] or dtype, self.autocast or dtype}
+        used = {dtype, self._dtype_and_device()[0] or dtype, self.autocast or dtype}
         return max(torch.finfo(kind).eps for kind in used)
 
     def _convert(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | z] for one chunk, ``z`` (n, D) and ``sigma`` (n,)."""
         log_snr = -2 * torch.log(sigma)
-        t, alpha = self.schedule.time(log_snr), self.schedule.alpha(log_snr).unsqueeze(-1)
-        level = sigma.unsqueeze(-1)
+        # the schedule refuses levels outside its range, for "edm" too
+        t, level = self.schedule.time(log_snr), sigma.unsqueeze(-1)
         if self.prediction == "edm":
-            s = self.sigma_data or 1.0
-            total = level**2 + s**2
-            out = self._call(z / total.sqrt(), torch.log(sigma) / 4, sigma)
-            return s**2 / total * z + level * s / total.sqrt() * out
-        out = self._call(alpha * z, t, sigma)
-        if self.prediction == "eps":
-            return z - level * out
-        if self.prediction == "v":
-            return (z - level / alpha * out) / (1 + level**2)
-        if self.prediction == "score":
-            return z + alpha * level**2 * out
-        if self.prediction == "flow":
-            return (z - level * out) / (1 + level)
-        return out
+            skip, gain, scale, noise = edm_preconditioning(level, self.sigma_data or 1.0)
+            x, t = z / scale, noise.squeeze(-1)
+        else:
+            alpha = self.schedule.alpha(log_snr).unsqueeze(-1)
+            skip, gain = _COEFFICIENTS[self.prediction](level, alpha)
+            x = alpha * z
+        return skip * z + gain * self._call(x, t, sigma)
 
     def _call(self, x: Tensor, t: Tensor, sigma: Tensor) -> Tensor:
-        """The network on ``x`` (n, D), folded and moved there and back."""
-        dtype, device = self._home()
+        """The network on ``x`` (n, D), in the network's shape, dtype and device, and back."""
+        dtype, device = self._dtype_and_device()
         dtype, device = dtype or x.dtype, device or x.device
         if torch.finfo(dtype).bits < 32:
             raise NetworkError(f"the network is in {dtype}, which ruins derivatives; use .float()")
         inputs = x.reshape(-1, *self.shape).to(device=device, dtype=dtype)
         time, bound = t.to(device=device, dtype=dtype), self._conditions(len(x), dtype, device)
         # fast kernels for evaluations, others only where a derivative needs them
-        derived = differentiated(inputs, time)
+        derived = is_differentiated(inputs, time)
         with (
-            whole_floats(),
-            differentiable() if derived else quick(inputs.device, self.autocast),
+            full_float32(),
+            differentiable() if derived else autocast(inputs.device, self.autocast),
         ):
             out = self.fn(inputs, time, **bound)
         if not isinstance(out, Tensor):
@@ -368,8 +392,8 @@ class NetworkDenoiser(Denoiser):
                 bound[name] = value.to(device, kind).expand(count, *value.shape)
         return bound
 
-    def _home(self) -> tuple[torch.dtype | None, torch.device | str | None]:
-        """Dtype and device of the network, where they can be known."""
+    def _dtype_and_device(self) -> tuple[torch.dtype | None, torch.device | str | None]:
+        """Dtype and device of the network; None where neither a field nor a weight says."""
         owner = self.fn if isinstance(self.fn, nn.Module) else getattr(self.fn, "__self__", None)
         weights = owner.parameters() if isinstance(owner, nn.Module) else ()
         first = next((w for w in weights if w.is_floating_point()), None)

@@ -96,7 +96,7 @@ def run(context: Context) -> Outcome:
     frames: dict[str, list[Tensor]] = {}
     for i, (name, (images, words)) in enumerate(pairs.items()):
         context.progress(f"{name}, {i + 1} of {len(pairs)}")
-        shown = _join(source.given(**words) if words else source, images, settings, outdir, name)
+        shown = _join(source.given(words) if words else source, images, settings, outdir, name)
         ends = images.unsqueeze(0)
         for method, made in shown.items():
             frames.setdefault(method, []).append(made)

@@ -1,20 +1,19 @@
 """Train a small denoiser on a user's images: the EDM objective, in plain torch.
 
-For a clean image x0, noise eps and a level sigma, the denoiser m (see `network.py`) minimises
+With EDM's preconditioning ``m = skip z + gain F(z / scale, noise)`` (`network.py`, 2206.00364) the
+network F minimises, over clean images x0, noise eps and levels sigma,
 
-    E |m(x0 + sigma eps, sigma) - x0|^2 / c_out(sigma)^2  =  E |F(c_in z, c_noise) - target|^2,
-    target = (x0 - c_skip z) / c_out                                           (EDM, 2206.00364).
+    E |m(z, sigma) - x0|^2 / gain^2  =  E |F(z / scale, noise) - (x0 - skip z) / gain|^2,
+    z = x0 + sigma eps.
 
 The minimiser is the posterior mean E[x0 | z]. Geometry needs its Jacobian too, for which a true
-posterior mean obeys E tr dm/dz = E |x0 - m|^2 / sigma^2; `quality.py` measures by how much a
-network does. What serves it: no dropout, every level well covered, an average of the weights
-(EMA), a learning rate that decays to nothing.
+posterior mean obeys E tr dm/dz = E |x0 - m|^2 / sigma^2; `tools/model_card.py` measures by how much
+a network does. To that end there is no dropout, every level is well covered, the weights are
+averaged (EMA), and the learning rate decays to zero.
 
-Levels: log sigma is normal, cut to [sigma_min, sigma_max], and *stratified* inside each batch
-(one draw in each of N equal slices of probability), which takes away the part of the gradient's
-variance that comes from the choice of levels.
-
-The loop, the average of the weights and the checkpoints are those of `training.py`.
+log sigma is normal, cut to [sigma_min, sigma_max], and *stratified* inside each batch (one draw in
+each of N equal slices of probability), which removes the part of the gradient's variance that
+comes from the choice of levels. The loop and the checkpoints are those of `trainer.py`.
 """
 
 from __future__ import annotations
@@ -28,12 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffodesic.denoisers.network import edm_preconditioning
 from diffodesic.models.datasets import load_images, rotate
 from diffodesic.models.trainer import RunSettings, Training, check_positive, flags
 from diffodesic.models.unet import UNet
 from diffodesic.output.stages import fingerprint
 
-__all__ = ["TrainSettings", "card", "precondition", "train"]
+__all__ = ["TrainSettings", "card", "train"]
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,6 @@ class TrainSettings(RunSettings):
                 f"heads = {self.heads} does not divide the last of channels, "
                 f"{self.channels[-1]}: give another number of heads."
             )
-
-
-def precondition(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return EDM's c_skip, c_out, c_in, c_noise for sigma, each of the shape of sigma."""
-    total = sigma**2 + sigma_data**2
-    root = total.sqrt()
-    return sigma_data**2 / total, sigma * sigma_data / root, 1 / root, sigma.log() / 4
 
 
 def train(
@@ -155,10 +148,11 @@ class _Run(Training):
 
         def part(index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             torch.set_num_threads(1)  # a setting of each thread
-            c_skip, c_out, c_in, c_noise = precondition(sigma[index], self.sigma_data)
+            level = _wide(sigma[index])
+            skip, gain, scale, noise = edm_preconditioning(level, self.sigma_data)
             with torch.autocast("cpu", torch.bfloat16, enabled=low):
-                raw = self.net(_wide(c_in) * z[index], c_noise)
-            target = (x0[index] - _wide(c_skip) * z[index]) / _wide(c_out)
+                raw = self.net(z[index] / scale, noise.flatten())
+            target = (x0[index] - skip * z[index]) / gain
             loss = (raw.float() - target).square().sum() / x0.numel()
             return loss.detach(), torch.autograd.grad(loss, list(self.net.parameters()))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from diffodesic.denoisers.network import NetworkDenoiser, from_network
+from diffodesic.denoisers.network import NetworkDenoiser, NetworkOptions, from_network
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.model import (
@@ -119,5 +119,5 @@ def _denoiser(network: UNet, config: Mapping[str, Any], chunk: int) -> NetworkDe
         prediction="edm",
         sigma_data=float(config["sigma_data"]),
         jvp_mode="finite-difference",
-        chunk=chunk,
+        options=NetworkOptions(chunk=chunk),
     )

@@ -52,7 +52,7 @@ class Conditioner:
     names: tuple[str, ...]
     encode: Callable[..., Mapping[str, Any]]
 
-    def __call__(self, **words: Any) -> Mapping[str, Any]:
+    def __call__(self, words: Mapping[str, Any]) -> Mapping[str, Any]:
         """Arguments of the network under these words, (whatever shapes it takes)."""
         if unknown := [name for name in words if name not in self.names]:
             raise ModelError(
@@ -82,12 +82,12 @@ class Model:
     conditioner: Conditioner | None = field(default=None, kw_only=True, repr=False)
     words: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
-    def given(self, **condition: Any) -> Model:
-        """The same model under a condition bound before geometry starts.
+    def given(self, condition: Mapping[str, Any]) -> Model:
+        """The same model under a condition, which holds for every point of a path.
 
         Args:
-            condition: words such as ``prompt="a cat"`` or ``label=3``, added to those already
-                bound; for a network of one's own, its arguments.
+            condition: such as ``{"prompt": "a cat"}`` or ``{"label": 3}``, added to what is bound
+                already; for a network of one's own, its keyword arguments.
 
         Returns:
             the model.
@@ -97,11 +97,11 @@ class Model:
         """
         words = {**self.words, **condition}
         if self.conditioner is not None:
-            condition = dict(self.conditioner(**words))
+            condition = self.conditioner(words)
         elif "prompt" in condition:
             raise ModelError(f"model {self.name!r} takes no prompt")
         plain = {name: _in_words(word) for name, word in words.items()}
-        return replace(self, denoiser=self.denoiser.given(**condition), words=plain)
+        return replace(self, denoiser=self.denoiser.given(condition), words=plain)
 
     def running(
         self,

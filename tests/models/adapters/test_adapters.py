@@ -172,16 +172,16 @@ def test_an_exact_network_gives_back_the_oracle(make, prediction, draw):
 
 
 def test_guidance_is_that_of_the_denoisers(shelf):
-    model = load(f"diffusers:{shelf('sd1')}").given(prompt="a cat")
-    against = model.given(prompt="a dog").denoiser
-    guided = model.given(guidance=3.0, negative_prompt="a dog")
+    model = load(f"diffusers:{shelf('sd1')}").given({"prompt": "a cat"})
+    against = model.given({"prompt": "a dog"}).denoiser
+    guided = model.given({"guidance": 3.0, "negative_prompt": "a dog"})
     assert dict(guided.words) == {"prompt": "a cat", "guidance": 3.0, "negative_prompt": "a dog"}
     z = torch.randn(4, guided.denoiser.dim, dtype=torch.float64)
     plain, other = model.denoiser(z, SIGMAS), against(z, SIGMAS)
     assert float((plain - other).abs().max()) > 1e-3  # the prompt matters
     expected = other + 3 * (plain - other)
     torch.testing.assert_close(guided.denoiser(z, SIGMAS), expected, rtol=1e-4, atol=1e-4)
-    back = guided.given(guidance=1.0).denoiser(z, SIGMAS)
+    back = guided.given({"guidance": 1.0}).denoiser(z, SIGMAS)
     assert torch.equal(back, plain)
 
 
@@ -240,7 +240,7 @@ def test_families_are_read_from_their_folders(
     network: Any = model.denoiser.fn
     assert not any(weight.requires_grad for weight in network.parameters())
     made = from_pipeline(pipelines.MAKERS[name](), **pipelines.WORDS.get(name, {}))
-    model = model.given(**pipelines.WORDS.get(name, {})) if name in pipelines.WORDS else model
+    model = model.given(pipelines.WORDS.get(name, {})) if name in pipelines.WORDS else model
     z = torch.ones(1, dim, dtype=torch.float64)
     torch.testing.assert_close(made.denoiser(z, SIGMAS[:1]), model.denoiser(z, SIGMAS[:1]))
 
@@ -321,10 +321,10 @@ def test_parts_that_do_not_fit_are_refused(shelf):
     with pytest.raises(ModelError, match="multiples of 2"):
         from_pipeline(pipelines.MAKERS["sd1"](), size=15)
     with pytest.raises(ModelError, match="takes no prompt; it takes no condition"):
-        load(f"diffusers:{shelf('ddpm')}").given(prompt="a cat")
+        load(f"diffusers:{shelf('ddpm')}").given({"prompt": "a cat"})
     dit = load(f"diffusers:{shelf('dit')}")
     with pytest.raises(ModelError, match="classes 0 to 9"):
-        dit.given(label=10)
+        dit.given({"label": 10})
     with pytest.raises(ModelError, match="bind one by given"):
         dit.denoiser(torch.ones(1, 256), torch.tensor(1.0))
     pipe = pipelines.MAKERS["ddpm"]()

@@ -45,7 +45,7 @@ def test_jacobian_products_agree_with_central_differences(name, draw):
         found = replace(denoiser, jvp_mode=mode).jvp(z, SIGMAS, v)[1]
         error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
         assert float(error.max()) < 1e-5, mode
-    assert denoiser.settled == ["forward"]
+    assert denoiser.auto_mode == ["forward"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -100,7 +100,7 @@ def test_every_family_goes_through_interpolate(name, metric, tmp_path, monkeypat
     pipelines.unplug(monkeypatch)
     words = pipelines.WORDS.get(name, {"prompt": "a cat"} if name.startswith("sd") else {})
     model = load(f"diffusers:{tmp_path / name}")
-    result = run(model.given(**words) if words else model, metric)
+    result = run(model.given(words) if words else model, metric)
     assert result.frames.shape == (3, *model.codec.shape)
     assert bool(torch.isfinite(result.frames).all())
     assert result.settings == result.settings | words
@@ -109,5 +109,5 @@ def test_every_family_goes_through_interpolate(name, metric, tmp_path, monkeypat
 
 
 def test_guided_lengths_are_named():
-    model = model_of("sd1").given(prompt="a cat", guidance=2.0)
+    model = model_of("sd1").given({"prompt": "a cat", "guidance": 2.0})
     assert any("guidance 2" in notice for notice in run(model, "euclidean").notices)

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffodesic.denoisers.network import JvpMode, from_network
+from diffodesic.denoisers.network import JvpMode, NetworkOptions, from_network
 from diffodesic.models.adapters.diffusers_scheduler import Convention, read_convention
 from diffodesic.models.adapters.latents import latent_codec
 from diffodesic.models.codec import PixelCodec
@@ -163,8 +163,8 @@ def from_pipeline(
         sigma_data=convention.sigma_data,
         # latents are scaled to one; pixels in [-1, 1] have about EDM's .5^2
         variance=0.25 if vae is None else 1.0,
-        chunk=chunk or max(1, min(128, _VALUES // math.prod(shape))),
         jvp_mode=jvp_mode,
+        options=NetworkOptions(chunk=chunk or max(1, min(128, _VALUES // math.prod(shape)))),
     )
     model = Model(
         denoiser,
@@ -174,7 +174,7 @@ def from_pipeline(
         conditioner=_conditioner(pipe, network, _FAMILIES[known[0]][1], codec.shape),
     )
     prompted = _FAMILIES[known[0]][1] == "prompt"
-    return model.given(**words) if words or prompted else model
+    return model.given(words) if words or prompted else model
 
 
 def _component(pipe: Any, *names: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffodesic.denoisers.network import from_network
+from diffodesic.denoisers.network import NetworkOptions, from_network
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.model import Conditioner, Model, ModelError
@@ -80,8 +80,8 @@ def _model(network: nn.Module, name: str) -> Model:
         schedule=EDM(low if low > 0 else _RANGE[0], high if math.isfinite(high) else _RANGE[1]),
         prediction="x0",  # at every level: preconditioning is inside
         variance=float(getattr(owner, "sigma_data", 0.5)) ** 2,
-        chunk=max(1, min(128, 2**16 // (channels * side**2))),
         jvp_mode="auto",
+        options=NetworkOptions(chunk=max(1, min(128, 2**16 // (channels * side**2)))),
     )
 
     def bound(label: int) -> dict[str, Any]:
