@@ -15,6 +15,7 @@ from diffodesic.experiments.alanine import free as alanine_paths
 from diffodesic.experiments.experiment import Context
 from diffodesic.numerics.cost import counting
 from diffodesic.transitions.annealing import (
+    PathOptions,
     TransitionPaths,
     constant_noise,
     straight_line,
@@ -27,7 +28,10 @@ from diffodesic.transitions.potentials import (
     MuellerBrown,
     Ring,
 )
-from diffodesic.transitions.saddles import channels, committor, effective_paths, relax_to_saddle
+from diffodesic.transitions.saddles import channels, effective_paths
+from diffodesic.transitions.simulation import committor
+from diffodesic.transitions.states import Basin
+from diffodesic.transitions.stationary import relax_to_saddle
 from diffodesic.transitions.surfaces import alanine
 from support.checks import same
 
@@ -36,8 +40,9 @@ LINE = straight_line(A, B, 5 * torch.linspace(-1, 1, 17, dtype=torch.float64) **
 
 
 def well_paths(**options) -> TransitionPaths:
-    settings = {"paths": 40, "langevin_steps": 8, "step": 2e-3, "seed": 3} | options
-    return transition_paths(DoubleWell(), LINE, **settings)
+    store, progress = options.pop("store", None), options.pop("progress", None)
+    chosen = PathOptions(**{"paths": 40, "langevin_steps": 8, "step": 2e-3, "seed": 3} | options)
+    return transition_paths(DoubleWell(), LINE, chosen, store=store, progress=progress)
 
 
 def test_every_state_counts_and_is_counted():
@@ -52,7 +57,7 @@ def test_every_state_counts_and_is_counted():
 
     with counting() as spent:
         found = transition_paths(
-            Watched(), LINE, paths=40, langevin_steps=8, step=2e-3, correct=False
+            Watched(), LINE, PathOptions(40, langevin_steps=8, step=2e-3, correct=False)
         )
     same(found.max_energy, highest)
     same(DoubleWell()(found.peak), found.max_energy)
@@ -121,11 +126,12 @@ def test_a_store_serves_any_number_of_paths(tmp_path):
 
 def test_a_store_knows_a_potential_by_what_it_is(tmp_path):
     shallow, deep = DoubleWell(barrier=5.0), DoubleWell(barrier=8.0)
+    few = PathOptions(4, langevin_steps=2, step=1e-3)
     for potential in (shallow, deep, shallow):
         folder = tmp_path / str(potential.barrier)
-        transition_paths(potential, LINE, paths=4, langevin_steps=2, step=1e-3, store=folder)
+        transition_paths(potential, LINE, few, store=folder)
     with pytest.raises(ValueError, match="other settings"):
-        transition_paths(deep, LINE, paths=4, langevin_steps=2, step=1e-3, store=folder)
+        transition_paths(deep, LINE, few, store=folder)
 
 
 def test_a_trace_is_the_whole_of_one_path():
@@ -206,11 +212,11 @@ def test_a_geodesic_feeds_the_sampler():
     potential = DoubleWell()
     space = Spacetime(GridDenoiser(potential, points=64))
     path = geodesic(space, space.point(A, 4.0), space.point(B, 4.0), nodes=16)
-    found = transition_paths(potential, path, paths=30, langevin_steps=16)
+    found = transition_paths(potential, path, PathOptions(30, langevin_steps=16))
     assert torch.equal(found.nodes, path.nodes)
     assert found.settings["kT"] == 1.0
     with pytest.raises(ValueError, match="belongs to kT = 1"):
-        transition_paths(potential, path, temperature=2.0, paths=2)
+        transition_paths(potential.at(2.0), path)
 
 
 def test_lines():
@@ -225,13 +231,13 @@ def test_lines():
 def test_states_on_a_slope_are_named():
     path = constant_noise(A / 2, B, 4.0, nodes=4)
     with pytest.warns(
-        RuntimeWarning, match=r"first state is no minimum.*5\.625.*leads to 0 at \(-1, 0\)"
+        RuntimeWarning, match=r"first state is no minimum.*5\.625.*is \(-1, 0\) with U = 0"
     ):
-        transition_paths(DoubleWell(), path, paths=2, langevin_steps=1, step=1e-3)
+        transition_paths(DoubleWell(), path, PathOptions(2, langevin_steps=1, step=1e-3))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         transition_paths(
-            DoubleWell(), constant_noise(A, B, 4.0, nodes=4), paths=2, langevin_steps=1
+            DoubleWell(), constant_noise(A, B, 4.0, nodes=4), PathOptions(2, langevin_steps=1)
         )
 
 
@@ -242,7 +248,6 @@ def test_states_on_a_slope_are_named():
         ({"langevin_steps": 0}, "must be at least 1"),
         ({"step": 10.0, "correct": False}, "explode"),
         ({"step": -1.0}, "step must be a positive"),
-        ({"temperature": 0.0}, "kT must be a positive"),
     ],
 )
 def test_wrong_settings_are_named(options, match):
@@ -280,7 +285,7 @@ def test_channels_share_out_the_paths():
         torch.zeros(3),
         torch.ones(2),
         0,
-        {},
+        PathOptions(),
     )
     upper, lower = channels(made)
     assert (upper.share, lower.share) == (2 / 3, 1 / 3)
@@ -291,14 +296,14 @@ def test_channels_share_out_the_paths():
 def test_committor_is_one_half_where_symmetry_says_so():
     potential = DoubleWell(barrier=3.0)
     x = torch.tensor([[0.0, 0.0], [-0.6, 0.0]], dtype=torch.float64)
-    share, decided = committor(potential, x, A, B, radius=0.3, step=4e-3, shots=400)
+    share, decided = committor(potential, x, Basin(A, 0.3), Basin(B, 0.3), step=4e-3, shots=400)
     assert decided.tolist() == [1, 1]
     # 400 shots: 4 standard errors are .1
     assert abs(float(share[0]) - 0.5) < 0.1
     # along x alone the committor at -.6 is int e^U from -1 + r over that to 1 - r: .09
     assert abs(float(share[1]) - _share_in_one_dimension(-0.6)) < 0.06
     with pytest.raises(ValueError, match="overlap"):
-        committor(potential, x, A, B, radius=1.5, step=1e-3)
+        committor(potential, x, Basin(A, 1.5), Basin(B, 1.5), step=1e-3)
 
 
 def _share_in_one_dimension(x: float) -> float:
@@ -323,9 +328,7 @@ def test_images_of_one_state_give_the_same_paths():
         transition_paths(
             potential,
             constant_noise(states[0] + shift, states[1] + shift, 3.0, nodes=8),
-            paths=5,
-            langevin_steps=4,
-            step=1e-3,
+            PathOptions(5, langevin_steps=4, step=1e-3),
         )
         for shift in (torch.zeros(2).double(), turn)
     ]
@@ -336,7 +339,9 @@ def test_images_of_one_state_give_the_same_paths():
 
 def test_ring_keeps_walkers_in_its_valley():
     found = transition_paths(
-        Ring(), constant_noise(A, B, 0.0, nodes=8), paths=30, langevin_steps=16, step=1e-3
+        Ring(),
+        constant_noise(A, B, 0.0, nodes=8),
+        PathOptions(30, langevin_steps=16, step=1e-3),
     )
     # held at sigma = 1 near the origin the posterior is the ring: its valley, not its crest
     radius = found.frames.norm(dim=-1)

@@ -9,7 +9,7 @@ import torch
 
 from diffodesic.numerics.cost import counting
 from diffodesic.transitions.grid_denoiser import GridDenoiser
-from diffodesic.transitions.langevin import Walkers, sample, suggested_step, walk
+from diffodesic.transitions.langevin import Langevin, Walkers, suggested_step
 from diffodesic.transitions.potentials import (
     DoubleWell,
     Potential,
@@ -17,6 +17,7 @@ from diffodesic.transitions.potentials import (
     from_callable,
 )
 from diffodesic.transitions.surfaces import alanine
+from support.langevin import trajectory
 
 
 def harmonic(stiffness: float = 2.0, kT: float = 1.5) -> Potential:
@@ -41,16 +42,7 @@ def test_a_held_harmonic_chain_in_closed_form(correct):
     step = 0.3 / a
     generator = torch.Generator().manual_seed(3)
     walkers = Walkers.at(potential, z.expand(20_000, 1).clone())
-    walkers = walk(
-        potential,
-        walkers,
-        steps=60,
-        step=step,
-        generator=generator,
-        z=z,
-        log_snr=math.log(k),
-        correct=correct,
-    )
+    walkers = Langevin(potential, step, z, math.log(k), correct).run(walkers, 60, generator)
     variance = 1 / a if correct else 1 / (a * (1 - a * step / 2))
     x = walkers.x[:, 0]
     # 20,000 independent Gaussians: 4 standard errors each, and the two variances differ by 17 %
@@ -73,9 +65,7 @@ def test_a_held_chain_samples_the_grid_posterior(potential, z, log_snr):
     generator = torch.Generator().manual_seed(11)
     walkers = Walkers.at(potential, centre.expand(2000, 2).clone())
     step = 3 * suggested_step(potential, centre, log_snr)
-    walkers = walk(
-        potential, walkers, steps=800, step=step, generator=generator, z=centre, log_snr=log_snr
-    )
+    walkers = Langevin(potential, step, centre, log_snr).run(walkers, 800, generator)
     grid = GridDenoiser(potential)
     sigma = torch.tensor(math.exp(-log_snr / 2), dtype=torch.float64)
     mean = grid(centre, sigma)
@@ -102,9 +92,8 @@ def test_corrected_chains_are_stationary():
     start = x[draws][:, None]
     shares = {}
     for correct in (True, False):
-        states, accepted = sample(
-            potential, start, steps=40, step=0.02, every=40, correct=correct, seed=5
-        )
+        dynamics = Langevin(potential, 0.02, correct=correct)
+        states, accepted = trajectory(dynamics, start, steps=40, every=40, seed=5)
         bins = torch.linspace(-2, 2, 21, dtype=torch.float64)
         seen = torch.histogram(states[:, -1, 0].contiguous(), bins)[0]
         rows = torch.bucketize(x[1:-1], bins) - 1
@@ -124,7 +113,7 @@ def test_a_step_costs_one_evaluation():
     for correct in (True, False):
         with counting() as spent:
             walkers = Walkers.at(potential, start)
-            walk(potential, walkers, steps=5, step=1e-4, generator=generator, correct=correct)
+            Langevin(potential, 1e-4, correct=correct).run(walkers, 5, generator)
         assert spent.energies == 7 * 6
 
 
@@ -134,13 +123,8 @@ def test_every_state_is_watched_and_seeds_repeat():
     ends = []
     for seed in (1, 1, 2):
         generator = torch.Generator().manual_seed(seed)
-        walkers = walk(
-            potential,
-            Walkers.at(potential, start),
-            steps=4,
-            step=1e-3,
-            generator=generator,
-            watch=lambda now: seen.append(now.x),
+        walkers = Langevin(potential, 1e-3).run(
+            Walkers.at(potential, start), 4, generator, lambda now: seen.append(now.x)
         )
         ends.append(walkers.x)
     assert len(seen) == 12
@@ -152,13 +136,11 @@ def test_every_state_is_watched_and_seeds_repeat():
 def test_explosions_name_the_step():
     potential, start = Ring(), torch.full((2, 2), 1.5, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"step 0\.1 makes the dynamics on ring explode"):
-        sample(potential, start, steps=50, step=0.1, correct=False)
+        trajectory(Langevin(potential, 0.1, correct=False), start, steps=50)
     with pytest.raises(ValueError, match=r"step 5 is too large for ring"):
-        sample(potential, start.repeat(100, 1), steps=50, step=5.0, every=50)
+        trajectory(Langevin(potential, 5.0), start.repeat(100, 1), steps=50, every=50)
     with pytest.raises(ValueError, match="step must be a positive number"):
-        sample(potential, start, steps=5, step=-1.0)
-    with pytest.raises(ValueError, match="every must be between 1 and steps"):
-        sample(potential, start, steps=5, step=1e-3, every=6)
+        Langevin(potential, -1.0)
 
 
 def test_suggested_step_is_a_tenth_of_the_relaxation_time():

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from diffodesic.numerics.cost import counting
-from diffodesic.transitions.minimise import relax
 from diffodesic.transitions.potentials import (
     DoubleWell,
     DualChannel,
@@ -17,6 +16,7 @@ from diffodesic.transitions.potentials import (
     Ring,
     from_callable,
 )
+from diffodesic.transitions.stationary import relax
 from diffodesic.transitions.surfaces import PeriodicSurface, alanine, read_grid
 from support.checks import same
 from tools.fit_surface import fit_surface, held_out

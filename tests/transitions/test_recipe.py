@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffodesic.transitions.potentials import DoubleWell, MuellerBrown, Potential, from_callable
-from diffodesic.transitions.recipe import Pathways, checked_states, pathways
+from diffodesic.transitions.potentials import DoubleWell, Potential, from_callable
+from diffodesic.transitions.recipe import PathwayOptions, Pathways, pathways
+from diffodesic.transitions.states import checked_states
 
 
 def point(*values: float) -> Tensor:
@@ -31,9 +32,8 @@ def torus() -> Potential:
 
 @pytest.fixture(scope="module")
 def found() -> Pathways:
-    return pathways(
-        torus(), point(-1.7, 0), point(2, 0), paths=31, nodes=16, langevin_steps=64, descend=True
-    )
+    options = PathwayOptions(paths=31, nodes=16, langevin_steps=64, descend=True)
+    return pathways(torus(), point(-1.7, 0), point(2, 0), options)
 
 
 def test_paths_go_the_way_of_the_lowest_pass(found: Pathways):
@@ -89,8 +89,8 @@ def test_states_that_cannot_be(a: Tensor, b: Tensor, message: str):
 
 def test_too_few_paths_and_too_many_coordinates():
     with pytest.raises(ValueError, match="at least 30"):
-        pathways(MuellerBrown(), point(-0.558, 1.442), point(0.623, 0.028), paths=29)
+        PathwayOptions(paths=29)
     ends = torch.zeros(2, 4, dtype=torch.float64)
     ends[:, 0] = point(-1, 1)
     with pytest.raises(ValueError, match=r"at most 3|up to 3"):
-        pathways(DoubleWell(4), *ends, paths=30)
+        pathways(DoubleWell(4), *ends)

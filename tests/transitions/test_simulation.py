@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +11,16 @@ from torch import Tensor
 
 from diffodesic.experiments.alanine.simulations import baselines
 from diffodesic.numerics.cost import counting
-from diffodesic.transitions.langevin import sample
+from diffodesic.transitions.langevin import Langevin
 from diffodesic.transitions.potentials import (
     DoubleWell,
     Potential,
     from_callable,
 )
-from diffodesic.transitions.simulation import Basin, PathEnsemble, plain_dynamics, two_way_shooting
+from diffodesic.transitions.shooting import ShootingOptions, two_way_shooting
+from diffodesic.transitions.simulation import PathEnsemble, plain_dynamics
+from diffodesic.transitions.states import Basin
+from support.langevin import trajectory
 
 
 def point(*values: float) -> Tensor:
@@ -26,6 +30,12 @@ def point(*values: float) -> Tensor:
 WELL = DoubleWell(1, barrier=1.5)
 LEFT, RIGHT, TOP = Basin(point(-1), 0.2), Basin(point(1), 0.2), point(0)
 STEP = 0.02
+
+
+def shoot(
+    potential: Potential = WELL, a: Basin = LEFT, b: Basin = RIGHT, **options: Any
+) -> PathEnsemble:
+    return two_way_shooting(potential, a, b, TOP, ShootingOptions(**{"step": STEP} | options))
 
 
 def error_of_mean(ensemble: PathEnsemble, values: Tensor) -> float:
@@ -45,9 +55,7 @@ def plain() -> PathEnsemble:
 
 @pytest.mark.parametrize("above", [-math.inf, 0.8])
 def test_shooting_samples_the_paths_of_plain_dynamics(plain: PathEnsemble, above: float):
-    shot = two_way_shooting(
-        WELL, LEFT, RIGHT, TOP, step=STEP, above=above, paths=2000, chains=500, burn_in=12, seed=2
-    )
+    shot = shoot(above=above, paths=2000, chains=500, burn_in=12, seed=2)
     assert len(plain.max_energy) > 1000
     for name in ("lengths", "max_energy"):
         ours, theirs = (getattr(e, name).double() for e in (shot, plain))
@@ -59,9 +67,7 @@ def test_shooting_samples_the_paths_of_plain_dynamics(plain: PathEnsemble, above
 @pytest.mark.slow
 def test_time_on_transition_paths_is_weighted_by_the_committor():
     # p(x | on a path) ~ exp(-U) q (1 - q), with q' ~ exp(U): Hummer, J. Chem. Phys. 120, 516, 2004
-    shot = two_way_shooting(
-        WELL, LEFT, RIGHT, TOP, step=2e-3, paths=200, chains=100, burn_in=15, above=0.8, seed=3
-    )
+    shot = shoot(step=2e-3, paths=200, chains=100, burn_in=15, above=0.8, seed=3)
     x = torch.linspace(-0.8, 0.8, 4001, dtype=torch.float64)
     u = WELL(x[:, None])
     q = torch.cumulative_trapezoid(u.exp(), x)
@@ -82,22 +88,12 @@ def test_fixed_length_paths_are_windows_of_equilibrium():
     well, steps, step = DoubleWell(1, barrier=1.0), 20, 0.02
     left, right = Basin(point(-1), 0.5), Basin(point(1), 0.5)
     start = torch.where(torch.arange(6000) % 2 == 0, 1.0, -1.0)[:, None].double()
-    chains, _ = sample(well, start, steps=300, step=step, seed=4)
+    chains, _ = trajectory(Langevin(well, step), start, steps=300, seed=4)
     windows = torch.cat([chains[:, 100 + i : 121 + i] for i in range(0, 180, 60)])
     joined = left.holds(well, windows[:, 0]) & right.holds(well, windows[:, -1])
     brute = well(windows[joined]).amax(-1)
-    shot = two_way_shooting(
-        well,
-        left,
-        right,
-        point(0),
-        step=step,
-        length=steps,
-        paths=3000,
-        chains=500,
-        burn_in=10,
-        seed=5,
-    )
+    options = ShootingOptions(step, length=steps, paths=3000, chains=500, burn_in=10, seed=5)
+    shot = two_way_shooting(well, left, right, point(0), options)
     assert set(shot.lengths.tolist()) == {steps + 1}
     assert len(brute) > 200
     spread = float(brute.std() / math.sqrt(len(brute)))
@@ -105,9 +101,7 @@ def test_fixed_length_paths_are_windows_of_equilibrium():
 
 
 def test_paths_run_from_the_first_state_to_the_second_and_nowhere_inside():
-    shot = two_way_shooting(
-        WELL, LEFT, RIGHT, TOP, step=STEP, paths=50, chains=50, burn_in=2, seed=6
-    )
+    shot = shoot(paths=50, chains=50, burn_in=2, seed=6)
     assert len(shot.examples) == 50
     for path, top in zip(shot.examples, shot.max_energy, strict=True):
         assert bool(LEFT.holds(WELL, path[0]))
@@ -119,15 +113,14 @@ def test_paths_run_from_the_first_state_to_the_second_and_nowhere_inside():
 
 @pytest.mark.parametrize("length", [None, 30])
 def test_evaluations_are_counted_and_seeds_repeat(length: int | None):
-    def shoot(seed: int) -> tuple[PathEnsemble, int]:
-        with counting() as spent:
-            found = two_way_shooting(
-                WELL, Basin(point(-1), 0.5), Basin(point(1), 0.5), TOP, step=STEP, length=length,
-                paths=20, chains=10, burn_in=1, seed=seed,
-            )  # fmt: skip
-        return found, spent.energies
+    wide: dict[str, Any] = {"a": Basin(point(-1), 0.5), "b": Basin(point(1), 0.5), "length": length}
 
-    (one, spent), (two, _), (other, _) = shoot(0), shoot(0), shoot(1)
+    def counted(seed: int) -> tuple[PathEnsemble, int]:
+        with counting() as spent:
+            shot = shoot(**wide, paths=20, chains=10, burn_in=1, seed=seed)
+        return shot, spent.energies
+
+    (one, spent), (two, _), (other, _) = counted(0), counted(0), counted(1)
     assert one.evaluations == spent
     assert torch.equal(one.max_energy, two.max_energy)
     assert not torch.equal(one.max_energy, other.max_energy)
@@ -165,15 +158,6 @@ def test_standard_error_counts_chains_not_paths():
     assert repeated.standard_error == pytest.approx(float(values.std() / 2))
 
 
-def _shoot(**options: object) -> PathEnsemble:
-    settings: dict = {"potential": WELL, "a": LEFT, "b": RIGHT, "via": TOP, "step": STEP}
-    settings |= {"paths": 10, "chains": 10, "burn_in": 0} | options
-    return two_way_shooting(
-        settings.pop("potential"), settings.pop("a"), settings.pop("b"), settings.pop("via"),
-        **settings,
-    )  # fmt: skip
-
-
 NARROW: Potential = DoubleWell(1, barrier=1e6)
 
 
@@ -191,7 +175,7 @@ NARROW: Potential = DoubleWell(1, barrier=1e6)
 )
 def test_shooting_says_what_is_wrong(options: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        _shoot(**options)
+        shoot(**{"paths": 10, "chains": 10, "burn_in": 0} | options)
 
 
 @pytest.mark.slow

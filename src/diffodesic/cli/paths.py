@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from diffodesic.output.folder import check_outdir
-    from diffodesic.transitions.recipe import pathways, structures
+    from diffodesic.transitions.recipe import PathwayOptions, pathways, structures
     from diffodesic.transitions.saving import save_paths
 
     molecule = _molecule(options) if options.system else None
@@ -72,22 +72,18 @@ def run(options: argparse.Namespace) -> None:
     ends, atoms = _ends(options, law, molecule)
     denoiser = _denoiser(options, law)
     check_outdir(options.outdir)
+    chosen = PathwayOptions(
+        paths=options.paths,
+        nodes=options.nodes,
+        langevin_steps=options.langevin_steps,
+        step=options.step,
+        log_snr=options.log_snr,
+        descend=options.relax,
+        correct=not options.uncorrected,
+        seed=options.seed,
+    )
     with progress() as say:
-        found = pathways(
-            law,
-            *ends,
-            denoiser=denoiser,
-            paths=options.paths,
-            nodes=options.nodes,
-            langevin_steps=options.langevin_steps,
-            step=options.step,
-            log_snr=options.log_snr,
-            descend=options.relax,
-            correct=not options.uncorrected,
-            seed=options.seed,
-            store=options.store,
-            progress=say,
-        )
+        found = pathways(law, *ends, chosen, denoiser=denoiser, store=options.store, progress=say)
         if molecule is not None:
             say("structures")
             found = replace(found, atoms=structures(found, molecule, *atoms, frames=options.frames))

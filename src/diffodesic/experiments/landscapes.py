@@ -33,17 +33,17 @@ from diffodesic.geometry.path import Geodesic, geodesic
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.output.figures import canvas
 from diffodesic.transitions.annealing import (
+    PathOptions,
     TransitionPaths,
     constant_noise,
     straight_line,
     transition_paths,
 )
 from diffodesic.transitions.grid_denoiser import GridDenoiser
-from diffodesic.transitions.langevin import hessian
-from diffodesic.transitions.minimise import relax
 from diffodesic.transitions.minimum_energy import Pass, lowest_pass
 from diffodesic.transitions.potentials import DoubleWell, DualChannel, MuellerBrown, Potential, Ring
 from diffodesic.transitions.saddles import channels
+from diffodesic.transitions.stationary import relax
 from diffodesic.transitions.surfaces import alanine
 
 __all__ = ["PROBLEMS", "Problem", "run"]
@@ -155,10 +155,7 @@ def solve(
         sampled[name] = transition_paths(
             potential,
             way,
-            paths=settings.paths,
-            langevin_steps=settings.langevin_steps,
-            step=step,
-            seed=seed,
+            PathOptions(settings.paths, settings.langevin_steps, step, seed=seed),
             progress=tell,
         )
     return Result(potential, lowest, math.log(k), sampled)
@@ -166,7 +163,7 @@ def solve(
 
 def _curvature(potential: Potential, x: Tensor) -> Tensor:
     """Largest curvature of U/kT at points (..., d)."""
-    return torch.linalg.eigvalsh(hessian(potential, x)).abs().amax(-1) / potential.kT
+    return torch.linalg.eigvalsh(potential.hessian(x)).abs().amax(-1) / potential.kT
 
 
 def _stiffest(potential: Potential, ceiling: float) -> float:

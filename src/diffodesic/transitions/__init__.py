@@ -1,6 +1,7 @@
 """Transition paths of potentials and molecules."""
 
 from diffodesic.transitions.annealing import (
+    PathOptions,
     TransitionPaths,
     constant_noise,
     straight_line,
@@ -9,7 +10,6 @@ from diffodesic.transitions.annealing import (
 from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.law_training import LawSettings, train_denoiser
 from diffodesic.transitions.learned import LearnedDenoiser, load_denoiser
-from diffodesic.transitions.minimise import relax
 from diffodesic.transitions.minimum_energy import lowest_pass, string
 from diffodesic.transitions.potentials import (
     DoubleWell,
@@ -19,12 +19,16 @@ from diffodesic.transitions.potentials import (
     Ring,
     from_callable,
 )
-from diffodesic.transitions.recipe import pathways
-from diffodesic.transitions.saddles import Channel, channels, committor, effective_paths
-from diffodesic.transitions.simulation import plain_dynamics, two_way_shooting
+from diffodesic.transitions.recipe import PathwayOptions, pathways
+from diffodesic.transitions.saddles import Channel, channels, effective_paths
+from diffodesic.transitions.shooting import ShootingOptions, two_way_shooting
+from diffodesic.transitions.simulation import committor, plain_dynamics
+from diffodesic.transitions.states import Basin
+from diffodesic.transitions.stationary import relax
 from diffodesic.transitions.surfaces import PeriodicSurface, alanine, read_grid
 
 __all__ = [
+    "Basin",
     "Channel",
     "DoubleWell",
     "DualChannel",
@@ -32,9 +36,12 @@ __all__ = [
     "LawSettings",
     "LearnedDenoiser",
     "MuellerBrown",
+    "PathOptions",
+    "PathwayOptions",
     "PeriodicSurface",
     "Potential",
     "Ring",
+    "ShootingOptions",
     "TransitionPaths",
     "alanine",
     "channels",

@@ -1,25 +1,24 @@
 r"""Transition paths: Langevin dynamics carried along a path through spacetime (2505.17517, Alg. 1).
 
-A path gamma_i = (z_i, lam_i), i = 0..n, between two states says where to look and how loosely to
-hold on.  Every sampled path is one chain: started at z_0, it takes K Langevin steps on
+Nodes gamma_i = (z_i, lam_i), i = 0..n, between two states say where a path is held and how
+tightly.  Every sampled path is one Langevin walker, started at z_0.  It takes K steps on
 
     V_i(x) = U(x)/kT + (e^{lam_i}/2) |x - z_i|^2
 
 at each node in turn, from the first state to the second.  V_i is the denoising posterior at
-gamma_i, so for large K the chain is a sample of those posteriors in order.  MaxEnergy is the
-largest U over *every* state of a chain, not over the states that are kept.
+gamma_i, so for large K the path is a sample of those posteriors in order.  MaxEnergy is the
+largest U over *every* state of a path, not over the frames that are kept.
 
-The path may come from anywhere: :func:`straight_line` and :func:`constant_noise` feed the same
-sampler, and tell what the shape of a geodesic and what its noise is worth.
+The nodes need not be a geodesic: :func:`straight_line` and :func:`constant_noise` feed the same
+sampler, and show what the shape of a geodesic and what its noise is worth.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,57 @@ from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
 from diffodesic.output.stages import Store, fingerprint
-from diffodesic.transitions.langevin import Walkers, suggested_step, walk
+from diffodesic.transitions.langevin import Langevin, Walkers, suggested_step
 from diffodesic.transitions.learned import LearnedDenoiser
-from diffodesic.transitions.minimise import relax
-from diffodesic.transitions.potentials import Potential
+from diffodesic.transitions.potentials import Potential, positive
+from diffodesic.transitions.states import warn_of_slopes
+from diffodesic.transitions.stationary import relax
 
-__all__ = ["TransitionPaths", "constant_noise", "straight_line", "transition_paths"]
+__all__ = [
+    "PathOptions",
+    "TransitionPaths",
+    "constant_noise",
+    "straight_line",
+    "transition_paths",
+]
+
+
+@dataclass(frozen=True)
+class PathOptions:
+    """How transition paths are drawn.
+
+    Args:
+        paths: number P of paths.
+        langevin_steps: number K of Langevin steps at each node.
+        step: step tau of the dynamics, in squared units of x; default a tenth of the fastest
+            relaxation time at the two states
+            (:func:`diffodesic.transitions.langevin.suggested_step`).
+        correct: use the Metropolis correction.
+        seed: of the noise.  Paths depend on ``seed`` and ``block`` alone.
+        frames: number F of states kept per path, spread over the nodes, ends included; default
+            one per node.
+        block: paths drawn at once: the unit of memory, of the seed and of resuming.
+
+    Raises:
+        ValueError: for a count below 1, fewer than 2 frames or a step that is not positive.
+    """
+
+    paths: int = 1000
+    langevin_steps: int = 128
+    step: float | None = None
+    correct: bool = True
+    seed: int = 0
+    frames: int | None = None
+    block: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("paths", "langevin_steps", "block"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.frames is not None and self.frames < 2:
+            raise ValueError(f"frames must be at least 2, the two ends; got {self.frames}")
+        if self.step is not None:
+            positive(self.step, "step")
 
 
 @dataclass(frozen=True)
@@ -52,8 +96,9 @@ class TransitionPaths:
         peak: the state where it was, (P, d).
         peak_node: the node it was at, (P,).
         accepted: share of accepted moves at each node, (n+1,); ones if not corrected.
-        evaluations: energy evaluations, each with its gradient, for all paths.
-        settings: what the paths were drawn with, for a report.
+        evaluations: energies computed for all paths, each with its gradient.
+        options: what the paths were drawn with.
+        geodesic: how the search for the nodes ended, or that they were given.
     """
 
     potential: Potential
@@ -66,11 +111,26 @@ class TransitionPaths:
     peak_node: Tensor
     accepted: Tensor
     evaluations: int
-    settings: dict[str, Any]
+    options: PathOptions
+    geodesic: str = "given nodes"
 
     def __len__(self) -> int:
         """Number of paths."""
         return len(self.max_energy)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the paths were drawn with, as plain values for a report."""
+        potential, options = self.potential, asdict(self.options)
+        del options["frames"]
+        return {
+            "potential": potential.name,
+            "kT": potential.kT,
+            "unit": potential.unit,
+            **options,
+            "nodes": len(self.nodes),
+            "geodesic": self.geodesic,
+        }
 
     @property
     def mean_max_energy(self) -> float:
@@ -103,8 +163,8 @@ class TransitionPaths:
             raise ValueError(f"an interval needs at least 30 paths, got {len(self)}; draw more")
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level}")
-        half = math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64)))
-        half *= self.standard_error
+        quantile = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64))
+        half = float(quantile) * self.standard_error
         return self.mean_max_energy - half, self.mean_max_energy + half
 
     def profile(self) -> tuple[Tensor, Tensor]:
@@ -125,14 +185,14 @@ class TransitionPaths:
         Raises:
             ValueError: if there is no such path.
 
-        Cost: ``K (n + 1)`` energies for every path of its block.
+        **Cost** ``K (n + 1)`` energies for every path of its block.
         """
         if not 0 <= index < len(self):
             raise ValueError(f"there is no path {index} among {len(self)}")
-        size = self.settings["block"]
+        size = self.options.block
         first = index - index % size
         states: list[Tensor] = []
-        block = _Block(self.potential, self.nodes, self.settings, index // size)
+        block = _Block(self.potential, self.nodes, self.options, index // size)
         for _ in block.walk(
             min(size, len(self) - first), lambda _, now: states.append(now.x[index - first])
         ):
@@ -150,15 +210,14 @@ class TransitionPaths:
         Returns:
             (P,) boolean; 100 times its mean is the target-hit percentage.
 
-        Cost: none with a radius; else a descent for every path.
+        **Cost** no energies with a radius; else a descent for every path.
         """
         target = self.nodes[-1, :-1] if target is None else target
-        last, close = self.frames[:, -1], radius
+        last = self.frames[:, -1]
         if radius is None:
             ends = relax(self.potential, torch.cat([target[None], last]))
-            target, last = ends[0], ends[1:]
-            close = 1e-2 * min(high - low for low, high in self.potential.box)
-        return self.potential.difference(last, target).norm(dim=-1) <= close
+            target, last, radius = ends[0], ends[1:], 1e-2 * self.potential.size
+        return self.potential.difference(last, target).norm(dim=-1) <= radius
 
 
 def straight_line(a: Tensor, b: Tensor, log_snr: Tensor) -> Tensor:
@@ -184,15 +243,8 @@ def constant_noise(a: Tensor, b: Tensor, log_snr: float, *, nodes: int = 128) ->
 def transition_paths(
     potential: Potential,
     path: Geodesic | Tensor,
+    options: PathOptions | None = None,
     *,
-    paths: int = 1000,
-    langevin_steps: int = 128,
-    step: float | None = None,
-    temperature: float | None = None,
-    seed: int = 0,
-    correct: bool = True,
-    frames: int | None = None,
-    block: int = 1000,
     store: Path | str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> TransitionPaths:
@@ -201,15 +253,7 @@ def transition_paths(
     Args:
         potential: U, its unit and its kT.
         path: a geodesic of ``Spacetime(denoiser of exp(-U/kT))``, or any nodes (n+1, d+1).
-        paths: number P of paths.
-        langevin_steps: number K of steps at each node.
-        step: step tau in squared units of x; default a tenth of the fastest relaxation time at
-            the two states (:func:`diffodesic.transitions.langevin.suggested_step`).
-        temperature: kT in the potential's unit; default the potential's own.
-        seed: seed of the noise.  Paths depend on ``seed`` and ``block`` alone.
-        correct: use the Metropolis correction.
-        frames: states kept per path, spread over the nodes, ends included; default one per node.
-        block: paths drawn at once: the unit of memory, of the seed and of resuming.
+        options: how many paths, steps of the dynamics and frames; default ``PathOptions()``.
         store: a folder; finished blocks are saved there and not drawn again.  Frames are then
             read from disk as they are needed.
         progress: called with a short line after every node.
@@ -218,58 +262,40 @@ def transition_paths(
         the paths.
 
     Raises:
-        ValueError: if the nodes do not fit the potential, a count is below 1, the step size
-            explodes, or ``store`` holds paths of other settings.
+        ValueError: if the nodes do not fit the potential, the step size explodes, or ``store``
+            holds paths of other settings.
 
-    Cost: ``P K (n + 1)`` energy evaluations with gradient.
+    **Cost** ``P (K (n + 1) + 1)`` energies with gradient.
     """
-    potential = potential if temperature is None else potential.at(temperature)
-    nodes = _nodes(potential, path)
-    if min(paths, langevin_steps, block) < 1:
-        raise ValueError(
-            f"paths, langevin_steps and block must be at least 1, got {paths}, {langevin_steps} "
-            f"and {block}"
-        )
+    options, nodes = options or PathOptions(), _nodes(potential, path)
     states = nodes[[0, -1], :-1]
-    _warn_of_slopes(potential, states)
-    if step is None:
+    warn_of_slopes(potential, states)
+    if options.step is None:
         step = suggested_step(potential, states, float(nodes[:, -1].max()))
-    frames = len(nodes) if frames is None else frames
-    if frames < 2:
-        raise ValueError(f"frames must be at least 2, the two ends; got {frames}")
+        options = replace(options, step=step)
+    frames = len(nodes) if options.frames is None else options.frames
     kept = torch.linspace(0, len(nodes) - 1, frames).round().long().unique()
-    settings: dict[str, Any] = {
-        "potential": potential.name,
-        "kT": potential.kT,
-        "unit": potential.unit,
-        "paths": paths,
-        "langevin_steps": langevin_steps,
-        "step": step,
-        "seed": seed,
-        "correct": correct,
-        "nodes": len(nodes),
-        "geodesic": path.status.name if isinstance(path, Geodesic) else "given nodes",
-        "block": block,
-    }
-    stages = Store(store, _kind(potential, nodes, kept, settings))
-    room = stages.array("frames", (paths, len(kept), potential.dim))
+    status = path.status.name if isinstance(path, Geodesic) else "given nodes"
+    stages = Store(store, _kind(potential, nodes, kept, options))
+    room = stages.array("frames", (options.paths, len(kept), potential.dim))
     drawn = []
-    for first in range(0, paths, block):
-        title = f"paths {first + 1} to {min(first + block, paths)} of {paths}"
+    for first in range(0, options.paths, options.block):
+        part = room[first : first + options.block]
+        title = f"paths {first + 1} to {first + len(part)} of {options.paths}"
 
         def tell(node: int, title: str = title) -> None:
             if progress:
                 progress(f"{title}, node {node + 1} of {len(nodes)}")
 
-        part = room[first : first + block]
-        name = f"block-{first // block:05d}"
+        index = first // options.block
+        name = f"block-{index:05d}"
         stage = stages.read(name)
         if stage is not None and stage[1]["paths"] == len(part):
             if stage[1]["frames"] == fingerprint(part):
                 drawn.append(stage[0])
                 continue
             stages.warn(name, "its frames are not those that were drawn")
-        tensors = _Block(potential, nodes, settings, first // block).draw(kept, part, tell)
+        tensors = _Block(potential, nodes, options, index).draw(kept, part, tell)
         stages.write(name, tensors, {"paths": len(part), "frames": fingerprint(part)})
         drawn.append(tensors)
     shares = torch.stack([part["accepted"] for part in drawn])
@@ -281,8 +307,9 @@ def transition_paths(
         room,
         kept=kept,
         accepted=(sizes / sizes.sum()) @ shares,
-        evaluations=paths * (1 + langevin_steps * len(nodes)),
-        settings=settings,
+        evaluations=options.paths * (1 + options.langevin_steps * len(nodes)),
+        options=options,
+        geodesic=status,
         **{name: torch.cat([part[name] for part in drawn]) for name in names},
     )
 
@@ -299,28 +326,13 @@ def _nodes(potential: Potential, path: Geodesic | Tensor) -> Tensor:
     denoiser = getattr(getattr(path, "metric", None), "denoiser", None)
     if isinstance(denoiser, LearnedDenoiser):
         denoiser.check(potential)
-    law = getattr(denoiser, "potential", potential)
-    if law.kT != potential.kT:
+    solved = getattr(denoiser, "potential", potential)
+    if solved.kT != potential.kT:
         raise ValueError(
-            f"the geodesic belongs to kT = {law.kT:g}, the paths to {potential.kT:g} "
-            f"{potential.unit}; solve it again, or give its temperature"
+            f"the geodesic belongs to kT = {solved.kT:g}, the paths to {potential.kT:g} "
+            f"{potential.unit}; solve it again, or give potential.at({solved.kT:g})"
         )
     return nodes.detach().double()
-
-
-def _warn_of_slopes(potential: Potential, states: Tensor) -> None:
-    """States are allowed to lie on a slope, but not silently."""
-    bottom = relax(potential, states)
-    before, after = potential(states), potential(bottom)
-    for name, high, low, where in zip(("first", "second"), before, after, bottom, strict=True):
-        if float(high - low) > potential.kT:
-            place = ", ".join(f"{round(value, 4):g}" for value in potential.wrap(where).tolist())
-            warnings.warn(
-                f"the {name} state is no minimum: its energy is {float(high):.4g} "
-                f"{potential.unit}, and relax() leads to {round(float(low), 4):g} at ({place})",
-                RuntimeWarning,
-                stacklevel=3,
-            )
 
 
 @dataclass(frozen=True)
@@ -329,7 +341,7 @@ class _Block:
 
     potential: Potential
     nodes: Tensor
-    settings: Mapping[str, Any]
+    options: PathOptions
     index: int
 
     def draw(self, kept: Tensor, frames: Tensor, tell: Callable[[int], None]) -> dict[str, Tensor]:
@@ -363,48 +375,37 @@ class _Block:
 
     def walk(self, count: int, watch: Callable[[int, Walkers], None]) -> Iterator[Walkers]:
         """The walkers after each node; ``watch`` sees the first state and every step."""
-        given = self.settings
-        generator = torch.Generator().manual_seed(_mixed(given["seed"], self.index))
+        options = self.options
+        assert options.step is not None
+        generator = torch.Generator().manual_seed(_mixed(options.seed, self.index))
         walkers = Walkers.at(self.potential, self.nodes[0, :-1].expand(count, -1).clone())
         watch(0, walkers)
         for node, point in enumerate(self.nodes):
-            walkers = walk(
-                self.potential,
-                walkers,
-                steps=given["langevin_steps"],
-                step=given["step"],
-                generator=generator,
-                z=point[:-1],
-                log_snr=float(point[-1]),
-                correct=given["correct"],
-                watch=partial(watch, node),
+            held = Langevin(
+                self.potential, options.step, point[:-1], float(point[-1]), options.correct
             )
+            walkers = held.run(walkers, options.langevin_steps, generator, partial(watch, node))
             yield walkers
 
 
 def _kind(
-    potential: Potential, nodes: Tensor, kept: Tensor, settings: Mapping[str, object]
+    potential: Potential, nodes: Tensor, kept: Tensor, options: PathOptions
 ) -> dict[str, object]:
     """What sampled paths depend on; more paths of one kind may be added, their number is not."""
+    # a potential is known by its energies in its box and on the path, whatever its name
+    energies = potential(torch.cat([potential.probes(), nodes[:: max(1, len(nodes) // 8), :-1]]))
+    own = asdict(options)
+    del own["paths"], own["frames"]
     return {
-        **{name: value for name, value in settings.items() if name != "paths"},
-        "law": _fingerprint(potential, nodes),
+        **own,
+        "potential": potential.name,
+        "kT": potential.kT,
+        "unit": potential.unit,
+        "energies": fingerprint(*(f"{u:.9g}" for u in energies.tolist())),
         "path": fingerprint(nodes, kept),
     }
 
 
 def _mixed(seed: int, block: int) -> int:
     """A seed for a block: far from those of its neighbours, and of neighbouring seeds."""
-    digest = hashlib.sha256(f"{seed}/{block}".encode()).digest()
-    return int.from_bytes(digest[:7], "big")
-
-
-def _fingerprint(potential: Potential, nodes: Tensor) -> str:
-    """What a potential is, whatever its name: its energies at points of its box and on the path."""
-    generator = torch.Generator().manual_seed(0)
-    low, high = torch.tensor(potential.box, dtype=torch.float64).T
-    spread = torch.rand(16, potential.dim, generator=generator, dtype=torch.float64)
-    energies = potential(
-        torch.cat([low + (high - low) * spread, nodes[:: max(1, len(nodes) // 8), :-1]])
-    )
-    return fingerprint(*(f"{u:.9g}" for u in energies.tolist()))
+    return int.from_bytes(hashlib.sha256(f"{seed}/{block}".encode()).digest()[:7], "big")

@@ -21,9 +21,8 @@ from torch import Tensor
 
 from diffodesic.numerics.cost import counting
 from diffodesic.numerics.curves import Polyline, constant_speed
-from diffodesic.transitions.langevin import hessian
 from diffodesic.transitions.potentials import Potential
-from diffodesic.transitions.saddles import relax_to_saddle
+from diffodesic.transitions.stationary import relax_to_saddle
 
 __all__ = ["MeanPath", "Pass", "lowest_pass", "string"]
 
@@ -187,7 +186,7 @@ def _relax_string(
 
 def _stable_step(potential: Potential, x: Tensor) -> float:
     """Half the inverse of the largest curvature on a string."""
-    curvature = hessian(potential, x)
+    curvature = potential.hessian(x)
     _check_finite(potential, x, curvature.flatten(1))
     return 0.5 / float(torch.linalg.eigvalsh(curvature).abs().max())
 

@@ -1,8 +1,7 @@
 r"""Potentials U(x): energies, forces, periods and the temperature at which they are read.
 
-The law of a potential is the Boltzmann law p(x) ~ exp(-U(x)/kT).  A potential knows its kT, in
-its own unit of energy, and the period of each coordinate: everything downstream reads them here
-and nowhere else.  Closed forms:
+A potential stands for its Boltzmann distribution p(x) ~ exp(-U(x)/kT).  Its kT, in its own unit
+of energy, and the period of each coordinate are attributes of the potential alone.  Closed forms:
 
 - double well     U = h (x^2 - 1)^2 + s/2 |y|^2: minima (+-1, 0) at 0, barrier h;
 - Mueller-Brown   four anisotropic Gaussians (Mueller & Brown 1979), at kT = 15;
@@ -20,7 +19,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,7 +47,7 @@ class Potential(ABC):
         kT: temperature times Boltzmann's constant, in ``unit``.
         unit: unit of energy.
         period: period of each coordinate, None where it has none.
-        box: lowest and highest value of each coordinate that matter, for grids and plots; for a
+        box: lowest and highest value of each coordinate, for grids, scales and pictures; of a
             periodic coordinate one period.
         name: a short name.
     """
@@ -65,7 +64,7 @@ class Potential(ABC):
         """U at ``x`` (..., d), in ``unit``, (...); differentiable.  Call the object: it counts."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Energies (...) at points ``x`` (..., d); counts one evaluation per point."""
+        """Energies (...) at points ``x`` (..., d).  **Cost** one energy per point."""
         self._count(x)
         return self.energy(x)
 
@@ -77,6 +76,8 @@ class Potential(ABC):
 
         Returns:
             energies (...) and gradients (..., d), both without a graph.
+
+        **Cost** one energy per point.
         """
         self._count(x)
         return self._gradient(x)
@@ -90,24 +91,36 @@ class Potential(ABC):
         return energy.detach(), slope
 
     def force(self, x: Tensor) -> Tensor:
-        """Force ``-grad U`` at points (..., d); counted as one evaluation with gradient."""
+        """Force ``-grad U`` at points (..., d); cost as for :meth:`gradient`."""
         return -self.gradient(x)[1]
 
-    def at(self, kT: float) -> Potential:
-        """Return the same potential at another temperature ``kT``, in ``unit``.
+    def hessian(self, x: Tensor) -> Tensor:
+        """Second derivatives of U by central differences of its gradient.
 
         Args:
-            kT: the temperature.
+            x: points (..., d).
 
         Returns:
-            a copy.
+            symmetric matrices (..., d, d), to 1e-8 of the box squared times the fourth derivative.
 
-        Raises:
-            ValueError: if ``kT`` is not positive and finite.
+        **Cost** ``2 d`` energies with gradient per point.
         """
+        h = 1e-4 * self.size
+        move = h * torch.eye(self.dim, dtype=x.dtype, device=x.device)
+        ahead, behind = (self.gradient(x.unsqueeze(-2) + sign * move)[1] for sign in (1, -1))
+        rows = (ahead - behind) / (2 * h)
+        return (rows + rows.mT) / 2
+
+    def at(self, kT: float) -> Potential:
+        """The same potential at another temperature ``kT``, positive and in ``unit``."""
         other = copy.copy(self)
         other.kT = positive(kT, "kT")
         return other
+
+    @property
+    def size(self) -> float:
+        """Length of the shortest side of the box."""
+        return min(high - low for low, high in self.box)
 
     def wrap(self, x: Tensor) -> Tensor:
         """Bring the periodic coordinates of ``x`` (..., d) into the box."""
@@ -120,6 +133,31 @@ class Potential(ABC):
         gap = a - b
         turns = torch.round(gap / _never_zero(period))
         return torch.where(period > 0, gap - period * turns, gap)
+
+    def axes(self, counts: Sequence[int]) -> list[Tensor]:
+        """Coordinates of a grid.
+
+        Args:
+            counts: number n of grid points per coordinate.
+
+        Returns:
+            per coordinate (n,): the box with both ends, or one period without its last point,
+            which is the first again.
+        """
+        return [
+            torch.linspace(low, high, n + (period is not None), dtype=torch.float64)[:n]
+            for (low, high), period, n in zip(self.box, self.period, counts, strict=True)
+        ]
+
+    def scatter(self, count: int, generator: torch.Generator) -> Tensor:
+        """Points (count, d), uniform in the box."""
+        low, high = torch.tensor(self.box, dtype=torch.float64).T
+        share = torch.rand(count, self.dim, generator=generator, dtype=torch.float64)
+        return low + (high - low) * share
+
+    def probes(self) -> Tensor:
+        """Fixed points (16, d) of the box, whose energies tell a potential from others."""
+        return self.scatter(16, torch.Generator().manual_seed(0))
 
     def _lattice(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Lower corner of the box and the periods, 0 where there is none; (d,) each."""
@@ -209,30 +247,22 @@ def from_callable(
                 f"the box side {low:g} to {high:g} must increase, and span one period "
                 f"where there is one (period {length})"
             )
-    _probe(out)
+    _check_periods(out)
     return out
 
 
-def _probe(potential: Potential) -> None:
-    """Evaluate at points of the box, so that a wrong function is found before it is used."""
-    low, high = (
-        torch.tensor(side, dtype=torch.float64) for side in zip(*potential.box, strict=True)
-    )
-    share = torch.rand(
-        8, potential.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
-    x = low + (high - low) * share
+def _check_periods(potential: Potential) -> None:
+    """Refuse an energy that cannot be evaluated in its box, or that changes by a period."""
+    x = potential.probes()
     energy = potential.energy(x)
-    for axis, length in enumerate(potential.period):
+    for length, axis in zip(potential.period, torch.eye(potential.dim).to(x), strict=True):
         if length is None:
             continue
-        moved = x.clone()
-        moved[:, axis] += length
-        gap = float((potential.energy(moved) - energy).abs().max())
+        gap = float((potential.energy(x + length * axis) - energy).abs().max())
         if gap > 1e-6 * (float(energy.abs().max()) + potential.kT):
             raise ValueError(
-                f"coordinate {axis} is said to have period {length:g}, but the energy changes by "
-                f"{gap:.3g} {potential.unit} over it; correct `period`"
+                f"coordinate {int(axis.argmax())} is said to have period {length:g}, but the "
+                f"energy changes by {gap:.3g} {potential.unit} over it; correct `period`"
             )
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.output.files import UNREADABLE
-from diffodesic.transitions.langevin import Walkers, walk
+from diffodesic.transitions.langevin import Langevin, Walkers
 from diffodesic.transitions.potentials import Potential
 
 if TYPE_CHECKING:
@@ -64,11 +64,8 @@ def boltzmann(
     if count < 100:
         raise ValueError(f"samples = {count}: give at least 100.")
     generator = torch.Generator().manual_seed(seed)
-    low, high = torch.tensor(potential.box, dtype=torch.float64).T
-    x = low + (high - low) * torch.rand(
-        count, potential.dim, generator=generator, dtype=torch.float64
-    )
-    inverse, step = 0.0, float(((high - low) / 10).square().min())
+    x = potential.scatter(count, generator)
+    inverse, step = 0.0, (potential.size / 10) ** 2
     while inverse < 1:
         energy = potential(x) / potential.kT
         rise = _rise(energy, 1 - inverse, potential.name)
@@ -79,7 +76,7 @@ def boltzmann(
         hot = _Inside(potential, potential.kT / inverse)
         walkers = Walkers.at(hot, x)
         for _ in range(_ROUNDS * (1 if inverse < 1 else 4)):
-            walkers = walk(hot, walkers, steps=_STEPS, step=step, generator=generator)
+            walkers = Langevin(hot, step).run(walkers, _STEPS, generator)
             # between a half and three quarters MALA is near its best
             step *= 1.5 if walkers.accepted > 0.75 else 0.6 if walkers.accepted < 0.5 else 1.0
         x = potential.wrap(walkers.x)

@@ -28,6 +28,7 @@ from diffodesic.geometry.path import Geodesic, geodesic
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.output.figures import canvas
 from diffodesic.transitions.annealing import (
+    PathOptions,
     TransitionPaths,
     constant_noise,
     straight_line,
@@ -236,11 +237,9 @@ def paths_along(
         return transition_paths(
             surface,
             way,
-            paths=settings.paths,
-            langevin_steps=settings.langevin_steps,
-            step=settings.step,
-            seed=seed,
-            correct=correct,
+            PathOptions(
+                settings.paths, settings.langevin_steps, settings.step, correct=correct, seed=seed
+            ),
         )
 
 

@@ -22,10 +22,12 @@ import torch
 from torch import Tensor
 
 from diffodesic.numerics.cost import counting
-from diffodesic.transitions.minimise import relax
 from diffodesic.transitions.minimum_energy import lowest_pass, string
 from diffodesic.transitions.potentials import Potential
-from diffodesic.transitions.simulation import Basin, PathEnsemble, plain_dynamics, two_way_shooting
+from diffodesic.transitions.shooting import ShootingOptions, two_way_shooting
+from diffodesic.transitions.simulation import PathEnsemble, plain_dynamics
+from diffodesic.transitions.states import Basin
+from diffodesic.transitions.stationary import relax
 
 __all__ = ["BaselineRow", "baselines"]
 
@@ -99,19 +101,9 @@ def baselines(
         states = _states(potential, bottom, mean.nodes, height)
     searched = spent.energies + mean.evaluations
     for name, length in (("variable", None), ("fixed", 600)):
-        found = two_way_shooting(
-            potential,
-            *states,
-            via=mean.saddle,
-            step=STEP,
-            length=length,
-            above=height - 3 * potential.kT,
-            paths=paths,
-            chains=paths,
-            burn_in=moves,
-            seed=seed,
-            progress=progress,
-        )
+        above = height - 3 * potential.kT
+        options = ShootingOptions(STEP, length, above, paths, paths, moves, seed=seed)
+        found = two_way_shooting(potential, *states, mean.saddle, options, progress=progress)
         yield _row(f"two-way shooting, {name} length", found, searched, length)
     hot = potential.at((height - float(potential(bottom[0]))) / 4)
     for law, name in ((hot, f"plain dynamics, kT = {hot.kT:.3g}"), (potential, "plain dynamics")):
