@@ -24,14 +24,9 @@ from diffodesic.transitions.annealing import (
 from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.potentials import (
     DoubleWell,
-    DualChannel,
-    MuellerBrown,
     Ring,
 )
-from diffodesic.transitions.saddles import channels, effective_paths
-from diffodesic.transitions.simulation import committor
-from diffodesic.transitions.states import Basin
-from diffodesic.transitions.stationary import relax_to_saddle
+from diffodesic.transitions.saddles import channels
 from diffodesic.transitions.surfaces import alanine
 from support.checks import same
 
@@ -260,64 +255,6 @@ def test_wrong_paths_are_named():
         transition_paths(DoubleWell(), LINE[:, :2])
     with pytest.raises(ValueError, match="not finite"):
         transition_paths(DoubleWell(), LINE * math.nan)
-
-
-def test_saddles_of_mueller_brown():
-    start = torch.tensor([[-0.75, 0.65], [0.25, 0.3]], dtype=torch.float64)
-    found, index = relax_to_saddle(MuellerBrown(), start)
-    expected = torch.tensor([[-0.82200156, 0.6243128], [0.21248658, 0.29298833]]).double()
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    assert index.tolist() == [1, 1]
-
-
-def test_channels_share_out_the_paths():
-    potential = DualChannel()
-    peak = torch.tensor([[0.05, 1.1], [0.0, 1.3], [-0.05, -1.2]], dtype=torch.float64)
-    frames = torch.zeros(3, 2, 2, dtype=torch.float64)
-    made = TransitionPaths(
-        potential,
-        torch.zeros(2, 3),
-        frames,
-        frames[..., 0],
-        torch.arange(2),
-        potential(peak),
-        peak,
-        torch.zeros(3),
-        torch.ones(2),
-        0,
-        PathOptions(),
-    )
-    upper, lower = channels(made)
-    assert (upper.share, lower.share) == (2 / 3, 1 / 3)
-    assert float(upper.saddle[1]) > 1 > -1 > float(lower.saddle[1])
-    assert upper.energy < lower.energy
-
-
-def test_committor_is_one_half_where_symmetry_says_so():
-    potential = DoubleWell(barrier=3.0)
-    x = torch.tensor([[0.0, 0.0], [-0.6, 0.0]], dtype=torch.float64)
-    share, decided = committor(potential, x, Basin(A, 0.3), Basin(B, 0.3), step=4e-3, shots=400)
-    assert decided.tolist() == [1, 1]
-    # 400 shots: 4 standard errors are .1
-    assert abs(float(share[0]) - 0.5) < 0.1
-    # along x alone the committor at -.6 is int e^U from -1 + r over that to 1 - r: .09
-    assert abs(float(share[1]) - _share_in_one_dimension(-0.6)) < 0.06
-    with pytest.raises(ValueError, match="overlap"):
-        committor(potential, x, Basin(A, 1.5), Basin(B, 1.5), step=1e-3)
-
-
-def _share_in_one_dimension(x: float) -> float:
-    u = torch.linspace(-0.7, 0.7, 10_001, dtype=torch.float64)
-    weight = torch.exp(3 * (u**2 - 1) ** 2)
-    return float(weight[u < x].sum() / weight.sum())
-
-
-def test_effective_paths_count_the_distinct_ones():
-    found = well_paths(paths=6)
-    assert abs(effective_paths(found, scale=1e3) - 1) < 1e-4
-    assert abs(effective_paths(found, scale=1e-3) - 6) < 1e-6
-    with pytest.raises(ValueError, match="scale must be positive"):
-        effective_paths(found, scale=0.0)
 
 
 def test_images_of_one_state_give_the_same_paths():

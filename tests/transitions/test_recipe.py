@@ -10,7 +10,6 @@ from torch import Tensor
 
 from diffodesic.transitions.potentials import DoubleWell, Potential, from_callable
 from diffodesic.transitions.recipe import PathwayOptions, Pathways, pathways
-from diffodesic.transitions.states import checked_states
 
 
 def point(*values: float) -> Tensor:
@@ -64,27 +63,6 @@ def test_every_part_is_timed_and_what_changed_is_said(found: Pathways):
     (notice,) = found.notices
     assert notice.startswith("the first state was (-1.7, 0)")
     assert "is used instead" in notice
-
-
-def test_states_at_minima_are_left_alone():
-    states = torch.stack([point(-1, 0), point(1, 0)])
-    checked, notices = checked_states(DoubleWell(), states, descend=False)
-    assert torch.equal(checked, states)
-    assert notices == ()
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "message"),
-    [
-        (point(-1, 0), point(math.nan, 0), "second state .* lies outside"),
-        (point(-1, 0, 0), point(1, 0, 0), "have 3 coordinates"),
-        (point(-1, 0.9), point(1, 0), r"first state is no minimum: .* U = 8\.1"),
-        (point(-1, 0), point(-1.01, 0), "both states belong to the minimum"),
-    ],
-)
-def test_states_that_cannot_be(a: Tensor, b: Tensor, message: str):
-    with pytest.raises(ValueError, match=message):
-        checked_states(DoubleWell(), torch.stack([a, b]), descend=False)
 
 
 def test_too_few_paths_and_too_many_coordinates():
