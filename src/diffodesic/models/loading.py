@@ -1,4 +1,4 @@
-"""Models by name: shipped ones, folders, and foreign families by prefix."""
+"""Models by name: shipped ones, folders, and families of models by their prefix."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ import torch
 
 from diffodesic.denoisers.network import NetworkDenoiser, NetworkOptions, from_network
 from diffodesic.denoisers.schedules import EDM
+from diffodesic.models.adapters.registry import find_family, prefixes
 from diffodesic.models.codec import PixelCodec
-from diffodesic.models.model import (
-    _FILES,
-    _SHIPPED,
-    CHUNK,
-    CHUNK_ACCELERATED,
-    Model,
-    ModelError,
-    _move,
-)
-from diffodesic.models.unet import UNet, read_weights
+from diffodesic.models.folder import CONFIG, ModelError, read_config, read_weights
+from diffodesic.models.model import Model
+from diffodesic.models.prepare import frozen, moved
+from diffodesic.models.unet import UNet
 
 __all__ = ["available", "load"]
+
+_SHIPPED = Path(__file__).parent / "assets"
+# inputs per call of the shipped U-Net on a CPU and elsewhere: enough to keep it busy, little memory
+_CHUNK, _CHUNK_ACCELERATED = 128, 4096
 
 
 def available() -> dict[str, str]:
     """Names of the shipped models, with one line about each."""
-    found = {}
-    for path in sorted(_SHIPPED.glob(f"*/{_FILES[0]}")):
+    lines = {}
+    for path in sorted(_SHIPPED.glob(f"*/{CONFIG}")):
         config = json.loads(path.read_text())
         if "prediction" in config:
             shape = "x".join(map(str, config["shape"]))
-            found[path.parent.name] = (
+            lines[path.parent.name] = (
                 f"{config['name']}: {shape} images, EDM U-Net, card in {path.parent.name}/CARD.md"
             )
-    return found
+    return lines
 
 
 def load(
@@ -47,14 +46,15 @@ def load(
     allow_download: bool = False,
     allow_pickle: bool = False,
 ) -> Model:
-    """Load a model by name, from a folder, or through the door that a prefix names.
+    """Load a model by name, from a folder, or by the prefix of its family.
 
     Args:
         source: name of a shipped model (see ``available``); a folder that holds ``config.json``
-            and ``weights.safetensors``; or ``diffusers:DIR``, ``edm:FILE`` or
-            ``python:package.module:function``, described in ``adapters``.
+            and ``weights.safetensors``; or ``PREFIX:REST``, such as ``diffusers:DIR``,
+            ``edm:FILE`` and ``python:package.module:function``. Other packages may add families;
+            ``models.adapters.registry`` says how.
         device: where the network runs.
-        allow_download: let diffusers fetch a repository that is not on this disk.
+        allow_download: let a family fetch a model that is not on this disk.
         allow_pickle: read pickles, which run code of their author.
 
     Returns:
@@ -64,43 +64,39 @@ def load(
         ModelError: for an unknown name, missing files, files of another program, or a device that
             is not there.
     """
-    from diffodesic.models.adapters.registry import PREFIXES, open_foreign
-
     prefix, _, rest = str(source).partition(":")
-    if prefix in PREFIXES and rest:
-        return open_foreign(
-            prefix, rest, device=device, allow_download=allow_download, allow_pickle=allow_pickle
-        )
+    if rest and (family := find_family(prefix)):
+        return family(rest, device=device, allow_download=allow_download, allow_pickle=allow_pickle)
     folder = _SHIPPED / str(source) if str(source) in available() else Path(source)
     if not folder.is_dir():
-        names = ", ".join(available())
         raise ModelError(
-            f"unknown model {str(source)!r}: neither a shipped model ({names}) nor a folder"
+            f"unknown model {str(source)!r}: neither a shipped model ({', '.join(available())}) "
+            f"nor a folder nor of a known family ({', '.join(f'{p}:' for p in prefixes())})"
         )
-    missing = [name for name in _FILES if not (folder / name).is_file()]
-    if missing:
-        other = (folder / "model_index.json").is_file()
-        raise ModelError(
-            f"{folder} is not a diffodesic model: it lacks {' and '.join(missing)}"
-            + (f"; for a pipeline of diffusers give diffusers:{folder}" if other else "")
-        )
+    if (folder / "model_index.json").is_file():
+        raise ModelError(f"{folder} holds a pipeline of diffusers; give diffusers:{folder}")
+    return _load_folder(folder, device)
+
+
+def _load_folder(folder: Path, device: torch.device | str) -> Model:
+    """Load what ``diffodesic train`` or :meth:`Model.save` wrote."""
     try:
-        config = json.loads((folder / _FILES[0]).read_text())
+        config = read_config(folder)
         if config["prediction"] == "coordinates":
             raise ModelError("a denoiser of coordinates: open it with load_denoiser")
-        network = UNet(**config["network"]).eval().requires_grad_(False)
-        chunk = CHUNK if str(device) == "cpu" else CHUNK_ACCELERATED
+        network = frozen(UNet(**config["network"]))
+        chunk = _CHUNK if str(device) == "cpu" else _CHUNK_ACCELERATED
         denoiser = _denoiser(network, config, chunk)
+    except ModelError:
+        raise
     except (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError) as error:
         raise ModelError(
-            f"{folder / _FILES[0]} does not describe a diffodesic model ({error!r}); give a folder "
+            f"{folder / CONFIG} does not describe a diffodesic model ({error!r}); give a folder "
             "written by `diffodesic train`"
         ) from error
-    try:
-        read_weights(network, folder / _FILES[1])
-    except ValueError as error:
-        raise ModelError(str(error)) from error
-    _move(network, device)
+    read_weights(network, folder)
+    # convolutions on a CPU run half again as fast with the channels last
+    moved(network, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     channels, height, width = denoiser.shape
     codec = PixelCodec((channels, height, width))
     return Model(denoiser, codec, str(config.get("name", folder.name)), config)
@@ -110,7 +106,7 @@ def _denoiser(network: UNet, config: Mapping[str, Any], chunk: int) -> NetworkDe
     if config["prediction"] != "edm":
         raise ValueError(f"prediction is {config['prediction']!r}, not 'edm'")
     channels, height, width = (int(n) for n in config["shape"])
-    # a network that cannot take such pictures says so on its first call
+    # a network that cannot take such images says so on its first call
     network(torch.zeros(1, channels, height, width), torch.zeros(1))
     return from_network(
         network,

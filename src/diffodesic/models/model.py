@@ -1,9 +1,4 @@
-"""A model: a denoiser, the codec between its vectors and images, and where it came from.
-
-``load`` takes the name of a shipped model, a folder written by :meth:`Model.save` or by
-``diffodesic train``, or a source with a prefix that ``adapters`` knows.  Weights are safetensors;
-nothing is unpickled or downloaded unless the caller says so.
-"""
+"""A model: a denoiser, the codec between its vectors and images, and where it came from."""
 
 from __future__ import annotations
 
@@ -18,42 +13,29 @@ from torch import Tensor
 
 from diffodesic.denoisers.network import NetworkDenoiser
 from diffodesic.denoisers.schedules import EDM
-from diffodesic.models.codec import Codec
+from diffodesic.models.codec import Codec, PixelCodec
+from diffodesic.models.folder import ModelError, write_model
 from diffodesic.models.unet import UNet
-from diffodesic.output.folder import replace_files
-from diffodesic.output.records import write_json
 
-__all__ = ["Conditioner", "Model", "ModelError"]
-
-
-_SHIPPED = Path(__file__).parent / "assets"
-
-# points per call of the network: enough to keep a device busy, little memory
-CHUNK, CHUNK_ACCELERATED = 128, 4096
+__all__ = ["Conditioner", "Model", "ModelError", "as_model"]
 
 Precision = Literal["float32", "bfloat16"]
-
-_FILES = ("config.json", "weights.safetensors")
-
-
-class ModelError(ValueError):
-    """A model cannot be loaded or saved; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Conditioner:
-    """What a user says, as arguments of the network.
+    """Turns a condition in a user's words, such as a prompt, into arguments of the network.
 
     Attributes:
-        names: what can be said, such as ``prompt``; none for an unconditional model.
-        encode: arguments of the network for it, each for one sample.
+        names: the words that the model takes, such as ``prompt``; none if it is unconditional.
+        encode: takes them by name; its result are arguments of the network for one sample.
     """
 
     names: tuple[str, ...]
     encode: Callable[..., Mapping[str, Any]]
 
     def __call__(self, words: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Arguments of the network under these words, (whatever shapes it takes)."""
+        """Arguments of the network under these words."""
         if unknown := [name for name in words if name not in self.names]:
             raise ModelError(
                 f"this model takes no {' or '.join(unknown)}; it takes "
@@ -100,7 +82,7 @@ class Model:
             condition = self.conditioner(words)
         elif "prompt" in condition:
             raise ModelError(f"model {self.name!r} takes no prompt")
-        plain = {name: _in_words(word) for name, word in words.items()}
+        plain = {name: _as_plain(word) for name, word in words.items()}
         return replace(self, denoiser=self.denoiser.given(condition), words=plain)
 
     def running(
@@ -140,7 +122,7 @@ class Model:
         return replace(self, denoiser=replace(self.denoiser, **change))
 
     def caveats(self) -> tuple[str, ...]:
-        """What a reader of any result of this model should know of it."""
+        """Sentences that every result of this model should show to its reader."""
         guidance = self.words.get("guidance", 1.0)
         if guidance == 1.0:
             return ()
@@ -159,10 +141,8 @@ class Model:
             the folder.
 
         Raises:
-            ModelError: for a model that was not made of diffodesic's own network.
+            ModelError: for a model whose network is not diffodesic's own.
         """
-        from safetensors.torch import save_file
-
         network, schedule = self.denoiser.fn, self.denoiser.schedule
         if not (isinstance(network, UNet) and isinstance(schedule, EDM)):
             raise ModelError(
@@ -179,28 +159,37 @@ class Model:
             "sigma_max": schedule.sigma_max,
             "network": network.config,
         }
-        weights = {k: v.contiguous() for k, v in network.state_dict().items()}
-        with replace_files(directory) as folder:
-            write_json(folder / _FILES[0], config)
-            save_file(weights, folder / _FILES[1])
-        return Path(directory)
+        return write_model(directory, config, network)
 
 
-def _in_words(value: Any) -> Any:
-    """A condition as a result can keep it."""
+def as_model(made: object, name: str, *, source: str) -> Model:
+    """What the code of somebody else returned, as a model.
+
+    Args:
+        made: a model, or a `NetworkDenoiser` on images (C, H, W), whose data are taken to be pixels
+            in [-1, 1].
+        name: name of a model that is made of a denoiser.
+        source: who returned it, for the message.
+
+    Returns:
+        the model.
+
+    Raises:
+        ModelError: for anything else.
+    """
+    if isinstance(made, Model):
+        return made
+    if isinstance(made, NetworkDenoiser) and len(made.shape) == 3:
+        channels, height, width = made.shape
+        return Model(made, PixelCodec((channels, height, width)), name)
+    raise ModelError(
+        f"{source} returned a {type(made).__name__}; it must return a Model, or what from_network "
+        "makes with shape=(C, H, W)"
+    )
+
+
+def _as_plain(value: Any) -> Any:
+    """A condition as JSON can hold it."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
     return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def _move(network: UNet, device: torch.device | str) -> None:
-    """Move to a device and see that it can be read from, as it cannot on ``meta``."""
-    try:
-        # convolutions on a CPU run half again as fast with the channels last
-        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        next(network.parameters()).sum().item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(
-            f"the network cannot run on device {str(device)!r} ({reason}); try cpu"
-        ) from error

@@ -31,8 +31,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from diffodesic.output.folder import replace_files
-from diffodesic.output.records import write_json
+from diffodesic.models.folder import write_model
 from diffodesic.output.stages import Store
 
 __all__ = ["RunSettings", "Training", "flags"]
@@ -239,13 +238,8 @@ class Training(ABC):
         self.store.write("state", {**tensors, **self.state()}, words)
 
     def export(self) -> None:
-        """Write the averaged weights as a complete model directory."""
-        from safetensors.torch import save_file
-
-        with replace_files(self.outdir) as folder:
-            save_file(self.average.module.state_dict(), folder / "weights.safetensors")
-            write_json(folder / "config.json", self.config())
-            (folder / "CARD.md").write_text(self.card(), encoding="utf-8")
+        """Write the averaged weights as a complete model."""
+        write_model(self.outdir, self.config(), self.average.module, card=self.card())
 
     def restore(self) -> None:
         """Go on from the checkpoint, if there is one."""

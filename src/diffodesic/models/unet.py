@@ -18,8 +18,6 @@ able to tell apart levels that are a few per cent from each other.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -176,31 +174,6 @@ class UNet(nn.Module):
         # the last scale depends on the noise: each level can calibrate the size of its output
         scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
         return self.out(F.silu(torch.addcmul(shift, self.norm(h), 1 + scale)))
-
-
-def read_weights(network: nn.Module, path: Path) -> None:
-    """Load the weights of a network from a safetensors file.
-
-    Args:
-        network: receives them.
-        path: the file.
-
-    Raises:
-        ValueError: if the file holds those of another network, or numbers that are not finite.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        # torch's own message has a line for every tensor
-        reason = "other tensors" if isinstance(error, RuntimeError) else str(error)
-        raise ValueError(
-            f"{path} does not hold the weights of this model ({reason}); train or copy it again"
-        ) from error
-    if not all(bool(torch.isfinite(w).all()) for w in network.parameters()):
-        raise ValueError(f"{path} holds weights that are not finite; train or copy it again")
 
 
 def _groups(channels: int) -> int:

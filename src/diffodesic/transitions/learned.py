@@ -23,10 +23,8 @@ In every case m -> z for sigma -> 0, and with forces as sigma^2.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +34,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.models.unet import NoiseEmbedding, read_weights
+from diffodesic.models.folder import read_config, read_weights
+from diffodesic.models.unet import NoiseEmbedding
 from diffodesic.transitions.potentials import Potential
 
 __all__ = ["CoordinateNet", "Law", "LearnedDenoiser", "load_denoiser"]
 
-_FILES = ("config.json", "weights.safetensors")
 _FADED = 30.0  # T keeps e^-30 of sigma: less would not be a number in single precision
 _PROBES = 16
 
@@ -270,15 +268,12 @@ def load_denoiser(
         ValueError: if the folder holds no such model.
     """
     place = Path(folder)
-    missing = [name for name in _FILES if not (place / name).is_file()]
-    if missing:
-        raise ValueError(f"{place} is no trained denoiser: it lacks {' and '.join(missing)}")
     try:
-        config: Mapping[str, Any] = json.loads((place / _FILES[0]).read_text(encoding="utf-8"))
+        config = read_config(place)
         if config.get("prediction") == "edm":
             raise ValueError("it holds a model of images; open it with diffodesic.load")
         network = CoordinateNet(Law(**config["law"]), **config["network"])
-        read_weights(network, place / _FILES[1])
+        read_weights(network, place)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{place} is no trained denoiser of coordinates ({error}); give a folder that "

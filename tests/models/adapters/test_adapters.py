@@ -102,7 +102,7 @@ def exact_stable_diffusion(prediction: Prediction) -> Model:
     scheduler = pipelines.scaled_linear("DDIMScheduler", prediction_type=SPELLED[prediction])
     kind = disguised(diffusers.UNet2DConditionModel, prediction, table_of(scheduler))
     pipe = pipelines.stable_diffusion(scheduler, pipelines.conditional_unet(kind))
-    return from_pipeline(pipe, prompt="a cat", size=8)
+    return from_pipeline(pipe, condition={"prompt": "a cat"}, size=8)
 
 
 def exact_stable_diffusion_xl(prediction: Prediction) -> Model:
@@ -110,13 +110,13 @@ def exact_stable_diffusion_xl(prediction: Prediction) -> Model:
     kind = disguised(diffusers.UNet2DConditionModel, prediction, table_of(scheduler))
     pipe = pipelines.stable_diffusion_xl(pipelines.conditional_unet(kind, **pipelines.XL))
     pipe.scheduler = scheduler
-    return from_pipeline(pipe, prompt="a cat", size=8)
+    return from_pipeline(pipe, condition={"prompt": "a cat"}, size=8)
 
 
 def exact_stable_diffusion_3(prediction: Prediction) -> Model:
     kind = disguised(diffusers.SD3Transformer2DModel, prediction, FlowMatching(), 1000.0)
     pipe = pipelines.stable_diffusion_3(pipelines.sd3_transformer(kind))
-    return from_pipeline(pipe, prompt="a cat", size=8)
+    return from_pipeline(pipe, condition={"prompt": "a cat"}, size=8)
 
 
 def exact_edm(prediction: Prediction) -> Model:
@@ -239,7 +239,7 @@ def test_families_are_read_from_their_folders(
     assert model.config["thresholding"] == (name in ("ddpm", "dit"))
     network: Any = model.denoiser.fn
     assert not any(weight.requires_grad for weight in network.parameters())
-    made = from_pipeline(pipelines.MAKERS[name](), **pipelines.WORDS.get(name, {}))
+    made = from_pipeline(pipelines.MAKERS[name](), condition=pipelines.WORDS.get(name, {}))
     model = model.given(pipelines.WORDS.get(name, {})) if name in pipelines.WORDS else model
     z = torch.ones(1, dim, dtype=torch.float64)
     torch.testing.assert_close(made.denoiser(z, SIGMAS[:1]), model.denoiser(z, SIGMAS[:1]))
@@ -347,7 +347,7 @@ def test_nothing_is_downloaded_unasked(unplugged, tmp_path, monkeypatch):
 def test_two_prompts_are_joined_between_their_embeddings(name):
     pipe = pipelines.MAKERS[name]()
     cat, dog, middle, end = (
-        from_pipeline(pipe, **words).denoiser.condition["encoder_hidden_states"]
+        from_pipeline(pipe, condition=words).denoiser.condition["encoder_hidden_states"]
         for words in (
             {"prompt": "a cat"},
             {"prompt": "a dog"},
@@ -359,13 +359,13 @@ def test_two_prompts_are_joined_between_their_embeddings(name):
     torch.testing.assert_close(middle, (cat + dog) / 2)
     torch.testing.assert_close(end, dog)
     with pytest.raises(ModelError, match=r"blend must be between 0 \(prompt\) and 1 \(prompt_b\)"):
-        from_pipeline(pipe, prompt="a cat", prompt_b="a dog", blend=2.0)
+        from_pipeline(pipe, condition={"prompt": "a cat", "prompt_b": "a dog", "blend": 2.0})
     with pytest.raises(ModelError, match=r"between two prompts: give prompt_b"):
-        from_pipeline(pipe, prompt="a cat", blend=0.5)
+        from_pipeline(pipe, condition={"prompt": "a cat", "blend": 0.5})
 
 
 def test_sdxl_is_told_its_size():
-    model = from_pipeline(pipelines.MAKERS["sdxl"](), size=24, guidance=2.0)
+    model = from_pipeline(pipelines.MAKERS["sdxl"](), size=24, condition={"guidance": 2.0})
     for name in ("time_ids", "negative_time_ids"):
         assert model.denoiser.condition[name].tolist() == [24, 24, 0, 0, 24, 24]
 

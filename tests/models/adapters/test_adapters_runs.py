@@ -82,7 +82,7 @@ def in_double(denoiser: Any) -> None:
 
 
 def model_of(name: str) -> Model:
-    return from_pipeline(pipelines.MAKERS[name](), **pipelines.WORDS.get(name, {}))
+    return from_pipeline(pipelines.MAKERS[name](), condition=pipelines.WORDS.get(name, {}))
 
 
 def run(model: Model, metric: MetricName) -> Interpolation:

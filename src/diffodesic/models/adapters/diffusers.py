@@ -1,6 +1,6 @@
 """Pipelines of diffusers as models: the network, its process, its autoencoder and its prompts.
 
-    DDPM and kin         UNet2DModel              pixels
+    DDPM                 UNet2DModel              pixels
     Stable Diffusion     UNet2DConditionModel     latents, a CLIP prompt
     Stable Diffusion XL  UNet2DConditionModel     latents, prompts of two encoders, a size
     Stable Diffusion 3   SD3Transformer2DModel    latents, prompts of several encoders
@@ -15,10 +15,8 @@ Nothing is fetched from anywhere unless the caller says so.
 
 from __future__ import annotations
 
-import copy
 import json
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from logging import FATAL
@@ -30,13 +28,18 @@ from torch import Tensor, nn
 
 from diffodesic.denoisers.network import JvpMode, NetworkOptions, from_network
 from diffodesic.models.adapters.diffusers_scheduler import Convention, read_convention
+from diffodesic.models.adapters.labels import check_label, label_conditioner
 from diffodesic.models.adapters.latents import latent_codec
 from diffodesic.models.codec import PixelCodec
-from diffodesic.models.model import Conditioner, Model, ModelError
+from diffodesic.models.folder import ModelError
+from diffodesic.models.model import Conditioner, Model
+from diffodesic.models.prepare import chunk_of, frozen, moved
 
-__all__ = ["PipelineNetwork", "from_pipeline", "load_pipeline"]
+__all__ = ["PREFIX", "PipelineNetwork", "from_pipeline", "load"]
 
-# what a network calls its input, and which words bind its condition
+PREFIX = "diffusers"
+
+# class of a network -> what it calls its input, and the word that binds its condition
 _FAMILIES = {
     "UNet2DModel": ("sample", "label"),
     "UNet2DConditionModel": ("sample", "prompt"),
@@ -45,7 +48,6 @@ _FAMILIES = {
 }
 _PROMPTS = ("prompt", "prompt_b", "blend", "negative_prompt", "guidance")
 _LARGE = 1024  # pixels of a side above which an autoencoder works in tiles
-_VALUES = 2**16  # numbers in one call of the network, unless the caller says how many inputs
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 
 
@@ -54,7 +56,7 @@ class PipelineNetwork(nn.Module):
 
     Args:
         network: the network, in float32.
-        convention: how it speaks.
+        convention: the conventions of its training.
         channels: of its input; further channels of its output, learned variances, are left out.
     """
 
@@ -62,10 +64,13 @@ class PipelineNetwork(nn.Module):
         super().__init__()
         self.network, self.channels = network, channels
         self.convention = convention
-        self.input = next(_FAMILIES[kind][0] for kind in _kinds(network))
+        kind = _kinds(network)[0]
+        self.input = _FAMILIES[kind][0]
+        embedded = getattr(network, "class_embedding", None) is not None
+        self.needs_label = embedded or kind == "DiTTransformer2DModel"
 
     def forward(self, x: Tensor, t: Tensor, *, guidance: float = 1.0, **condition: Any) -> Tensor:
-        """The network's prediction, guided if asked to.
+        """The network's prediction, with guidance if it is not 1.
 
         Args:
             x: noisy inputs (N, c, h, w).
@@ -86,8 +91,8 @@ class PipelineNetwork(nn.Module):
         return against + guidance * (out - against)
 
     def _predict(self, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
-        if getattr(self.network, "class_embedding", None) is not None or self._is_dit():
-            _has_class(condition)
+        if self.needs_label:
+            check_label(condition)
         if "time_ids" in condition:
             added = {name: condition[name] for name in ("text_embeds", "time_ids")}
             rest = {name: value for name, value in condition.items() if name not in added}
@@ -95,14 +100,6 @@ class PipelineNetwork(nn.Module):
         inputs = {self.input: x, "timestep": t * self.convention.time_scale}
         out = self.network(**inputs, **condition, return_dict=False)[0]
         return self.convention.sign * out[:, : self.channels]
-
-    def _is_dit(self) -> bool:
-        return "DiTTransformer2DModel" in _kinds(self.network)
-
-
-def _has_class(condition: dict[str, Any]) -> None:
-    if "class_labels" not in condition:
-        raise ModelError("this model has classes; bind one by given(label=...) (--label)")
 
 
 def _kinds(network: object) -> list[str]:
@@ -113,29 +110,30 @@ def _kinds(network: object) -> list[str]:
 def from_pipeline(
     pipe: Any,
     *,
+    condition: Mapping[str, Any] | None = None,
     size: int | tuple[int, int] | None = None,
     name: str | None = None,
     chunk: int | None = None,
     jvp_mode: JvpMode = "auto",
-    **words: Any,
 ) -> Model:
     """A pipeline of diffusers as a model.
 
     Args:
         pipe: the pipeline; its network and autoencoder are put in evaluation mode and frozen, and
             copied in float32 where they are in half precision, which ruins derivatives.
+        condition: such as ``{"prompt": "a cat", "guidance": 2.0}`` or ``{"label": 3}``; a pipeline
+            with prompts is under the empty prompt by default.
         size: side of the images in pixels, or (height, width); default that of training.
         name: short name; default that of the folder it was loaded from.
         chunk: at most so many inputs in one call of the network; default by their size.
         jvp_mode: see ``from_network``.
-        words: the condition: ``prompt``, ``negative_prompt`` and ``guidance``, or ``label``.
 
     Returns:
-        the model; without words, a pipeline with prompts is under the empty one.
+        the model.
 
     Raises:
         ModelError: for a missing component, an unknown family, process or prediction, shapes
-            that do not fit, or words that the pipeline does not take.
+            that do not fit, or a condition that the pipeline does not take.
 
     Cost: one pass of the text encoders.
     """
@@ -151,12 +149,12 @@ def from_pipeline(
     convention = read_convention(_component(pipe, "scheduler"))
     vae = getattr(pipe, "vae", None)
     shape = _input_shape(network.config, vae, size)
-    vae = None if vae is None else _frozen(vae)
+    vae = None if vae is None else frozen(vae)
     codec = PixelCodec(shape) if vae is None else latent_codec(vae, shape)
     if vae is not None and max(codec.shape) > _LARGE:
         vae.enable_tiling()
     denoiser = from_network(
-        PipelineNetwork(_frozen(network), convention, shape[0]),
+        PipelineNetwork(frozen(network), convention, shape[0]),
         shape=shape,
         schedule=convention.schedule,
         prediction=convention.prediction,
@@ -164,7 +162,7 @@ def from_pipeline(
         # latents are scaled to one; pixels in [-1, 1] have about EDM's .5^2
         variance=0.25 if vae is None else 1.0,
         jvp_mode=jvp_mode,
-        options=NetworkOptions(chunk=chunk or max(1, min(128, _VALUES // math.prod(shape)))),
+        options=NetworkOptions(chunk=chunk or chunk_of(shape)),
     )
     model = Model(
         denoiser,
@@ -174,7 +172,7 @@ def from_pipeline(
         conditioner=_conditioner(pipe, network, _FAMILIES[known[0]][1], codec.shape),
     )
     prompted = _FAMILIES[known[0]][1] == "prompt"
-    return model.given(words) if words or prompted else model
+    return model.given(condition or {}) if condition or prompted else model
 
 
 def _component(pipe: Any, *names: str) -> Any:
@@ -182,13 +180,6 @@ def _component(pipe: Any, *names: str) -> Any:
         if getattr(pipe, name, None) is not None:
             return getattr(pipe, name)
     raise ModelError(f"{type(pipe).__name__} has no {' or '.join(names)}")
-
-
-def _frozen(module: Any) -> Any:
-    """The module for evaluation alone, a copy in float32 if it is in half precision."""
-    if any(w.is_floating_point() and torch.finfo(w.dtype).bits < 32 for w in module.parameters()):
-        module = copy.deepcopy(module).float()
-    return module.eval().requires_grad_(False)
 
 
 def _input_shape(config: Any, vae: Any, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
@@ -212,19 +203,13 @@ def _conditioner(pipe: Any, network: Any, word: str, shape: tuple[int, int, int]
     if word == "prompt":
         _component(pipe, "text_encoder")
         sized = getattr(network.config, "addition_embed_type", None) == "text_time"
-        return Conditioner(_PROMPTS, partial(_bound, pipe, shape[1:] if sized else None))
+        return Conditioner(_PROMPTS, partial(_prompt_arguments, pipe, shape[1:] if sized else None))
     classes = network.config.get("num_class_embeds") or network.config.get("num_embeds_ada_norm")
-    return Conditioner(("label",) if classes else (), partial(_encode_label, classes))
-
-
-def _encode_label(classes: int, label: int) -> dict[str, Any]:
-    if not 0 <= int(label) < classes:
-        raise ModelError(f"label is {label}; this model has classes 0 to {classes - 1}")
-    return {"class_labels": torch.tensor(int(label))}
+    return label_conditioner(classes, lambda label: label)
 
 
 @torch.no_grad()
-def _bound(
+def _prompt_arguments(
     pipe: Any,
     size: tuple[int, int] | None,
     prompt: str = "",
@@ -240,15 +225,15 @@ def _bound(
     if not 0 <= share <= 1:
         raise ModelError(f"blend must be between 0 (prompt) and 1 (prompt_b), got {blend}")
     guided = float(guidance) != 1.0
-    found = _encoded(pipe, prompt, negative_prompt, guided)
+    embedded = _encoded(pipe, prompt, negative_prompt, guided)
     if prompt_b is not None:
         other = _encoded(pipe, prompt_b, negative_prompt, guided)
-        found = {name: torch.lerp(value, other[name], share) for name, value in found.items()}
+        embedded = {name: torch.lerp(e, other[name], share) for name, e in embedded.items()}
     if size is None:
-        return {"guidance": float(guidance), **found}
+        return {"guidance": float(guidance), **embedded}
     # SDXL: the pooled prompt under another name; size of the original, its crop, and the target
     ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32)
-    named = {name.replace("pooled_projections", "text_embeds"): v for name, v in found.items()}
+    named = {name.replace("pooled_projections", "text_embeds"): v for name, v in embedded.items()}
     ids_of = {"time_ids": ids} | ({"negative_time_ids": ids} if guided else {})
     return {"guidance": float(guidance), **named, **ids_of}
 
@@ -263,8 +248,8 @@ def _encoded(pipe: Any, prompt: str, negative: str, guided: bool) -> dict[str, T
         pairs = [pipe.encode_prompt(prompt, num_images_per_prompt=1, **common)]
     else:
         third = {"prompt_3": None} if hasattr(pipe, "text_encoder_3") else {}
-        found = pipe.encode_prompt(prompt, prompt_2=None, **third, **common)
-        pairs = [found[:2], found[2:]]
+        encoded = pipe.encode_prompt(prompt, prompt_2=None, **third, **common)
+        pairs = [encoded[:2], encoded[2:]]
     bound = {}
     for name, (plain, against) in zip(names, pairs, strict=False):
         bound[name] = plain[0]
@@ -273,16 +258,17 @@ def _encoded(pipe: Any, prompt: str, negative: str, guided: bool) -> dict[str, T
     return bound
 
 
-def load_pipeline(
-    source: str, *, device: torch.device | str = "cpu", allow_download: bool = False
+def load(
+    rest: str, *, device: torch.device | str, allow_download: bool, allow_pickle: bool
 ) -> Model:
     """Load a pipeline from a folder.
 
     Args:
-        source: a folder written by ``save_pretrained``, or the name of a repository that lies in
+        rest: a folder written by ``save_pretrained``, or the name of a repository that lies in
             the cache.
         device: where it runs.
-        allow_download: fetch a repository that does not.
+        allow_download: fetch a repository that is not in the cache.
+        allow_pickle: of no effect: weights are read from safetensors alone.
 
     Returns:
         the model, in float32.
@@ -292,12 +278,12 @@ def load_pipeline(
             is not there.
         ImportError: without diffusers, or transformers where prompts need it.
     """
-    folder = Path(source)
+    folder = Path(rest)
     absent = _check_folder(folder) if folder.is_dir() else {}
     try:
         with _quiet() as pipeline:
             pipe = pipeline.from_pretrained(
-                folder if folder.is_dir() else source,
+                folder if folder.is_dir() else rest,
                 local_files_only=not allow_download,
                 low_cpu_mem_usage=False,  # needs a further library
                 use_safetensors=True,  # never a pickle
@@ -311,17 +297,15 @@ def load_pipeline(
             "(--allow-download)"
         )
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{source!r} cannot be loaded by diffusers: {hint} ({reason})") from error
-    try:
-        pipe.to(device)
-        next(_component(pipe, "unet", "transformer").parameters()).sum().item()
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"the network cannot run on device {str(device)!r}; try cpu") from error
+        raise ModelError(f"{rest!r} cannot be loaded by diffusers: {hint} ({reason})") from error
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            moved(part, device)
     return from_pipeline(pipe, name=folder.name)
 
 
 def _check_folder(folder: Path) -> dict[str, Any]:
-    """Parts to be left out, not needed or not there by intent; see that no other lacks."""
+    """Parts of a pipeline that are left out, as arguments; refuse a folder that lacks another."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise ModelError(
@@ -343,7 +327,7 @@ def _check_folder(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[Any]:
-    """``DiffusionPipeline`` without its remarks and bars; errors still come as exceptions."""
+    """``DiffusionPipeline`` without log messages and progress bars; exceptions still come."""
     try:
         from diffusers.utils import logging
     except ImportError as error:
@@ -356,7 +340,7 @@ def _quiet() -> Iterator[Any]:
 
         loggers.append(other)
     except ImportError:
-        pass  # pipelines without prompts do without
+        pass  # pipelines without prompts do not need it
     levels = [each.get_verbosity() for each in loggers]
     bars = [each.is_progress_bar_enabled() for each in loggers]
     try:

@@ -20,7 +20,7 @@ import torch
 
 from diffodesic.denoisers.network import Prediction
 from diffodesic.denoisers.schedules import EDM, FlowMatching, Schedule, Tabulated
-from diffodesic.models.model import ModelError
+from diffodesic.models.folder import ModelError
 
 __all__ = ["Convention", "read_convention"]
 
@@ -29,7 +29,7 @@ _PREDICTIONS: Mapping[str, Prediction] = {"epsilon": "eps", "sample": "x0", "v_p
 
 @dataclass(frozen=True)
 class Convention:
-    """How a network speaks.
+    """The conventions that a network of diffusers was trained with.
 
     Attributes:
         schedule: the process of training.

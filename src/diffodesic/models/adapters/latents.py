@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.models.codec import check_images
-from diffodesic.models.model import ModelError
+from diffodesic.models.folder import ModelError
 
 __all__ = ["LatentCodec", "latent_codec"]
 
@@ -82,16 +82,16 @@ class LatentCodec:
 
     @torch.no_grad()
     def _encoded(self, image: Tensor) -> Tensor:
-        out = self.vae.encode(self._at_home(image * 2 - 1))
+        out = self.vae.encode(self._like_weights(image * 2 - 1))
         latent = out.latents if hasattr(out, "latents") else out.latent_dist.mode()
         return (latent - self.shift) * self.scale
 
     @torch.no_grad()
     def _decoded(self, latent: Tensor) -> Tensor:
-        out = self.vae.decode(self._at_home(latent / self.scale + self.shift)).sample
+        out = self.vae.decode(self._like_weights(latent / self.scale + self.shift)).sample
         return ((out + 1) / 2).clamp(0, 1)
 
-    def _at_home(self, x: Tensor) -> Tensor:
+    def _like_weights(self, x: Tensor) -> Tensor:
         return x.to(next(self.vae.parameters()))
 
 

@@ -1,51 +1,106 @@
-"""Doors for models made elsewhere; each imports what it needs when it is opened.
+"""Families of models: what the prefix of ``load("PREFIX:REST")`` stands for.
 
-``load`` comes here for a source with one of these prefixes:
+A family is a module with its ``PREFIX`` and a function
 
-    diffusers:DIR               a folder written by a pipeline's ``save_pretrained``
-    edm:FILE                    a pickle of the EDM or EDM2 project
-    python:package.module:name  a function of yours that returns a `Model` or a `NetworkDenoiser`
+    load(rest, *, device, allow_download, allow_pickle) -> Model
+
+(or what ``from_network`` makes).  The families of this package are the files of this folder that
+have a ``PREFIX``; a new one is one more file.  Another package adds a family by an entry point,
+
+    [project.entry-points."diffodesic.models"]
+    PREFIX = "package.module"
+
+whose module is imported when the prefix is first used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
 import torch
 
-from diffodesic.models.model import Model
+from diffodesic.models.folder import ModelError
+from diffodesic.models.model import Model, as_model
 
-__all__ = ["PREFIXES", "open_foreign"]
+__all__ = ["GROUP", "find_family", "prefixes"]
 
-PREFIXES = ("diffusers", "edm", "python")
+GROUP = "diffodesic.models"
+
+Family = Callable[..., Model]
 
 
-def open_foreign(
-    prefix: str,
-    rest: str,
-    *,
-    device: torch.device | str,
-    allow_download: bool,
-    allow_pickle: bool,
-) -> Model:
-    """Load a model through the door of its prefix.
+def prefixes() -> list[str]:
+    """Prefixes of the families of this package, and then of others."""
+    return [*_own(), *sorted({point.name for point in entry_points(group=GROUP)})]
+
+
+def find_family(prefix: str) -> Family | None:
+    """The function ``load`` of a family.
 
     Args:
-        prefix: one of :data:`PREFIXES`.
-        rest: what stands behind the colon.
-        device: where the network runs.
-        allow_download: fetch a pipeline that is not on this disk.
-        allow_pickle: read pickles, which run code of their author.
+        prefix: what stands before the colon.
 
     Returns:
-        the model.
+        the function, or None where no family has this prefix.
+
+    Raises:
+        ModelError: if several packages define the family, or the module of another package cannot
+            be imported, has another ``PREFIX`` or no ``load``.
     """
-    if prefix == "diffusers":
-        from diffodesic.models.adapters.diffusers import load_pipeline
+    own, points = _own().get(prefix), list(entry_points(group=GROUP, name=prefix))
+    owners = ["diffodesic"] * (own is not None) + [_owner(point) for point in points]
+    if len(owners) > 1:
+        raise ModelError(
+            f"the family of models {prefix!r} is defined by {' and by '.join(owners)}: "
+            "uninstall all but one"
+        )
+    if points:
+        return _foreign(points[0])
+    return None if own is None else own.load
 
-        return load_pipeline(rest, device=device, allow_download=allow_download)
-    if prefix == "edm":
-        from diffodesic.models.adapters.edm import load_edm
 
-        return load_edm(rest, device=device, allow_pickle=allow_pickle)
-    from diffodesic.models.adapters.python import load_function
+def _own() -> dict[str, Any]:
+    """The families of this folder by prefix."""
+    package = __name__.rpartition(".")[0]
+    modules = [
+        import_module(f"{package}.{info.name}")
+        for info in iter_modules([str(Path(__file__).parent)])
+    ]
+    return {module.PREFIX: module for module in modules if hasattr(module, "PREFIX")}
 
-    return load_function(rest, device=device)
+
+def _foreign(point: EntryPoint) -> Family:
+    """The function ``load`` of another package's family, whose result is checked."""
+    family = f"the family of models {point.name!r} of {_owner(point)}"
+    try:
+        module = point.load()
+    except Exception as error:  # importing runs the package's code, which may raise anything
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"{family} cannot be imported ({type(error).__name__}: {reason}); uninstall it"
+        ) from error
+    if getattr(module, "PREFIX", None) != point.name or not callable(getattr(module, "load", None)):
+        raise ModelError(
+            f"{family} is not complete: {point.value} needs PREFIX = {point.name!r} and a function "
+            "load(rest, *, device, allow_download, allow_pickle)"
+        )
+
+    def load(
+        rest: str, *, device: torch.device | str, allow_download: bool, allow_pickle: bool
+    ) -> Model:
+        made = module.load(
+            rest, device=device, allow_download=allow_download, allow_pickle=allow_pickle
+        )
+        return as_model(made, rest, source=family)
+
+    return load
+
+
+def _owner(point: EntryPoint) -> str:
+    """Name of the package that an entry point belongs to."""
+    return "an unknown package" if point.dist is None else str(point.dist.name)

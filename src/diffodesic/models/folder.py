@@ -1,0 +1,106 @@
+"""Models on disk: a folder with ``config.json`` and ``weights.safetensors``, written together.
+
+Reading safetensors runs no code, unlike reading a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffodesic.output.folder import replace_files
+from diffodesic.output.records import write_json
+
+__all__ = ["CONFIG", "WEIGHTS", "ModelError", "read_config", "read_weights", "write_model"]
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+
+
+class ModelError(ValueError):
+    """A model cannot be loaded or saved; the message says what to change."""
+
+
+def write_model(
+    directory: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    network: nn.Module,
+    *,
+    card: str | None = None,
+) -> Path:
+    """Write a model into a folder, all of its files or none.
+
+    Args:
+        directory: the folder, made if needed.
+        config: what the weights need to become a model again, as JSON values.
+        network: gives the weights.
+        card: content of ``CARD.md``, Markdown; None writes none.
+
+    Returns:
+        the folder.
+    """
+    from safetensors.torch import save_file
+
+    weights = {name: weight.contiguous() for name, weight in network.state_dict().items()}
+    with replace_files(directory) as folder:
+        save_file(weights, folder / WEIGHTS)
+        write_json(folder / CONFIG, config)
+        if card is not None:
+            (folder / "CARD.md").write_text(card, encoding="utf-8")
+    return Path(directory)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the configuration of a model.
+
+    Args:
+        folder: holds the two files of a model.
+
+    Returns:
+        the content of ``config.json``.
+
+    Raises:
+        ModelError: if a file is missing.
+        ValueError: if ``config.json`` is not a JSON object.
+    """
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(f"{folder} is not a diffodesic model: it lacks {' and '.join(missing)}")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"it holds a {type(config).__name__}, not an object")
+    return config
+
+
+def read_weights(network: nn.Module, folder: Path) -> None:
+    """Load the weights of a network.
+
+    Args:
+        network: receives them.
+        folder: holds the two files of a model.
+
+    Raises:
+        ModelError: if the file holds those of another network, or numbers that are not finite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        # torch's own message has a line for every tensor
+        reason = "other tensors" if isinstance(error, RuntimeError) else str(error)
+        raise ModelError(
+            f"{path} does not hold the weights of this model ({reason}); train or copy it again"
+        ) from error
+    if not all(bool(torch.isfinite(w).all()) for w in network.parameters()):
+        raise ModelError(f"{path} holds weights that are not finite; train or copy it again")
