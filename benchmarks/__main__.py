@@ -18,8 +18,7 @@ from pathlib import Path
 
 import torch
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
+from benchmarks.record import RESULTS, failure, path_of, read, write
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,7 +63,6 @@ def _names(text: str) -> list[str]:
 def _run(options: argparse.Namespace) -> int:
     """Every problem with every solver that has no result yet; a failure does not stop the rest."""
     from benchmarks.problems import PROBLEMS
-    from benchmarks.record import failure, path_of, write
 
     failed = 0
     for problem in options.problems or PROBLEMS:
@@ -94,49 +92,46 @@ def _run(options: argparse.Namespace) -> int:
 def _one(options: argparse.Namespace) -> None:
     from benchmarks.measure import measure
     from benchmarks.problems import load
-    from benchmarks.record import path_of, write
 
     for name in options.problems:
         for solver in options.solvers:
-            found = measure(load(name), solver)
-            write(path_of(options.out, name, solver), found.as_dict())
-            lengths = ", ".join(f"{length:.4f}" for length in found.length)
-            spent = f"{found.node_gradients:.0f} node gradients, {found.seconds:.2f} s"
-            print(f"{name} {solver}: length {lengths}; {spent}; {', '.join(found.status)}")
+            run = measure(load(name), solver)
+            write(path_of(options.out, name, solver), run)
+            lengths = ", ".join(f"{length:.4f}" for length in run.length)
+            spent = f"{run.node_gradients:.0f} node gradients, {run.seconds:.2f} s"
+            print(f"{name} {solver}: length {lengths}; {spent}; {', '.join(run.status)}")
 
 
 def _reference(options: argparse.Namespace) -> None:
     from benchmarks.best import best_known
     from benchmarks.problems import PROBLEMS, load
-    from benchmarks.record import read, write
 
     target = options.out / "reference.json"
-    found = read(target) if target.exists() else {}
+    known = read(target)
     for name in options.problems or PROBLEMS:
-        if (name in found and not options.force) or name in {"network", "unet"}:
+        if (name in known and not options.force) or name in {"network", "unet"}:
             continue
-        found[name] = best_known(load(name))
-        print(f"{name}: {found[name]['length']} from {found[name]['start']}", flush=True)
-        write(target, found)
+        known[name] = best_known(load(name))
+        print(f"{name}: {known[name]['length']} from {known[name]['start']}", flush=True)
+        write(target, known)
 
 
 def _scaling(options: argparse.Namespace) -> None:
-    from benchmarks.record import read, write
     from benchmarks.scaling import LAWS, measure_law
 
     target = options.out / "scaling.json"
-    found = read(target) if target.exists() else {}
+    known = read(target)
     for name in options.problems or LAWS:
-        if name not in found or options.force:
-            found[name] = measure_law(name)
-            print(f"{name}: {found[name]}", flush=True)
-            write(target, found)
+        if name not in known or options.force:
+            known[name] = measure_law(name)
+            print(f"{name}: {known[name]}", flush=True)
+            write(target, known)
 
 
 def _table(options: argparse.Namespace) -> None:
     from benchmarks.tables import write_page
 
-    write_page(options.out, HERE.parent / "docs")
+    write_page(options.out, RESULTS.parents[1] / "docs")
 
 
 if __name__ == "__main__":

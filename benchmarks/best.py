@@ -20,15 +20,15 @@ FINER = 4
 
 def starts(problem: Problem, a: Tensor, b: Tensor) -> dict[str, Tensor]:
     """First paths by name: the metric's own, and along the law where it is a curve."""
-    found = problem.space.starts(a, b, problem.nodes)
+    paths = problem.space.starts(a, b, problem.nodes)
     if isinstance(problem.space, ScoreMetric):
         law = problem.space.denoiser.means  # type: ignore[attr-defined]
-        found["law"] = law.expand(len(a), *law.shape)
-    return found
+        paths["law"] = law.expand(len(a), *law.shape)
+    return paths
 
 
 def best_known(problem: Problem) -> dict[str, Any]:
-    """Shortest paths found for a problem.
+    """Shortest known paths of a problem.
 
     Args:
         problem: with an exact denoiser.
@@ -38,14 +38,14 @@ def best_known(problem: Problem) -> dict[str, Any]:
     """
     a, b = (x.reshape(-1, problem.space.dim) for x in (problem.a, problem.b))
     first = Relax(rtol=1e-7, iterations=1000)
-    found = {
+    solved = {
         name: geodesic(problem.space, a, b, nodes=problem.nodes, solver=first, init=path)
         for name, path in starts(problem, a, b).items()
     }
-    found["best start"] = geodesic(problem.space, a, b, nodes=problem.nodes, solver=first)
-    lengths = torch.stack([path.length.nan_to_num(torch.inf) for path in found.values()])
+    solved["best start"] = geodesic(problem.space, a, b, nodes=problem.nodes, solver=first)
+    lengths = torch.stack([path.length.nan_to_num(torch.inf) for path in solved.values()])
     best = lengths.argmin(0)
-    paths = torch.stack([path.nodes for path in found.values()])
+    paths = torch.stack([path.nodes for path in solved.values()])
     init = paths[best, torch.arange(len(a))]
     nodes = FINER * problem.nodes
     # one level: the coarse ones would lose the path again
@@ -55,7 +55,7 @@ def best_known(problem: Problem) -> dict[str, Any]:
     return {
         "length": shortest.tolist(),
         "nodes": nodes,
-        "start": [list(found)[i] for i in best.tolist()],
+        "start": [list(solved)[i] for i in best.tolist()],
         "status": [status.name for status in fine.statuses],
-        "by start": {name: path.length.tolist() for name, path in found.items()},
+        "by start": {name: path.length.tolist() for name, path in solved.items()},
     }

@@ -26,6 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.problems import unet as unet_problem
+from benchmarks.record import RESULTS, write
 from diffodesic import Spacetime, from_network, geodesic, load, shipped_digits
 from diffodesic.denoisers import NetworkOptions
 from diffodesic.denoisers.schedules import Tabulated
@@ -39,22 +41,22 @@ PAIRS, ALONE = 64, 2
 def main() -> None:
     """Measure what was asked for and write ``device.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--outdir", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--outdir", type=Path, default=RESULTS)
     parser.add_argument("--only", default="pairs,unet,sd")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="small shapes, to rehearse")
     options = parser.parse_args()
     place = torch.device(options.device)
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
-    found: dict[str, Any] = {"device": name, "torch": torch.__version__, "small": options.small}
+    results: dict[str, Any] = {"device": name, "torch": torch.__version__, "small": options.small}
     for what in options.only.split(","):
         began = time.monotonic()
-        found[what] = {"pairs": pairs, "unet": unet, "sd": stable_diffusion}[what](
+        results[what] = {"pairs": pairs, "unet": unet, "sd": stable_diffusion}[what](
             place, options.small
         )
-        found[what]["seconds in all"] = time.monotonic() - began
-        print(what, json.dumps(found[what]), flush=True)
-        (options.outdir / "device.json").write_text(json.dumps(found, indent=1) + "\n")
+        results[what]["seconds in all"] = time.monotonic() - began
+        print(what, json.dumps(results[what]), flush=True)
+        write(options.outdir / "device.json", results, indent=1)
 
 
 def clock(place: torch.device, call: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -78,7 +80,7 @@ def pairs(place: torch.device, small: bool) -> dict[str, Any]:
     digits = shipped_digits()[0].double().to(place)
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
     chosen = digits[order.repeat(2)[: 2 * count]].reshape(count, 2, 1, 28, 28)
-    rows: dict[str, Any] = {"pairs": count}
+    table: dict[str, Any] = {"pairs": count}
     for name, level in (("score", 1.0), ("spacetime", 2.0)):
         bridge = Bridge(model, level, flow_steps=8)
         ends = bridge.lift(chosen)
@@ -93,7 +95,7 @@ def pairs(place: torch.device, small: bool) -> dict[str, Any]:
         lengths = torch.stack([one.length[0] for one, _, _ in single])
         apart = (lengths / path.length[:ALONE] - 1).abs()
         alone = sum(seconds for _, seconds, _ in single) / ALONE
-        rows[name] = {
+        table[name] = {
             "seconds per pair, together": together / count,
             "seconds per pair, alone": alone,
             "ratio": together / count / alone,
@@ -101,7 +103,7 @@ def pairs(place: torch.device, small: bool) -> dict[str, Any]:
             "peak MiB": peak,
             "statuses": sorted({s.name for s in path.statuses}),
         }
-    return rows
+    return table
 
 
 def _joined(space: Any, packed: Tensor, solver: Any, which: slice) -> Any:
@@ -110,54 +112,31 @@ def _joined(space: Any, packed: Tensor, solver: Any, which: slice) -> Any:
 
 
 def unet(place: torch.device, small: bool) -> dict[str, Any]:
-    """Evaluations per second of the 31M U-Net, and one geodesic."""
-    from benchmarks.problems import unet as problem
-
-    given = problem()
-    denoiser = given.space.denoiser  # type: ignore[attr-defined]
-    fn = _parts(denoiser.fn).to(place)
+    """Evaluations per second of the 31M U-Net: float32, bfloat16, compiled."""
+    denoiser = unet_problem().space.denoiser  # type: ignore[attr-defined]
+    denoiser.fn.to(place)
     batch = 4 if small else 128
     z = torch.randn(batch, denoiser.dim, device=place)
     sigma = torch.ones(batch, device=place)
-    rows: dict[str, Any] = {"batch": batch}
-    for name, change in (
-        ("float32", {}),
-        ("bfloat16", {"autocast": torch.bfloat16}),
-        ("bfloat16, compiled", {"autocast": torch.bfloat16, "fn": None}),
-    ):
-        if "fn" in change and small:
-            continue
-        kept = {**change, "fn": _Times(torch.compile(fn) if "fn" in change else fn)}
-        law = replace(denoiser, chunk=batch, device=place, **kept)
+    plain = replace(denoiser, chunk=batch, device=place)
+    half = replace(plain, autocast=torch.bfloat16)
+    ways = {"float32": plain, "bfloat16": half}
+    if not small:
+        ways["bfloat16, compiled"] = replace(half, fn=torch.compile(denoiser.fn))
+    table: dict[str, Any] = {"batch": batch}
+    exact: Tensor | None = None
+    for name, law in ways.items():
         with torch.no_grad():
-            _, first, _ = clock(place, lambda law=law: law(z, sigma))
-            result, seconds, peak = clock(place, lambda law=law: [law(z, sigma) for _ in range(5)])
-        exact = result[-1] if name == "float32" else exact  # noqa: F821
-        rows[name] = {
+            _, first, _ = clock(place, partial(law, z, sigma))
+            outputs, seconds, peak = clock(place, lambda law=law: [law(z, sigma) for _ in range(5)])
+        exact = outputs[-1] if exact is None else exact
+        table[name] = {
             "evaluations per second": 5 * batch / seconds,
             "first call, s": first,
             "peak MiB": peak,
-            "relative difference": float((result[-1] - exact).norm() / exact.norm()),
+            "relative difference": float((outputs[-1] - exact).norm() / exact.norm()),
         }
-    return rows
-
-
-class _Times(torch.nn.Module):
-    """A U-Net of diffusers as ``fn(x, t)``, t in [0, 1]."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.network(x, 1000 * t).sample
-
-
-def _parts(fn: Any) -> torch.nn.Module:
-    """The network inside the benchmark's closure."""
-    return next(
-        c.cell_contents for c in fn.__closure__ if isinstance(c.cell_contents, torch.nn.Module)
-    )
+    return table
 
 
 def stable_diffusion(place: torch.device, small: bool) -> dict[str, Any]:
@@ -175,7 +154,7 @@ def stable_diffusion(place: torch.device, small: bool) -> dict[str, Any]:
     side, width = shape["sample_size"], shape["cross_attention_dim"]
     prompt = torch.randn(77, width, device=place)
     fn = _Conditional(network)
-    rows: dict[str, Any] = {
+    table: dict[str, Any] = {
         "parameters": sum(p.numel() for p in network.parameters()),
         "nodes": 8,
     }
@@ -202,7 +181,7 @@ def stable_diffusion(place: torch.device, small: bool) -> dict[str, Any]:
         solver = replace(NETWORK_SOLVER, iterations=2, splines=None)
         solve = partial(geodesic, space, a, b, nodes=8, solver=solver, refine=1)
         path, seconds, peak = clock(place, solve)
-        rows[name] = {
+        table[name] = {
             "seconds": seconds,
             "evaluations": path.evaluations,
             "node gradients": path.node_gradients,
@@ -213,9 +192,9 @@ def stable_diffusion(place: torch.device, small: bool) -> dict[str, Any]:
             "status": path.status.name,
         }
         if autocast is None:
-            rows["recipe"] = _recipe_step(place, denoiser, ends)
+            table["recipe"] = _recipe_step(place, denoiser, ends)
 
-    return rows
+    return table
 
 
 def _recipe_step(place: torch.device, denoiser: Any, ends: Tensor) -> dict[str, Any]:

@@ -9,20 +9,18 @@ prints tables in Markdown, all of them by default, and keeps them in
   levels; errors in per cent of the exact value, with standard errors;
 - ``lengths``: geodesics of mixtures measured by every estimator;
 - ``refined``: geodesics of the closure refined by the path estimator, measured exactly;
-- ``network``: paths between digits of the shipped model, found by secants and by the closure, and
+- ``network``: paths between digits of the shipped model, solved by secants and by the closure, and
   the starts that were tried, measured by three estimators (15 minutes on one core);
-- ``probes``: those paths found with 2, 4 and 8 probes (20 minutes).
+- ``probes``: those paths solved with 2, 4 and 8 probes (20 minutes).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +30,9 @@ import diffodesic as dd
 from benchmarks.measure import even, independent_length, measure
 from benchmarks.problems import digits, mixture, toy
 from benchmarks.problems import network as network_problem
-from benchmarks.tables import spent_at
+from benchmarks.record import RESULTS, Record, markdown, path_of, read, write
+from benchmarks.spent import spent_at
+from diffodesic.experiments.common.statistics import standard_error
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.metrics.spacetime.consistency import path_diagnostics
 from diffodesic.metrics.spacetime.estimators.entropy import Mismatch
@@ -40,7 +40,6 @@ from diffodesic.metrics.spacetime.mismatched_estimation import mismatch_length, 
 
 __all__ = ["exact_entropy", "main", "two_points"]
 
-RESULTS = Path(__file__).parent / "results" / "estimators.json"
 LEVELS = (16, 32, 64)
 # the benchmark's, two that the search was chosen on, and two that it was not
 PAIRS = ((3, 8), (1, 7), (0, 6), (2, 4), (5, 9))
@@ -73,25 +72,24 @@ def exact_entropy(law: dd.GaussianMixture, a: Tensor, b: Tensor) -> Tensor:
     return ((first - second) * space.mu(a)).sum(-1) - psi[0] + psi[1]
 
 
-def entropies(samples: int) -> list[dict[str, Any]]:
+def entropies(samples: int) -> list[Record]:
     """Errors of the path estimator, in per cent, with standard errors."""
     table = []
     for name in CASES:
         law, ends = two_points(name)
         exact = exact_entropy(law, ends, ends.flip(0))
-        row: dict[str, Any] = {"law": name, "KL": exact.tolist(), "samples": samples}
+        record: Record = {"law": name, "KL": exact.tolist(), "samples": samples}
         for levels in LEVELS:
-            found = relative_entropy(law, ends, ends.flip(0), samples=samples, levels=levels)
-            off = 100 * (found.mean(0) / exact - 1)
-            error = 100 * found.std(0) / samples**0.5 / exact
-            row[f"{levels} levels, %"] = [
+            kl = relative_entropy(law, ends, ends.flip(0), samples=samples, levels=levels)
+            off, error = 100 * (kl.mean(0) / exact - 1), 100 * standard_error(kl) / exact
+            record[f"{levels} levels, %"] = [
                 f"{a:+.2f} +- {b:.2f}" for a, b in zip(off.tolist(), error.tolist(), strict=True)
             ]
-        table.append(row)
+        table.append(record)
     return table
 
 
-def lengths(samples: int) -> list[dict[str, Any]]:
+def lengths(samples: int) -> list[Record]:
     """Geodesics of exact denoisers by every estimator."""
     table = []
     for problem in (toy(), mixture(2), mixture(16), digits()):
@@ -99,24 +97,24 @@ def lengths(samples: int) -> list[dict[str, Any]]:
         assert isinstance(space, dd.Spacetime)
         path = dd.geodesic(space, problem.a, problem.b, nodes=24)
         law, x = space.denoiser, path.nodes
-        row: dict[str, Any] = {
+        record: Record = {
             "problem": problem.name,
             "exact": float(space.steps(x).sqrt().sum()),
         }
         for name in ("secant", "closure"):
             other = dd.Spacetime(law, estimator=name, probes=16)
-            row[name] = float(other.steps(x).clamp(min=0).sqrt().sum())
+            record[name] = float(other.steps(x).clamp(min=0).sqrt().sum())
         for hubs in ("all", "alternate"):
             with dd.counting() as cost:
                 length, error = mismatch_length(law, x, samples=samples, levels=32, hubs=hubs)
-            row[f"path, {hubs}"] = f"{length:.4f} +- {error:.4f}"
-            row[f"evaluations, {hubs}"] = cost.evaluations
-        row["samples"] = samples
-        table.append(row)
+            record[f"path, {hubs}"] = f"{length:.4f} +- {error:.4f}"
+            record[f"evaluations, {hubs}"] = cost.evaluations
+        record["samples"] = samples
+        table.append(record)
     return table
 
 
-def refined(pairs: tuple[int, ...], rounds: int = 40) -> list[dict[str, Any]]:
+def refined(pairs: tuple[int, ...], rounds: int = 40) -> list[Record]:
     """Geodesics of the closure, refined by the path estimator; their exact lengths."""
     table = []
     for problem in (toy(), mixture(2), mixture(16)):
@@ -126,7 +124,7 @@ def refined(pairs: tuple[int, ...], rounds: int = 40) -> list[dict[str, Any]]:
         best = dd.geodesic(space, a, b, nodes=16).nodes
         closure = dd.Spacetime(law, estimator="closure", probes=8)
         start = dd.geodesic(closure, a, b, nodes=16).nodes
-        row: dict[str, Any] = {
+        record: Record = {
             "problem": problem.name,
             "shortest": float(space.steps(best).sqrt().sum()),
             "closure's": float(space.steps(start).sqrt().sum()),
@@ -135,15 +133,15 @@ def refined(pairs: tuple[int, ...], rounds: int = 40) -> list[dict[str, Any]]:
             frozen = _by_paths(space, Mismatch(law, samples=samples, levels=16))
             solver = Relax(rtol=1e-3, iterations=rounds)
             path = dd.geodesic(frozen, a, b, nodes=16, init=start, solver=solver, refine=1).nodes
-            row[f"refined, {samples} pairs"] = float(space.steps(path).sqrt().sum())
-            row[f"frozen, {samples} pairs"] = float(frozen.steps(path).sqrt().sum())
-        table.append(row)
+            record[f"refined, {samples} pairs"] = float(space.steps(path).sqrt().sum())
+            record[f"frozen, {samples} pairs"] = float(frozen.steps(path).sqrt().sum())
+        table.append(record)
     return table
 
 
-def network(pairs: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
-    """Paths between digits of the shipped network: found by secants, by the closure, and starts."""
-    table: list[dict[str, Any]] = []
+def network(pairs: tuple[tuple[int, int], ...]) -> list[Record]:
+    """Paths between digits of the shipped network: by secants, by the closure, and starts."""
+    table: list[Record] = []
     for first, second in pairs:
         problem = network_problem((first, second))
         space, judge = problem.space, problem.judge
@@ -159,8 +157,8 @@ def network(pairs: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
             for name, metric in (("default", space), ("search by the closure", closed))
         }
         for name, path in paths.items():
-            row = {"gradients": round(path.node_gradients), "status": path.status.name}
-            table.append(_lengths(f"{first} to {second}, {name}", judge, path.nodes) | row)
+            record = {"gradients": round(path.node_gradients), "status": path.status.name}
+            table.append(_lengths(f"{first} to {second}, {name}", judge, path.nodes) | record)
         if (first, second) == pairs[0]:
             checked = path_diagnostics(space, paths["default"].nodes, probes=4)
             starts = space.starts(problem.a, problem.b, 32)
@@ -174,11 +172,10 @@ def network(pairs: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
     return table
 
 
-def probes(pairs: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
+def probes(pairs: tuple[tuple[int, int], ...]) -> list[Record]:
     """The same search with 2, 4 and 8 probes; the recipe's energy is that of its stored run."""
-    stored = RESULTS.parent / "runs" / "network.recipe.json"
-    target = json.loads(stored.read_text("utf-8"))["energy"]
-    table: list[dict[str, Any]] = []
+    target = read(path_of(RESULTS, "network", "recipe"))["energy"]
+    table: list[Record] = []
     for first, second in pairs:
         problem = network_problem((first, second))
         space = problem.space
@@ -187,19 +184,19 @@ def probes(pairs: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
             metric = dd.Spacetime(space.denoiser, probes=count, log_snr_range=space.log_snr_range)
             run = measure(replace(problem, space=metric), "default")
             length, error = run.independent or (math.nan, math.nan)
-            row: dict[str, Any] = {"name": f"{first} to {second}", "probes": count}
-            row |= {"path": f"{length:.2f} +- {error:.2f}", "energy": run.energy[0]}
-            row |= {"gradients": round(run.node_gradients), "evaluations": run.evaluations}
-            row |= {"derivatives": run.derivatives, "CPU s": run.cpu}
+            record: Record = {"name": f"{first} to {second}", "probes": count}
+            record |= {"path": f"{length:.2f} +- {error:.2f}", "energy": run.energy[0]}
+            record |= {"gradients": round(run.node_gradients), "evaluations": run.evaluations}
+            record |= {"derivatives": run.derivatives, "CPU s": run.cpu}
             if (first, second) == PAIRS[0]:
                 reached = spent_at(asdict(run), target)
-                row["recipe's energy after"] = reached and round(reached[0])
-            table.append(row)
-            print(row, flush=True)
+                record["recipe's energy after"] = reached and round(reached[0])
+            table.append(record)
+            print(record, flush=True)
     return table
 
 
-def _lengths(name: str, judge: dd.Spacetime, x: Tensor) -> dict[str, Any]:
+def _lengths(name: str, judge: dd.Spacetime, x: Tensor) -> Record:
     """A path on 32 even segments, by three estimators with probes that it was not fitted to."""
     options: dict[str, Any] = {"probes": judge.probes, "log_snr_range": judge.log_snr_range}
     closed = dd.Spacetime(judge.denoiser, estimator="closure", **options)
@@ -208,32 +205,19 @@ def _lengths(name: str, judge: dd.Spacetime, x: Tensor) -> dict[str, Any]:
         secant, closure = (
             float(metric.steps(path).clamp(min=0).sqrt().sum()) for metric in (judge, closed)
         )
-    row: dict[str, Any] = {"name": name, "secant": secant, "closure": closure}
+    record: Record = {"name": name, "secant": secant, "closure": closure}
     try:
         length, error = independent_length(judge, x)
     except ValueError as refusal:  # a path that ran to where the model knows no noise
-        return row | {"path": str(refusal).partition(";")[0]}
-    return row | {"path": f"{length:.2f} +- {error:.2f}"}
+        return record | {"path": str(refusal).partition(";")[0]}
+    return record | {"path": f"{length:.2f} +- {error:.2f}"}
 
 
 def _by_paths(space: dd.Spacetime, estimator: Mismatch) -> dd.Spacetime:
     """The same spacetime measured by the path estimator."""
-    found = dd.Spacetime(space.denoiser, log_snr_range=space.log_snr_range)
-    found._estimate = estimator
-    return found
-
-
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [names, ["---"] * len(names)]
-    lines += [[_text(row.get(name, "")) for name in names] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(_text(item) for item in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    measured = dd.Spacetime(space.denoiser, log_snr_range=space.log_snr_range)
+    measured._estimate = estimator
+    return measured
 
 
 def main() -> None:
@@ -242,21 +226,20 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", help="which (default: all)")
     parser.add_argument("--quick", action="store_true", help="few samples")
     options = parser.parse_args()
-    known: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    known: dict[str, Callable[[], list[Record]]] = {
         "entropies": lambda: entropies(200 if options.quick else 6_000),
         "lengths": lambda: lengths(4 if options.quick else 64),
         "refined": lambda: refined((4,) if options.quick else (4, 16), 5 if options.quick else 40),
         "network": lambda: network(PAIRS[:1] if options.quick else PAIRS),
         "probes": lambda: probes(PAIRS[:1] if options.quick else PAIRS),
     }
-    kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    kept = read(RESULTS / "estimators.json")
     for name in options.tables or known:
         began = time.monotonic()
-        rows = known[name]()
-        print(f"\n### {name}\n\n{_markdown(rows)}", flush=True)
-        kept[name] = {"rows": rows, "seconds": round(time.monotonic() - began)}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+        table = known[name]()
+        print(f"\n### {name}\n\n{markdown(table, '.4g')}", flush=True)
+        kept[name] = {"rows": table, "seconds": round(time.monotonic() - began)}
+    write(RESULTS / "estimators.json", kept, indent=1)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""One solve, measured: what it found, what it spent, and everything it passed through.
+"""One solve, measured: its path, its work, and every energy it passed through.
 
 Work is counted in node gradients (one node, one gradient of the energy; an energy alone counts a
 third), in evaluations of the denoiser and in derivatives (Jacobian products, forward or backward).
-Wall time leaves out the looking on.  Time inside the denoiser is the time between entering one of
+Wall time leaves out the measuring itself.  Time inside the denoiser is that between entering one of
 its methods and leaving it, and on the way back between the gradient of its output and that of its
 input; derivatives taken by others through it in forward mode count as its own.
 
@@ -18,7 +18,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +98,14 @@ class Run:
         negative: share of refined steps along which the metric was not positive.
         iterations: accepted steps.
         start: first paths.
-        node_gradients: spent, certificate included; likewise what follows.
-        evaluations: of the denoiser.
-        derivatives: of the denoiser.
+        node_gradients: spent, certificate included.
+        evaluations: of the denoiser, certificate included.
+        derivatives: of the denoiser, certificate included.
         seconds: wall time.
         cpu: time of the processor, which other programs on the machine do not lengthen.
         inside: share of it inside the denoiser.
         peak: highest memory of the process above that before the solve, in MiB.
-        batch: the same for one batch of inference of the network's own chunk; None without one.
+        batch: highest memory of one inference of the network's own chunk; None without a chunk.
         resident: memory of the process before the solve, in MiB.
         history: after a round the node gradients, evaluations, derivatives and processor seconds
             spent, and the energies on the common grid; of many rounds every fiftieth of those so
@@ -137,10 +137,6 @@ class Run:
     history: list[tuple[float, int, int, float, list[float]]]
     machine: dict[str, Any]
     independent: tuple[float, float] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, for JSON."""
-        return asdict(self)
 
 
 def common_energy(space: Metric, x: Tensor, grid: int = 64, fine: int = 4) -> Tensor:
@@ -175,8 +171,8 @@ def even(space: Metric, x: Tensor, nodes: int) -> Tensor:
 def independent_length(space: Spacetime, x: Tensor) -> tuple[float, float]:
     """Length of a path by the path estimator on 32 segments, and its standard error.
 
-    The segments are even in ``space``: one whose probes no path was fitted to, else a path hides
-    long ways in few segments, and the same path comes out longer by a tenth or a quarter.
+    The segments are even in ``space``, whose probes no path was fitted to: segments that are even
+    under the path's own probes make the same path longer by a tenth or a quarter.
     """
     with torch.no_grad():
         path = even(space, x, 32)
@@ -259,26 +255,26 @@ def _hooked(x: Any, hook: Callable[[Tensor], None]) -> Any:
 
 
 class _Watch:
-    """Follows a solve: counts rounds, takes energies on the common grid, and its own time off."""
+    """Called in every round of a solve: keeps its history, and takes its own time off."""
 
     def __init__(self, problem: Problem, cost: Cost, clock: Clock) -> None:
         self.space = problem.judge or problem.space
         self.grid = (problem.grid, problem.fine)
         self.often = 50 if problem.exact else 20
         self.cost, self.clock = cost, clock
-        self.rounds, self.looking, self.began = 0, 0.0, time.perf_counter()
-        self.cpu_looking, self.cpu_began = 0.0, time.process_time()
+        self.rounds, self.own, self.began = 0, 0.0, time.perf_counter()
+        self.own_cpu, self.cpu_began = 0.0, time.process_time()
         self.history: list[tuple[float, int, int, float, list[float]]] = []
 
     @property
     def seconds(self) -> float:
-        """Wall time without the looking on."""
-        return time.perf_counter() - self.began - self.looking
+        """Wall time without that of this object."""
+        return time.perf_counter() - self.began - self.own
 
     @property
     def cpu(self) -> float:
-        """Processor time without the looking on."""
-        return time.process_time() - self.cpu_began - self.cpu_looking
+        """Processor time without that of this object."""
+        return time.process_time() - self.cpu_began - self.own_cpu
 
     def __call__(self, _: str, x: Tensor) -> None:
         self.rounds += 1
@@ -292,8 +288,8 @@ class _Watch:
         spent = (work.node_gradients, work.evaluations, work.derivatives, cpu)
         self.history.append((*spent, energy.tolist()))
         self.clock.seconds = inside
-        self.looking += time.perf_counter() - entered
-        self.cpu_looking += time.process_time() - cpu_entered
+        self.own += time.perf_counter() - entered
+        self.own_cpu += time.process_time() - cpu_entered
 
 
 def measure(problem: Problem, name: str) -> Run:
@@ -385,11 +381,11 @@ def _peak() -> Iterator[dict[str, float]]:
     reset = Path("/proc/self/clear_refs")
     if reset.exists():
         reset.write_text("5")  # sets the high-water mark to what is held now
-    found = {"before": _status("VmRSS"), "peak": float("nan")}
+    memory = {"before": _status("VmRSS"), "peak": float("nan")}
     try:
-        yield found
+        yield memory
     finally:
-        found["peak"] = _status("VmHWM") - found["before"]
+        memory["peak"] = _status("VmHWM") - memory["before"]
 
 
 def _status(name: str) -> float:

@@ -28,15 +28,20 @@ import torch
 from torch import Tensor
 
 from diffodesic import GaussianMixture, Metric, ScoreMetric, Spacetime
+from diffodesic.experiments.alanine.free import Settings, grid_of, states
+from diffodesic.experiments.ode import sampling_path
 from diffodesic.experiments.toy import from_native, to_native, toy_mixture
 from diffodesic.geometry.solvers.base import Solver
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from diffodesic.geometry.solvers.reference.first_order import AdamNodes
+from diffodesic.transitions.grid_denoiser import GridDenoiser
 
 __all__ = [
     "PROBLEMS",
     "Problem",
+    "Rescaled",
     "digits",
+    "eight_gaussians",
     "from_native",
     "load",
     "to_native",
@@ -54,7 +59,7 @@ class Problem:
         name: a short name.
         space: the geometry that solvers see.
         a: starts, (d,) or (B, d).
-        b: ends, likewise.
+        b: ends, of the same shape.
         recipe: the published solver with its published settings; None if it cannot run.
         recipe_nodes: number of segments between the points at which the recipe ends.
         nodes: number of segments for every other solver.
@@ -100,19 +105,11 @@ def ode() -> Problem:
 
     The ends come from Euler's rule with 512 steps, as published.
     """
-    law = toy_mixture()
-    first, steps = torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64), 512
-    x, dt = first.clone(), 0.9 / steps
-    for i in range(steps):
-        lam = torch.tensor(10 - 20 * (1 - i * dt), dtype=torch.float64)
-        alpha, noise = torch.sigmoid(lam).sqrt(), torch.sigmoid(-lam)
-        mean = law(x[:, None] / alpha, (-lam / 2).exp())[:, 0]
-        # dx/dt = f x - g^2/2 score, with f = -10 sigma^2 and g^2 = 20 sigma^2
-        x = x - dt * (-10 * noise * x - 10 * (alpha * mean - x))
-    a = torch.stack([toy_point(float(p), 1.0) for p in first])
-    b = torch.stack([toy_point(float(p), 0.1) for p in x])
+    space = Spacetime(toy_mixture())
+    ends = [sampling_path(space, x, 0.1, 512)[[0, -1]] for x in (1.0, 0.0, -1.0)]
+    a, b = torch.stack(ends, 1)
     recipe = AdamSpline(1, ((512, 2000),), weight_decay=0.0, chart=(to_native, from_native))
-    return Problem("ode", Spacetime(law), a, b, recipe, 511)
+    return Problem("ode", space, a, b, recipe, 511)
 
 
 def gaussian(dim: int) -> Problem:
@@ -123,11 +120,15 @@ def gaussian(dim: int) -> Problem:
     return _between_samples(f"gaussian-{dim}", law, generator)
 
 
+def eight_gaussians(dim: int, generator: torch.Generator) -> GaussianMixture:
+    """Eight Gaussians (.3 wide) at random."""
+    return GaussianMixture(torch.randn(8, dim, generator=generator, dtype=torch.float64), std=0.3)
+
+
 def mixture(dim: int) -> Problem:
-    """Eight Gaussians (.3 wide) at random; between two samples at log SNR 2."""
+    """Eight Gaussians at random; between two samples at log SNR 2."""
     generator = torch.Generator().manual_seed(dim)
-    law = GaussianMixture(torch.randn(8, dim, generator=generator, dtype=torch.float64), std=0.3)
-    return _between_samples(f"mixture-{dim}", law, generator)
+    return _between_samples(f"mixture-{dim}", eight_gaussians(dim, generator), generator)
 
 
 def _between_samples(name: str, law: GaussianMixture, generator: torch.Generator) -> Problem:
@@ -167,13 +168,8 @@ def alanine(data: Path | None = None) -> Problem:
     An exact denoiser by quadrature. The released code takes 512 points; 128 is the number of nodes
     in the text, and the cheaper one.
     """
-    from diffodesic.transitions.grid_denoiser import GridDenoiser
-    from diffodesic.transitions.surfaces import read_grid
-
-    law = GridDenoiser(read_grid(_folder(data) / "alanine" / "final_frame.dat", kT=1.0))
-    space = Spacetime(law)
-    ends = torch.tensor([[-2.55, 2.7], [0.95, -0.4]], dtype=torch.float64)
-    a, b = space.point(ends, 4.0)
+    space = Spacetime(GridDenoiser(grid_of(_folder(data))))
+    a, b = states(space, Settings())
 
     def to(x: Tensor) -> Tensor:
         return torch.cat([torch.sigmoid(x[..., -1:]).sqrt() * x[..., :-1], x[..., -1:]], -1)
@@ -197,10 +193,10 @@ def c_shape(dim: int) -> Problem:
     phase = 2 * math.pi * torch.rand(dim - 2, generator=generator, dtype=torch.float64)
     turns = torch.randint(1, 4, (dim - 2,), generator=generator)
     rest = 0.1 * torch.sin(angle[:, None] * turns + phase)
-    law_means = torch.cat([2 * angle.cos()[:, None], 2 * angle.sin()[:, None], rest], -1)
-    space = ScoreMetric(GaussianMixture(law_means, std=0.3), log_snr=2.0, weight=1.0)
+    means = torch.cat([2 * angle.cos()[:, None], 2 * angle.sin()[:, None], rest], -1)
+    space = ScoreMetric(GaussianMixture(means, std=0.3), log_snr=2.0, weight=1.0)
     # the ends are not each other's mirror image
-    a, b = law_means[2], law_means[-1]
+    a, b = means[2], means[-1]
     recipe = AdamNodes(learning_rate=C_ADAM[dim], steps=3000)
     return Problem(f"c-{dim}", space, a, b, recipe, 64, grid=512)
 
@@ -244,6 +240,18 @@ def network(labels: tuple[int, int] = (3, 8)) -> Problem:
     )
 
 
+class Rescaled(torch.nn.Module):
+    """A U-Net of diffusers as ``fn(x, t)``, t in [0, 1]."""
+
+    def __init__(self, unet: torch.nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Its output at the time that diffusers calls 1000 t."""
+        return self.unet(x, 1000 * t).sample
+
+
 def unet() -> Problem:
     """A diffusers UNet2DModel of 31M parameters at 64 x 64, random weights, inference alone.
 
@@ -257,16 +265,15 @@ def unet() -> Problem:
     torch.manual_seed(0)
     blocks = ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D")
     # by name: a type checker need not have it
-    network = import_module("diffusers").UNet2DModel(
+    unet = import_module("diffusers").UNet2DModel(
         sample_size=64,
         layers_per_block=2,
         block_out_channels=(96, 160, 160, 352),
         down_block_types=blocks,
         up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
     )
-    network.eval().requires_grad_(False)
     denoiser = from_network(
-        lambda x, t: network(x, 1000 * t).sample,
+        Rescaled(unet).eval().requires_grad_(False),
         shape=(3, 64, 64),
         schedule=VP(),
         prediction="eps",
@@ -296,7 +303,7 @@ def unet() -> Problem:
 
 def _folder(data: Path | None) -> Path:
     folder = data or Path(os.environ.get("DIFFODESIC_DATA", ""))
-    if not str(folder) or not folder.is_dir() or folder == Path():
+    if not folder.is_dir() or folder == Path():
         raise ValueError("the folder of data is not known: give --data or set DIFFODESIC_DATA")
     return folder
 

@@ -1,4 +1,4 @@
-"""Results on disk: one JSON file per problem and solver, one of best known lengths."""
+"""Results on disk: one JSON file per problem and solver, one of best known lengths; as tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 
 from diffodesic.output.records import write_json
 
-__all__ = ["failure", "path_of", "read", "read_runs", "write"]
+__all__ = ["RESULTS", "Record", "failure", "markdown", "path_of", "read", "read_runs", "write"]
+
+RESULTS = Path(__file__).parent / "results"
+Record = dict[str, Any]
 
 
 def path_of(folder: Path, problem: str, solver: str) -> Path:
@@ -16,22 +19,38 @@ def path_of(folder: Path, problem: str, solver: str) -> Path:
     return folder / "runs" / f"{problem}.{solver}.json"
 
 
-def write(path: Path, content: Any) -> None:
+def write(path: Path, content: Any, indent: int | None = None) -> None:
     """Write JSON, whole or not at all; numbers that are not finite become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, content, indent=None)
+    write_json(path, content, indent=indent)
 
 
 def read(path: Path) -> Any:
-    """Read JSON."""
-    return json.loads(path.read_text("utf-8"))
+    """Read JSON; nothing, {}, where there is no file yet."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
-def read_runs(folder: Path) -> list[dict[str, Any]]:
+def read_runs(folder: Path) -> list[Record]:
     """All results in a folder, in the order of their names."""
     return [read(path) for path in sorted((folder / "runs").glob("*.json"))]
 
 
-def failure(problem: str, solver: str, message: str) -> dict[str, Any]:
+def failure(problem: str, solver: str, message: str) -> Record:
     """The result of a run that did not end by itself."""
     return {"problem": problem, "solver": solver, "status": ["ERROR"], "message": message}
+
+
+def markdown(table: list[Record], form: str = "") -> str:
+    """A table in Markdown, floats in a form such as ``.4g``; what a record lacks stays empty."""
+    if not table:
+        return "Nothing has been run yet."
+    columns = list(dict.fromkeys(key for record in table for key in record))
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[_cell(record.get(column, ""), form) for column in columns] for record in table]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any, form: str) -> str:
+    if isinstance(value, list):
+        return ", ".join(_cell(item, form) for item in value)
+    return format(value, form) if isinstance(value, float) else str(value)

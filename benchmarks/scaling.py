@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.problems import toy
-from diffodesic import GaussianMixture, Geodesic, Spacetime, from_network, geodesic
+from benchmarks.problems import eight_gaussians, network, toy
+from benchmarks.record import Record
+from diffodesic import Geodesic, Spacetime, from_network, geodesic
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.solvers.base import Solver
 from diffodesic.models.unet import UNet
 
 __all__ = ["LAWS", "measure_law"]
-
-Row = dict[str, Any]
 
 
 def _solve(
@@ -29,100 +27,84 @@ def _solve(
     return path, time.process_time() - began
 
 
-def _law(dim: int) -> GaussianMixture:
-    generator = torch.Generator().manual_seed(dim)
-    return GaussianMixture(torch.randn(8, dim, generator=generator, dtype=torch.float64), std=0.3)
+def _random_pairs(dim: int, count: int) -> tuple[Spacetime, Tensor, Tensor]:
+    """The space of a mixture of eight Gaussians, and pairs of its samples at log SNR 2."""
+    law = eight_gaussians(dim, torch.Generator().manual_seed(dim))
+    samples = law.sample(2 * count, generator=torch.Generator().manual_seed(1))
+    space = Spacetime(law)
+    a, b = space.point(samples, 2.0).split(count)
+    return space, a, b
 
 
-def _pairs(space: Spacetime, law: GaussianMixture, count: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    first, second = law.sample(2 * count, generator=generator).split(count)
-    return space.point(first, 2.0), space.point(second, 2.0)
-
-
-def _row(size: int, path: Geodesic, seconds: float, pairs: int = 1) -> Row:
+def _record(size: int, solves: list[tuple[Geodesic, float]], pairs: int = 1) -> Record:
+    """What solves of that size spent per pair."""
     return {
         "size": size,
-        "node gradients": path.node_gradients / pairs,
-        "evaluations": path.evaluations / pairs,
-        "seconds": seconds / pairs,
-        "statuses": sorted({status.name for status in path.statuses}),
+        "node gradients": sum(path.node_gradients for path, _ in solves) / pairs,
+        "evaluations": sum(path.evaluations for path, _ in solves) / pairs,
+        "seconds": sum(seconds for _, seconds in solves) / pairs,
+        "statuses": sorted({status.name for path, _ in solves for status in path.statuses}),
     }
 
 
-def by_nodes() -> list[Row]:
+def by_nodes() -> list[Record]:
     """The toy on 8 to 256 segments."""
     problem = toy()
-    _solve(problem.space, problem.a, problem.b, 8)
-    sizes = (8, 16, 32, 64, 128, 256)
-    return [_row(n, *_solve(problem.space, problem.a, problem.b, n)) for n in sizes]
+    ends = problem.space, problem.a, problem.b
+    _solve(*ends, 8)  # compiles some of torch's own formulas
+    return [_record(n, [_solve(*ends, n)]) for n in (8, 16, 32, 64, 128, 256)]
 
 
-def by_dimension() -> list[Row]:
+def by_dimension() -> list[Record]:
     """Mixtures of eight Gaussians in 2 to 512 dimensions, the mean of four pairs."""
-    rows = []
-    for dim in (2, 8, 32, 128, 512):
-        law = _law(dim)
-        space = Spacetime(law)
-        rows.append(_row(dim, *_solve(space, *_pairs(space, law, 4), 32), pairs=4))
-    return rows
+    return [
+        _record(dim, [_solve(*_random_pairs(dim, 4), 32)], pairs=4) for dim in (2, 8, 32, 128, 512)
+    ]
 
 
-def by_pairs() -> list[Row]:
+def by_pairs() -> list[Record]:
     """1 to 64 pairs at once on a mixture in 16 dimensions; how far each is from its own solve.
 
     Every size is the same 64 pairs, so many at a time.
     """
-    law = _law(16)
-    space = Spacetime(law)
-    return _batches(space, *_pairs(space, law, 64), 32, (1, 4, 16, 64), None)
+    return _batches(*_random_pairs(16, 64), (1, 4, 16, 64), None)
 
 
-def by_pairs_of_the_network(total: int = 2) -> list[Row]:
-    """The same on the shipped network, 1 and all of ``total`` pairs at once (minutes)."""
-    from benchmarks.problems import network
-
+def by_pairs_of_the_network(total: int = 2) -> list[Record]:
+    """1 and all of ``total`` pairs at once on the shipped network (minutes)."""
     problem = network()
     generator = torch.Generator().manual_seed(2)
     space = problem.space
     shift = 0.02 * torch.randn(2, total, space.dim, generator=generator, dtype=torch.float64)
     shift[..., -1] = 0
     a, b = problem.a + shift[0], problem.b + shift[1]
-    return _batches(space, a, b, 32, (1, total), problem.solver)
+    return _batches(space, a, b, (1, total), problem.solver)
 
 
 def _batches(
-    space: Metric, a: Tensor, b: Tensor, nodes: int, sizes: tuple[int, ...], solver: Solver | None
-) -> list[Row]:
-    rows: list[Row] = []
+    space: Metric, a: Tensor, b: Tensor, sizes: tuple[int, ...], solver: Solver | None
+) -> list[Record]:
+    table: list[Record] = []
     alone: Tensor | None = None
     for size in sizes:
-        parts = [
-            _solve(space, first, second, nodes, solver)
+        solves = [
+            _solve(space, first, second, 32, solver)
             for first, second in zip(a.split(size), b.split(size), strict=True)
         ]
-        lengths = torch.cat([path.length for path, _ in parts])
+        lengths = torch.cat([path.length for path, _ in solves])
         alone = lengths if alone is None else alone
-        rows.append(
-            {
-                "size": size,
-                "node gradients": sum(path.node_gradients for path, _ in parts) / len(a),
-                "evaluations": sum(path.evaluations for path, _ in parts) / len(a),
-                "seconds": sum(seconds for _, seconds in parts) / len(a),
-                "statuses": sorted({s.name for path, _ in parts for s in path.statuses}),
-                "apart": float(((lengths - alone) / alone).abs().max()),
-            }
-        )
-    return rows
+        apart = float(((lengths - alone) / alone).abs().max())
+        table.append({**_record(size, solves, pairs=len(a)), "apart": apart})
+    return table
 
 
-def by_model() -> list[Row]:
+def by_model() -> list[Record]:
     """One gradient of 9 nodes through untrained U-Nets of the package's kind, 28 x 28."""
-    rows = []
+    table = []
     for width in (8, 16, 32, 64):
-        network = UNet(channels=(width, 2 * width, 4 * width)).eval().requires_grad_(False)
+        unet = UNet(channels=(width, 2 * width, 4 * width)).eval().requires_grad_(False)
         denoiser = from_network(
-            network, shape=(1, 28, 28), schedule=EDM(), prediction="edm", sigma_data=0.5
+            unet, shape=(1, 28, 28), schedule=EDM(), prediction="edm", sigma_data=0.5
         )
         space = Spacetime(denoiser)
         generator = torch.Generator().manual_seed(0)
@@ -133,12 +115,12 @@ def by_model() -> list[Row]:
         began = time.process_time()
         space.steps_and_grad(x)
         seconds = (time.process_time() - began) / 9
-        parameters = sum(weight.numel() for weight in network.parameters())
-        rows.append({"size": parameters, "node gradients": 1.0, "seconds": seconds})
-    return rows
+        parameters = sum(weight.numel() for weight in unet.parameters())
+        table.append({"size": parameters, "node gradients": 1.0, "seconds": seconds})
+    return table
 
 
-LAWS: dict[str, Callable[[], list[Row]]] = {
+LAWS: dict[str, Callable[[], list[Record]]] = {
     "nodes": by_nodes,
     "dimension": by_dimension,
     "pairs": by_pairs,
@@ -147,6 +129,6 @@ LAWS: dict[str, Callable[[], list[Row]]] = {
 }
 
 
-def measure_law(name: str) -> list[Row]:
-    """The rows of one law by its name."""
+def measure_law(name: str) -> list[Record]:
+    """Cost by size of one law, by its name."""
     return LAWS[name]()

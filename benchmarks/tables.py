@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from benchmarks.record import read, read_runs, write
+from benchmarks.plots import performance_profile, scaling_laws
+from benchmarks.record import Record, markdown, read, read_runs, write
+from benchmarks.spent import spent_at
 
-__all__ = ["best_lengths", "goals", "markdown", "ratios", "rows", "write_page"]
+__all__ = ["best_lengths", "goals", "ratios", "summary", "within", "write_page"]
 
-Row = dict[str, Any]
 # Shares of the recipe's node gradients (or seconds) that are the goals of the suite.
 GRADIENT_GOALS = {"digits": 200, "toy": 100, "mnist": 100, "network": 50}
 SECONDS_GOALS = {"alanine": 100, "digits": 30}
@@ -19,9 +19,9 @@ EVALUATION_GOALS = {"c-2": 100, "c-64": 40}
 OVERHEAD_GOALS = {"network": 0.15, "unet": 0.05}
 
 
-def best_lengths(runs: list[Row], reference: Row) -> dict[str, list[float]]:
+def best_lengths(runs: list[Record], reference: Record) -> dict[str, list[float]]:
     """Shortest refined lengths known per problem and pair: the reference's, or any run's."""
-    best: dict[str, list[float]] = {name: found["length"] for name, found in reference.items()}
+    best: dict[str, list[float]] = {name: known["length"] for name, known in reference.items()}
     for run in runs:
         lengths = [math.inf if length is None else length for length in run.get("length", [])]
         if not lengths or "NEGATIVE_STEPS" in run["status"]:
@@ -31,12 +31,8 @@ def best_lengths(runs: list[Row], reference: Row) -> dict[str, list[float]]:
     return best
 
 
-def rows(runs: list[Row], best: dict[str, list[float]]) -> list[Row]:
-    """The main table, one row per problem and solver."""
-    return [_row(run, best) for run in runs]
-
-
-def _row(run: Row, best: dict[str, list[float]]) -> Row:
+def summary(run: Record, best: dict[str, list[float]]) -> Record:
+    """What the main table says of a run."""
     head = {"problem": run["problem"], "solver": run["solver"]}
     if "length" not in run:
         return {**head, "status": f"ERROR: {run['message']}"}
@@ -46,7 +42,7 @@ def _row(run: Row, best: dict[str, list[float]]) -> Row:
     return {
         **head,
         "length": ", ".join(f"{length:.4f}" for length in lengths),
-        "excess %": round(100 * max(found / known - 1 for found, known in pairs), 3),
+        "excess %": round(100 * max(length / known - 1 for length, known in pairs), 3),
         "independent": "{:.1f} ± {:.1f}".format(*independent) if independent else "",
         "node gradients": round(run["node_gradients"]),
         "evaluations": run["evaluations"],
@@ -59,35 +55,20 @@ def _row(run: Row, best: dict[str, list[float]]) -> Row:
     }
 
 
-def spent_at(run: Row, target: list[float]) -> list[float] | None:
-    """What a run had spent when every pair first met its energy; None if that never was.
-
-    Args:
-        run: with its history.
-        target: energies on the common grid, one per pair.
-
-    Returns:
-        Node gradients, evaluations, derivatives and processor seconds.
-    """
-    for *spent, energies in run["history"]:
-        pairs = zip(energies, target, strict=True)
-        if all(energy is not None and energy <= goal for energy, goal in pairs):
-            return spent
-    return None
+def _both(runs: list[Record], problem: str) -> tuple[Record, Record] | None:
+    """The default's run of a problem and the recipe's; None without both histories."""
+    by_solver = {run["solver"]: run for run in runs if run["problem"] == problem}
+    default, recipe = (by_solver.get(name, {}) for name in ("default", "recipe"))
+    return (default, recipe) if "history" in default and "history" in recipe else None
 
 
-def ratios(runs: list[Row]) -> list[Row]:
+def ratios(runs: list[Record]) -> list[Record]:
     """How many times less the default spends than the recipe, until its path is as good."""
-    by_name = {(run["problem"], run["solver"]): run for run in runs}
-    found = []
-    for (problem, solver), recipe in by_name.items():
-        default = by_name.get((problem, "default"))
-        if solver == "recipe" and default and "history" in recipe and "history" in default:
-            found.append(_ratio(problem, default, recipe))
-    return found
+    problems = [run["problem"] for run in runs if run["solver"] == "recipe"]
+    return [_ratio(name, *both) for name in problems if (both := _both(runs, name))]
 
 
-def _ratio(problem: str, default: Row, recipe: Row) -> Row:
+def _ratio(problem: str, default: Record, recipe: Record) -> Record:
     target = recipe["energy"]
     head = {"problem": problem, "recipe's energy": ", ".join(f"{e:.4f}" for e in target)}
     reached = spent_at(default, target)
@@ -111,83 +92,77 @@ def _ratio(problem: str, default: Row, recipe: Row) -> Row:
     }
 
 
-def within(runs: list[Row], best: dict[str, list[float]], problem: str) -> Row | None:
-    """Evaluations of recipe and default until within 1 % of the best length, by C-shape's rule."""
-    by_name = {run["solver"]: run for run in runs if run["problem"] == problem}
-    if not all("history" in by_name.get(name, {}) for name in ("default", "recipe")):
+def within(runs: list[Record], best: dict[str, list[float]], problem: str) -> Record | None:
+    """Evaluations of recipe and default until within 1 % of the best length."""
+    both = _both(runs, problem)
+    if both is None:
         return None
     target = [(1.01 * length) ** 2 for length in best[problem]]
-    default, recipe = (spent_at(by_name[name], target) for name in ("default", "recipe"))
-    found: Row = {
+    default, recipe = (spent_at(run, target) for run in both)
+    spent: Record = {
         "problem": problem,
         "default": default and default[1],
         "recipe": recipe and recipe[1],
     }
     if default and recipe:
-        found["ratio"] = round(recipe[1] / default[1], 1)
-    return found
+        spent["ratio"] = round(recipe[1] / default[1], 1)
+    return spent
 
 
-def goals(runs: list[Row], best: dict[str, list[float]], scaling: Row) -> list[Row]:
+def goals(runs: list[Record], best: dict[str, list[float]], scaling: Record) -> list[Record]:
     """What the suite is meant to show, what it shows, and whether that is enough."""
-    table = {row["problem"]: row for row in ratios(runs)}
-    found: list[Row] = []
+    return [*_leads(runs, best), *_bounds(runs, best, scaling)]
 
-    def add(goal: str, measured: float | None, enough: Callable[[float], bool]) -> None:
-        met = "-" if measured is None else "yes" if enough(measured) else "no"
-        shown = "not run" if measured is None else f"{measured:.4g}"
-        found.append({"goal": goal, "measured": shown, "met": met})
 
-    for name, least in GRADIENT_GOALS.items():
-        row = table.get(name, {})
-        value = 0.0 if "never" in row.values() else row.get("ratio")
-        add(f"{name}: node gradients, recipe over default >= {least}", value, _least(least))
-    for name, least in SECONDS_GOALS.items():
-        value = table.get(name, {}).get("CPU ratio")
-        add(f"{name}: processor time, recipe over default >= {least}", value, _least(least))
-    for name, least in EVALUATION_GOALS.items():
+def _goal(title: str, measured: float | None, bound: float, *, least: bool = False) -> Record:
+    """A goal "measured >= bound" with ``least``, else "measured <= bound"."""
+    if measured is None:
+        return {"goal": title, "measured": "not run", "met": "-"}
+    met = measured >= bound if least else measured <= bound
+    return {"goal": title, "measured": f"{measured:.4g}", "met": "yes" if met else "no"}
+
+
+def _leads(runs: list[Record], best: dict[str, list[float]]) -> Iterator[Record]:
+    """Goals that are factors between the default and the recipe."""
+    table = {ratio["problem"]: ratio for ratio in ratios(runs)}
+    for name, bound in GRADIENT_GOALS.items():
+        ratio = table.get(name, {})
+        value = 0.0 if "never" in ratio.values() else ratio.get("ratio")
+        title = f"{name}: node gradients, recipe over default >= {bound}"
+        yield _goal(title, value, bound, least=True)
+    for name, bound in SECONDS_GOALS.items():
+        title = f"{name}: processor time, recipe over default >= {bound}"
+        yield _goal(title, table.get(name, {}).get("CPU ratio"), bound, least=True)
+    for name, bound in EVALUATION_GOALS.items():
         value = (within(runs, best, name) or {}).get("ratio")
-        add(f"{name}: evaluations to 1 %, Adam over default >= {least}", value, _least(least))
+        title = f"{name}: evaluations to 1 %, Adam over default >= {bound}"
+        yield _goal(title, value, bound, least=True)
+
+
+def _bounds(runs: list[Record], best: dict[str, list[float]], scaling: Record) -> Iterator[Record]:
+    """Goals that bound what the default leaves, spends beside the network, and scales by."""
     for run in runs:
-        name, exact = run["problem"], run["problem"] not in OVERHEAD_GOALS
+        name = run["problem"]
         if run["solver"] != "default" or "length" not in run:
             continue
-        if exact:
-            add(f"{name}: excess over best known <= .1 %", _row(run, best)["excess %"], _most(0.1))
+        if name in OVERHEAD_GOALS:
+            bound = OVERHEAD_GOALS[name]
+            title = f"{name}: time outside the denoiser <= {bound:.0%}"
+            yield _goal(title, 1 - run["inside"], bound)
         else:
-            most = OVERHEAD_GOALS[name]
-            share = f"{name}: time outside the denoiser <= {most:.0%}"
-            add(share, 1 - run["inside"], _most(most))
+            excess = summary(run, best)["excess %"]
+            yield _goal(f"{name}: excess over best known <= .1 %", excess, 0.1)
         if run.get("batch") and name == "unet":
             value = (run["resident"] + run["peak"]) / (run["resident"] + run["batch"])
-            add(f"{name}: peak memory over one inference batch <= 1.3", value, _most(1.3))
+            yield _goal(f"{name}: peak memory over one inference batch <= 1.3", value, 1.3)
             value = run["peak"] / run["batch"]
-            add(f"{name}: the same, both above the loaded model <= 1.3", value, _most(1.3))
-    for law, most in (("pairs", 0.25), ("network pairs", 1.0)):
-        parts = scaling.get(law)
-        value = parts[-1]["seconds"] / parts[0]["seconds"] if parts else None
-        add(f"{law}: time per pair, all at once over alone <= {most}", value, _most(most))
-        value = parts[-1]["apart"] if parts else None
-        add(f"{law}: lengths, all at once against alone <= 1e-4", value, _most(1e-4))
-    return found
-
-
-def _least(bound: float) -> Callable[[float], bool]:
-    return lambda value: value >= bound
-
-
-def _most(bound: float) -> Callable[[float], bool]:
-    return lambda value: value <= bound
-
-
-def markdown(table: list[Row]) -> str:
-    """A table in Markdown; cells that a row lacks stay empty."""
-    if not table:
-        return "Nothing has been run yet."
-    columns = list(dict.fromkeys(key for row in table for key in row))
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[str(row.get(column, "")) for column in columns] for row in table]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            yield _goal(f"{name}: the same, both above the loaded model <= 1.3", value, 1.3)
+    for law, bound in (("pairs", 0.25), ("network pairs", 1.0)):
+        sizes = scaling.get(law)
+        ratio = sizes[-1]["seconds"] / sizes[0]["seconds"] if sizes else None
+        yield _goal(f"{law}: time per pair, all at once over alone <= {bound}", ratio, bound)
+        apart = sizes[-1]["apart"] if sizes else None
+        yield _goal(f"{law}: lengths, all at once against alone <= 1e-4", apart, 1e-4)
 
 
 def write_page(results: Path, docs: Path) -> None:
@@ -197,21 +172,16 @@ def write_page(results: Path, docs: Path) -> None:
         results: folder of the results.
         docs: folder of the page.
     """
-    from benchmarks.plots import performance_profile, scaling_laws
-
     runs = read_runs(results)
-    reference, scaling = (
-        read(results / name) if (results / name).exists() else {}
-        for name in ("reference.json", "scaling.json")
-    )
+    reference, scaling = (read(results / name) for name in ("reference.json", "scaling.json"))
     best = best_lengths(runs, reference)
     tables = {
         "goals": goals(runs, best, scaling),
         "ratios": ratios(runs),
         "within 1 % of the best length": [
-            row for name in EVALUATION_GOALS if (row := within(runs, best, name))
+            spent for name in EVALUATION_GOALS if (spent := within(runs, best, name))
         ],
-        "runs": rows(runs, best),
+        "runs": [summary(run, best) for run in runs],
     }
     write(results / "benchmarks.json", {**tables, "best": best, "scaling": scaling})
     docs.mkdir(parents=True, exist_ok=True)
@@ -221,6 +191,6 @@ def write_page(results: Path, docs: Path) -> None:
     for name, table in tables.items():
         page = page.replace(f"{{{{{name}}}}}", markdown(table))
     machines = {tuple(sorted(run["machine"].items())) for run in runs if "machine" in run}
-    shown = ["; ".join(f"{key} {value}" for key, value in found) for found in sorted(machines)]
+    shown = ["; ".join(f"{key} {value}" for key, value in machine) for machine in sorted(machines)]
     page = page.replace("{{machines}}", "\n".join(f"- {line}" for line in shown))
     (docs / "benchmarks.md").write_text(page, "utf-8")

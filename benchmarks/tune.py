@@ -34,15 +34,15 @@ class _Missed(Exception):
 
 def candidates() -> dict[str, Solver]:
     """Adam on nodes and on splines of 7 and 15 pieces, at every learning rate."""
-    found: dict[str, Solver] = {}
+    solvers: dict[str, Solver] = {}
     for rate in RATES:
-        found[f"nodes {rate:g}"] = AdamNodes(rate, STEPS)
+        solvers[f"nodes {rate:g}"] = AdamNodes(rate, STEPS)
         for edges in (7, 15):
             schedule = ((65, STEPS),)
-            found[f"spline {edges} {rate:g}"] = AdamSpline(
+            solvers[f"spline {edges} {rate:g}"] = AdamSpline(
                 edges, schedule, learning_rate=rate, weight_decay=0.0
             )
-    return found
+    return solvers
 
 
 def evaluations(problem: Problem, solver: Solver, target: float, limit: float) -> int | None:

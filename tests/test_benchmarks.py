@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from benchmarks.measure import Run, common_energy, measure, timed
 from benchmarks.plots import profile
 from benchmarks.problems import PROBLEMS, Problem, from_native, load, ode, to_native, toy
 from benchmarks.record import failure, path_of, read, write
-from benchmarks.tables import best_lengths, goals, ratios, rows, spent_at, within, write_page
+from benchmarks.spent import spent_at
+from benchmarks.tables import best_lengths, goals, ratios, summary, within, write_page
 from diffodesic import Denoiser, GaussianMixture, Relax, Spacetime, Status, counting, geodesic
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from diffodesic.numerics.ode import rk45
@@ -53,7 +55,7 @@ def test_the_default_leads_on_the_toy(on_toy: dict[str, Run]):
     default, recipe = on_toy["default"], on_toy["recipe"]
     assert default.length[0] < recipe.length[0] - 0.09
     assert default.status == ["CONVERGED"]
-    (found,) = ratios([default.as_dict(), recipe.as_dict()])
+    (found,) = ratios([asdict(default), asdict(recipe)])
     assert found["ratio"] >= 100
     assert found["ratio to that"] >= 10
 
@@ -62,7 +64,7 @@ def test_the_default_leads_on_the_toy(on_toy: dict[str, Run]):
 def test_the_default_leads_on_digits():
     pytest.importorskip("sklearn", reason="the 8 x 8 digits are scikit-learn's")
     default, recipe = (measure(load("digits"), name) for name in ("default", "recipe"))
-    (found,) = ratios([default.as_dict(), recipe.as_dict()])
+    (found,) = ratios([asdict(default), asdict(recipe)])
     assert found["ratio"] >= 100
     assert found["ratio to that"] >= 50
     assert default.status == ["CONVERGED"]
@@ -246,7 +248,7 @@ def fake(problem: str, solver: str, history: list[tuple[float, float]], **more: 
         history=[(spent, int(2 * spent), 0, spent / 100, [e]) for spent, e in history],
         machine={"torch": "0"},
     )
-    return {**run.as_dict(), **more}
+    return {**asdict(run), **more}
 
 
 RECIPE = fake("digits", "recipe", [(1000, 20.0), (2000, 16.1), (9000, 16.0)])
@@ -275,8 +277,7 @@ def test_a_run_has_met_an_energy_when_every_pair_has():
 def test_excess_is_over_the_shortest_known():
     best = best_lengths([RECIPE, DEFAULT], {"digits": {"length": [2.9]}})
     assert best == {"digits": [2.9]}
-    excess = {row["solver"]: row["excess %"] for row in rows([RECIPE, DEFAULT], best)}
-    assert excess["default"] == round(100 * (3 / 2.9 - 1), 3)
+    assert summary(DEFAULT, best)["excess %"] == round(100 * (3 / 2.9 - 1), 3)
     # a run with negative steps is no length; one that is shorter than the reference is
     assert best_lengths([{**DEFAULT, "status": ["NEGATIVE_STEPS"]}], {}) == {}
     assert best_lengths([DEFAULT], {"digits": {"length": [3.5]}}) == {"digits": [3.0]}
@@ -284,13 +285,13 @@ def test_excess_is_over_the_shortest_known():
 
 def test_goals_say_what_was_not_run():
     best = best_lengths([RECIPE, DEFAULT], {})
-    found = {row["goal"]: row for row in goals([RECIPE, DEFAULT], best, {})}
+    found = {goal["goal"]: goal for goal in goals([RECIPE, DEFAULT], best, {})}
     assert found["digits: node gradients, recipe over default >= 200"]["met"] == "yes"
     assert found["digits: processor time, recipe over default >= 30"]["measured"] == "300"
     assert found["digits: excess over best known <= .1 %"]["met"] == "yes"
     assert found["toy: node gradients, recipe over default >= 100"]["measured"] == "not run"
     poor = [fake("unet", "default", [(1, 1.0)], inside=0.5, peak=150.0, batch=50.0)]
-    found = {row["goal"]: row for row in goals(poor, {"unet": [1.0]}, {})}
+    found = {goal["goal"]: goal for goal in goals(poor, {"unet": [1.0]}, {})}
     assert found["unet: time outside the denoiser <= 5%"]["met"] == "no"
     memory = found["unet: peak memory over one inference batch <= 1.3"]
     assert memory["measured"] == f"{250 / 150:.4g}"

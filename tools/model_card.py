@@ -226,10 +226,10 @@ def jacobian(
     ratio = trace.mean() / error.mean()
     result = {"log_snr": level}
     for name, column in columns.items():
-        result[name], result[name + "_se"] = float(column.mean()), standard_error(column)
+        result[name], result[name + "_se"] = float(column.mean()), float(standard_error(column))
     # delta method: trace and error of one image are correlated
     result["ratio"] = float(ratio)
-    result["ratio_se"] = standard_error((trace - ratio * error) / error.mean())
+    result["ratio_se"] = float(standard_error((trace - ratio * error) / error.mean()))
     return result
 
 

@@ -84,9 +84,14 @@ def solve(surface: PeriodicSurface, settings: Settings, space: Spacetime | None 
     Cost: seconds; no training and no network.
     """
     space = space or Spacetime(GridDenoiser(surface, points=settings.grid))
-    states = torch.tensor([settings.a, settings.b], dtype=torch.float64)
-    anchors = space.point(states, settings.log_snr)
-    return geodesic(space, anchors[0], anchors[1], nodes=settings.nodes)
+    a, b = states(space, settings)
+    return geodesic(space, a, b, nodes=settings.nodes)
+
+
+def states(space: Spacetime, settings: Settings) -> Tensor:
+    """The two states at their anchors, (2, 3)."""
+    ends = torch.tensor([settings.a, settings.b], dtype=torch.float64)
+    return space.point(ends, settings.log_snr)
 
 
 def grid_of(data: Path | str | None) -> PeriodicSurface:

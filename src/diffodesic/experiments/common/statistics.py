@@ -75,14 +75,15 @@ def resampled_mean(values: Tensor, weights: Tensor) -> Estimate:
     return Estimate.about(float(values.mean()), weights @ values / weights.sum(1))
 
 
-def standard_error(values: Tensor) -> float:
-    """Standard error of the mean of independent values (N,)."""
-    return float(values.std()) / math.sqrt(len(values))
+def standard_error(values: Tensor) -> Tensor:
+    """Standard error of the mean of independent values (N, ...), (...)."""
+    return values.std(0) / math.sqrt(len(values))
 
 
 def mean_of(quantity: str, values: Tensor, expected: float | None = None) -> Number:
     """Mean of values (N,) with its standard error."""
-    return Number(quantity, float(values.mean()), expected=expected, error=standard_error(values))
+    error = float(standard_error(values))
+    return Number(quantity, float(values.mean()), expected=expected, error=error)
 
 
 def mean_difference(quantity: str, values: Tensor, against: Tensor) -> Number:
