@@ -210,7 +210,7 @@ for name in getattr(diffodesic, "__all__", ()):
     getattr(diffodesic, name)
 assert state() == before, "import diffodesic changed torch's global state"
 assert not reads, f"import diffodesic reads the environment: {reads}"
-for app in ("numpy", "PIL", "matplotlib", "safetensors", "tqdm", "tyro"):
+for app in ("jinja2", "numpy", "PIL", "matplotlib", "safetensors", "tqdm", "tyro"):
     assert app not in sys.modules, f"import diffodesic imports {app}"
 """
 

@@ -345,7 +345,7 @@ def test_frames_of_a_longer_run_go_and_other_files_stay(results, saved):
         "output.pictures.filmstrip",
         "output.pictures.animation",
         "images.result.write_json",
-        "output.page.write_report",
+        "images.page.write_interpolation_page",
     ],
 )
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

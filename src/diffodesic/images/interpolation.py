@@ -27,9 +27,9 @@ from diffodesic.images.baselines.between import Rival, rival_curve
 from diffodesic.images.baselines.latent import with_norm
 from diffodesic.images.features import Features, load_features
 from diffodesic.images.lifting import Bridge, Mode, as_images
-from diffodesic.images.result import Interpolation, Row
+from diffodesic.images.result import Interpolation
 from diffodesic.images.second_opinion import no_worse_than_start
-from diffodesic.images.shown_path import Pace, make_row
+from diffodesic.images.shown_path import Pace, Row, make_row
 from diffodesic.images.spaces import REFINE, MetricName, image_geodesic, image_metric, noise_level
 from diffodesic.metrics.density import ScoreSize
 from diffodesic.metrics.score import ScoreMetric

@@ -4,67 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
+from diffodesic.images.shown_path import Row
 from diffodesic.output.folder import FRAMES, replace_files, write_pictures
 from diffodesic.output.images import to_uint8
 from diffodesic.output.records import versions, write_json
 
-__all__ = ["FILES", "Interpolation", "Row", "result_dict", "write_interpolation"]
+__all__ = ["FILES", "Interpolation", "result_dict", "write_interpolation"]
 
 _OF_PAIR = (FRAMES, "filmstrip.png", "path.gif", "path.safetensors", "result.json", "report.html")
 FILES = (*_OF_PAIR, *(f"pair-[0-9]*/{name}" for name in _OF_PAIR))
 """Patterns of the files that an interpolation, or a chain of them, leaves in its folder."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One path between the two images.
-
-    Attributes:
-        frames: images (F, C, H, W) in [0, 1].
-        length: refined length under the metric of the interpolation.
-        energy: refined energy under it.
-        floor: for the score metric, the least energy that a path with the same ends and the same
-            change of log-density can have, else None; see :meth:`ScoreMetric.energy_floor`.
-        check: for spacetime, the length by :func:`mismatch_length`, which shares no formula with
-            the metric's own, and its standard error; else None.
-        s: parameters of the frames, (F,), from 0 to 1.
-        log_snr: noise level at the frames, (F,).
-        curve_s: parameters of the two curves below, (S,).
-        curve_log_snr: noise level along the path, (S,).
-        curve_speed: speed ``|c'(s)|`` under the metric, (S,).
-    """
-
-    frames: Tensor
-    length: float
-    energy: float
-    floor: float | None
-    check: tuple[float, float] | None
-    s: Tensor
-    log_snr: Tensor
-    curve_s: Tensor
-    curve_log_snr: Tensor
-    curve_speed: Tensor
-
-    def split(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Its tensors, and the rest."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-        return tensors, {name: found[name] for name in found.keys() - tensors.keys()}
-
-    @classmethod
-    def joined(cls, tensors: dict[str, Tensor], rest: dict[str, Any]) -> Row:
-        """What :meth:`split` took apart, after JSON."""
-        check = None if rest["check"] is None else tuple(rest["check"])
-        values: dict[str, Any] = {**tensors, **rest, "check": check}
-        return cls(**values)
 
 
 def write_interpolation(result: Interpolation, folder: Path) -> None:
@@ -76,7 +32,7 @@ def write_interpolation(result: Interpolation, folder: Path) -> None:
     """
     from safetensors.torch import save_file
 
-    from diffodesic.output import page
+    from diffodesic.images.page import write_interpolation_page
 
     rows = {name: to_uint8(row.frames) for name, row in result.rows.items()}
     write_pictures(rows, folder)
@@ -86,8 +42,11 @@ def write_interpolation(result: Interpolation, folder: Path) -> None:
             tensors[f"{name}.{field}"] = getattr(row, field)
     kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     save_file(kept, folder / "path.safetensors")
-    write_json(folder / "result.json", result_dict(result))
-    page.write_report(_report(result, rows), folder / "report.html")
+    content = result_dict(result)
+    write_json(folder / "result.json", content)
+    write_interpolation_page(
+        folder / "report.html", result.rows, result.inputs, content, ok=result.geodesic.ok
+    )
 
 
 def result_dict(result: Interpolation) -> dict[str, Any]:
@@ -127,59 +86,6 @@ def result_dict(result: Interpolation) -> dict[str, Any]:
         "seconds": round(result.seconds, 2),
         "versions": versions(),
     }
-
-
-def _path_data(name: str, row: Row, frames: list[Any]) -> Any:
-    from diffodesic.output.page import PathData
-
-    return PathData(
-        name=name,
-        frames=frames,
-        length=row.length,
-        energy=row.energy,
-        check=row.check,
-        s=row.curve_s.tolist(),
-        log_snr=row.curve_log_snr.tolist(),
-        speed=row.curve_speed.tolist(),
-    )
-
-
-def _report(result: Interpolation, rows: Mapping[str, list[Any]]) -> Any:
-    from diffodesic.output.page import CertificateData, ReportData
-
-    path, settings = result.geodesic, result.settings
-    numbers = path.certificate
-    own = result.rows["geodesic"]
-    certificate = CertificateData(
-        status=path.status.value,
-        converged=path.ok,
-        estimator=str(settings["estimator"]),
-        length_refined=float(numbers.length),
-        length_discrete=float(numbers.discrete_length),
-        energy=float(numbers.discrete_energy),
-        speed_spread=float(numbers.speed_spread),
-        negative_fraction=float(numbers.negative_fraction),
-        gradient_norm=float(numbers.gradient_norm),
-        evaluations=path.evaluations,
-        derivatives=path.derivatives,
-        node_gradients=round(path.node_gradients),
-        seconds=result.seconds,
-        floor_ratio=own.energy / own.floor if own.floor else None,
-    )
-    return ReportData(
-        title="A geodesic between two images",
-        subtitle=f"Model {settings['model']}, {settings['metric']} metric, both ends lifted to "
-        f"log SNR {settings['log_snr']:g}.",
-        metric=str(settings["metric"]),
-        certificate=certificate,
-        paths=[_path_data(name, row, rows[name]) for name, row in result.rows.items()],
-        s=own.s.tolist(),
-        inputs=(to_uint8(result.inputs)[0], to_uint8(result.inputs)[1]),
-        endpoint_errors=result.end_error,
-        settings=settings,
-        versions=versions(),
-        notes=result.notices,
-    )
 
 
 @dataclass(frozen=True, repr=False)

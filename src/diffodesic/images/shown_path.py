@@ -8,7 +8,8 @@ densely first, and parameters are taken where the sum of distances is a multiple
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,17 +17,60 @@ from torch import Tensor
 from diffodesic.geometry.metric import Metric
 from diffodesic.images.features import Features
 from diffodesic.images.lifting import Bridge
-from diffodesic.images.result import Row
 from diffodesic.images.second_opinion import second_opinion
 from diffodesic.images.spaces import REFINE
 from diffodesic.metrics.score import ScoreMetric
 
-__all__ = ["Pace", "make_row"]
+__all__ = ["Pace", "Row", "make_row"]
 
 
 Pace = Literal["metric", "perceptual"]
 
 Curve = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One path between the two images.
+
+    Attributes:
+        frames: images (F, C, H, W) in [0, 1].
+        length: refined length under the metric of the interpolation.
+        energy: refined energy under it.
+        floor: for the score metric, the least energy that a path with the same ends and the same
+            change of log-density can have, else None; see :meth:`ScoreMetric.energy_floor`.
+        check: for spacetime, the length by :func:`mismatch_length`, which shares no formula with
+            the metric's own, and its standard error; else None.
+        s: parameters of the frames, (F,), from 0 to 1.
+        log_snr: noise level at the frames, (F,).
+        curve_s: parameters of the two curves below, (S,).
+        curve_log_snr: noise level along the path, (S,).
+        curve_speed: speed ``|c'(s)|`` under the metric, (S,).
+    """
+
+    frames: Tensor
+    length: float
+    energy: float
+    floor: float | None
+    check: tuple[float, float] | None
+    s: Tensor
+    log_snr: Tensor
+    curve_s: Tensor
+    curve_log_snr: Tensor
+    curve_speed: Tensor
+
+    def split(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Its tensors, and the rest."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+        return tensors, {name: found[name] for name in found.keys() - tensors.keys()}
+
+    @classmethod
+    def joined(cls, tensors: dict[str, Tensor], rest: dict[str, Any]) -> Row:
+        """What :meth:`split` took apart, after JSON."""
+        check = None if rest["check"] is None else tuple(rest["check"])
+        values: dict[str, Any] = {**tensors, **rest, "check": check}
+        return cls(**values)
 
 
 def make_row(

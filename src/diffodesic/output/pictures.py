@@ -1,7 +1,6 @@
 """Pictures of paths: a labelled filmstrip and an animation.
 
-Frames are uint8 arrays, (H, W) grey or (H, W, 3) RGB. This module is the only one that may import
-matplotlib, and does so inside the functions that need it: these two draw with Pillow alone.
+Frames are uint8 arrays, (H, W) grey or (H, W, 3) RGB; Pillow alone draws them.
 
 **Cost** no network evaluation.
 """
@@ -15,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from diffodesic.output.files import write_atomically
-from diffodesic.output.page import Image
+
+Image = npt.NDArray[np.uint8]
 
 _PAPER, _INK, _SOFT = (255, 255, 255), (28, 30, 34), (93, 98, 107)
 

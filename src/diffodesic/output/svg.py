@@ -1,4 +1,4 @@
-"""Curves as inline SVG and numbers as HTML, for the report: strings in, strings out.
+"""Curves as inline SVG, for pages.
 
 A chart maps s in [0, 1] to x and a value to y in its own units (`viewBox`), and carries in data
 attributes where the cursor goes for each frame, so that the page's script holds no scale.
@@ -6,12 +6,12 @@ attributes where the cursor goes for each frame, so that the page's script holds
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup, escape
 
 # the drawing's own units: width, height, and the margins around the plot
 _WIDTH, _HEIGHT = 460.0, 190.0
@@ -35,7 +35,7 @@ class Curve:
 
 def chart(
     curves: Sequence[Curve], *, label: str, frames: Sequence[float], from_zero: bool = False
-) -> str:
+) -> Markup:
     """Return a chart of curves over s as an SVG element.
 
     Args:
@@ -72,40 +72,13 @@ def chart(
     )
     first = curves[0]
     dots = [y(float(v)) for v in np.interp(frames, first.s, first.values)]
-    return (
-        f'<svg role=img aria-label="{html.escape(label)} along the path" '
+    return Markup(
+        f'<svg role=img aria-label="{escape(label)} along the path" '
         f'viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" '
         f'data-x="{_join([x(s) for s in frames])}" data-y="{_join(dots)}">{grid}{foot}{lines}'
         f'<line class=cursor y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>'
         f"<circle class=dot data-path={first.index} r=4.5 /></svg>"
     )
-
-
-def number(value: object) -> str:
-    """Return a value for reading: four digits, powers of ten, thin spaces between thousands.
-
-    Args:
-        value: a number, or anything else, which is shown as its text.
-
-    Returns:
-        HTML.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        return html.escape(str(value))
-    if isinstance(value, int | np.integer):
-        return f"{value:,}".replace(",", "\u202f").replace("-", "−")
-    real = float(value)
-    if not math.isfinite(real):
-        return "not finite"
-    if real != 0 and not 1e-3 <= abs(real) < 1e5:
-        mantissa, exponent = f"{real:.2e}".split("e")
-        text = f"{mantissa}\u2009×\u200910<sup>{int(exponent)}</sup>"
-    elif abs(real) >= 1:
-        # trailing zeros stay: columns of lengths line up
-        text = f"{real:#.4g}".rstrip(".")
-    else:
-        text = f"{real:.4g}"
-    return text.replace("-", "−")
 
 
 def _ticks(values: Sequence[float], *, from_zero: bool) -> list[float]:

@@ -23,7 +23,7 @@ import torch
 
 from diffodesic.output.folder import replace_files
 from diffodesic.output.records import versions, write_json
-from diffodesic.transitions.page import write_paths_report
+from diffodesic.transitions.page import write_paths_page
 from diffodesic.transitions.pictures import draw_landscape, draw_profiles
 from diffodesic.transitions.recipe import Pathways
 from diffodesic.transitions.structures import AllAtomPath
@@ -52,7 +52,7 @@ def save_paths(found: Pathways, outdir: str | os.PathLike[str]) -> Path:
         draw_profiles(found, folder / "profiles.png")
         if found.atoms is not None:
             _molecule(found.atoms, folder)
-        write_paths_report(found, content, folder)
+        write_paths_page(found, content, folder)
     return Path(outdir)
 
 

@@ -1,0 +1,143 @@
+"""The page of an interpolation: frames in step with those of other paths, curves and numbers.
+
+    length    L = int_0^1 |c'(s)| ds          on a grid finer than the nodes ("refined")
+    energy    E = 1/2 int_0^1 |c'(s)|^2 ds    so that L^2 <= 2 E, with equality at constant speed
+    log SNR   lam = -2 log sigma              of the process z = x0 + sigma eps
+
+**Cost** no network evaluation; memory a small multiple of the frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from torch import Tensor
+
+from diffodesic.images.shown_path import Row
+from diffodesic.output.images import to_uint8
+from diffodesic.output.page import number, write_page
+from diffodesic.output.svg import Curve, chart
+
+__all__ = ["write_interpolation_page"]
+
+_TEMPLATE = Path(__file__).parent / "assets" / "interpolation.html"
+
+
+def write_interpolation_page(
+    path: Path, rows: Mapping[str, Row], inputs: Tensor, content: Mapping[str, Any], *, ok: bool
+) -> Path:
+    """Write the page of an interpolation.
+
+    Args:
+        path: the .html file.
+        rows: the paths by name, the geodesic first.
+        inputs: the two images (2, C, H, W).
+        content: the numbers, as in ``result.json``.
+        ok: whether the geodesic ended well.
+
+    Returns:
+        the path written.
+    """
+    settings, own = content["settings"], next(iter(rows.values()))
+    frames = {name: to_uint8(row.frames) for name, row in rows.items()}
+    reached = next(iter(frames.values()))
+    return write_page(
+        path,
+        _TEMPLATE,
+        title="A geodesic between two images",
+        subtitle=f"Model {settings['model']}, {settings['metric']} metric, both ends lifted to "
+        f"log SNR {settings['log_snr']:g}.",
+        ok=ok,
+        status=content["status_text"],
+        paths={name: {"frames": frames[name], **_numbers(rows[name], own)} for name in rows},
+        s=own.s.tolist(),
+        readouts=_readouts(own),
+        charts=_charts(rows, own.s.tolist()),
+        certificate=_certificate(content, own),
+        ends=list(
+            zip(
+                "AB",
+                to_uint8(inputs),
+                reached[:: len(reached) - 1],
+                content["end_error_rms"],
+                strict=True,
+            )
+        ),
+        notices=content["notices"],
+        settings=settings,
+        versions=content["versions"],
+    )
+
+
+def _numbers(row: Row, own: Row) -> dict[str, object]:
+    """Length and energy of a path, and their excess over the geodesic's own."""
+    check = "–"
+    if row.check is not None:
+        check = Markup("{} ± {}").format(number(row.check[0]), f"{row.check[1]:.2g}")
+    return {
+        "length": row.length,
+        "longer": "" if row is own else _excess(row.length, own.length),
+        "energy": row.energy,
+        "dearer": "" if row is own else _excess(row.energy, own.energy),
+        "check": check,
+    }
+
+
+def _excess(value: float, reference: float) -> str:
+    if not reference or not math.isfinite(value / reference):
+        return ""
+    ratio = value / reference
+    text = f"×\u2009{ratio:.3g}" if ratio >= 2 else f"{100 * (ratio - 1):+.1f}\u2009%"
+    return text.replace("-", "−")
+
+
+def _charts(rows: Mapping[str, Row], s: list[float]) -> dict[str, Markup]:
+    """Noise level and speed of every path."""
+    charts = {}
+    for name, label in (("curve_log_snr", "log SNR"), ("curve_speed", "speed |c′(s)|")):
+        curves = [
+            Curve(index, row.curve_s.tolist(), getattr(row, name).tolist())
+            for index, row in enumerate(rows.values())
+        ]
+        charts[label] = chart(curves, label=label, frames=s, from_zero=name == "curve_speed")
+    return charts
+
+
+def _readouts(own: Row) -> list[str]:
+    """What stands beside the slider, frame by frame."""
+    grid = own.curve_s.tolist()
+    lines = []
+    for s in own.s.tolist():
+        log_snr, speed = (
+            float(np.interp(s, grid, curve.tolist()))
+            for curve in (own.curve_log_snr, own.curve_speed)
+        )
+        sigma = math.exp(-log_snr / 2)
+        text = f"s = {s:.3f} · log SNR {log_snr:.2f}  (σ = {sigma:.3g}) · speed {speed:.4g}"
+        lines.append(text.replace("-", "−"))
+    return lines
+
+
+def _certificate(content: Mapping[str, Any], own: Row) -> list[tuple[str, object, object]]:
+    """Rows (name, value, what it says)."""
+    c, cost = content["certificate"], content["cost"]
+    floor = own.energy / own.floor if own.floor else None
+    wrong = f"{100 * c['negative_fraction']:.3g} %"
+    return [
+        ("Length, refined", c["length"], "on a grid finer than the nodes"),
+        ("Length, discrete", c["discrete_length"], "between the nodes alone"),
+        ("Energy", c["discrete_energy"], Markup("≥ <i>L</i>²/2, equal at constant speed")),
+        ("Energy / floor", floor, "1 is the best possible"),
+        ("Speed spread", c["speed_spread"], "relative; 0 at constant speed"),
+        ("Negative steps", wrong, "0 % for a true posterior mean"),
+        ("Gradient norm", c["gradient_norm"], "of the energy; 0 at a geodesic"),
+        ("Network evaluations", cost["evaluations"], "forward passes, point by point"),
+        ("Derivatives", cost["derivatives"], "Jacobian products, either side"),
+        ("Node gradients", cost["node_gradients"], "one node, one energy gradient"),
+        ("Solve time", f"{content['seconds']:.3g} s", "wall clock"),
+    ]
