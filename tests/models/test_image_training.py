@@ -15,7 +15,7 @@ from torch.func import jvp, vjp
 
 import diffodesic
 from diffodesic.images.digit_classifier import accuracy, load_classifier
-from diffodesic.models.datasets import held_out, load_images, load_mnist, rotate, unit, write_digits
+from diffodesic.models.datasets import held_out, load_images, load_mnist, rotate, unit
 from diffodesic.models.image_training import (
     TrainSettings,
     _Run,
@@ -24,6 +24,7 @@ from diffodesic.models.image_training import (
 )
 from diffodesic.models.unet import UNet
 from tools import model_card
+from tools.example_digits import write_digits
 
 TINY = TrainSettings(
     steps=8, batch=16, warmup=2, rotation=30.0, channels=(8, 16), blocks=(1, 1), heads=1, lr=5e-3

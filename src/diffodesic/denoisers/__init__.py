@@ -1,4 +1,4 @@
-"""Posterior means E[x0 | z]: schedules, networks, exact laws and the probability flow."""
+"""Posterior means E[x0 | z]: schedules, networks, exact denoisers and the probability flow."""
 
 from diffodesic.denoisers import schedules
 from diffodesic.denoisers.denoiser import Denoiser

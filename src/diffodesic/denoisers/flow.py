@@ -4,17 +4,16 @@ In core coordinates the probability-flow ODE (2011.13456; 2206.00364, Eq. 1) and
 
     dz/dsigma = (z - m(z, sigma)) / sigma,      sigma_i^(1/7) equally spaced,
 
-solved by Heun's rule.  :func:`lift` carries data up to a noise level, :func:`drop` brings points
-of any noise level back; every point of a batch has its own level.
+solved by Heun's rule.  :func:`lift` carries data up to a noise level, and :func:`drop` brings
+points of any level back; every point of a batch has its own level.
 
-The reverse SDE, in natural parameters h = k z with precision k = 1/sigma^2, observes the clean
-data a little more at every step,
+The reverse SDE, in natural parameters h = k z with precision k = 1/sigma^2, is
 
-    dh = m dk + dW,    z = h / k,
+    dh = m dk + dW,    z = h / k
 
-so a step with m held fixed, ``z' = (k z + m dk + sqrt(dk) xi)/(k + dk)``, is exact once the data
-are known (stochastic localisation, El Alaoui & Montanari 2022; 2505.17517 App.).  Started at
-(z, sigma) it samples the denoising posterior p(x0 | z).
+(stochastic localisation, El Alaoui & Montanari 2022; 2505.17517 App.).  A step with m held fixed,
+``z' = (k z + m dk + sqrt(dk) xi)/(k + dk)``, is exact once m is the data point itself.  Started at
+(z, sigma) the SDE samples the denoising posterior p(x0 | z).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 
-__all__ = ["clean_log_snr", "drop", "lift", "sample_posterior", "trajectory"]
+__all__ = ["clean_log_snr", "drop", "integrate", "lift", "sample_posterior", "trajectory"]
 
 _CLEANEST = 9.2  # sigma = .01: below what an 8-bit image can show
 
@@ -54,9 +53,8 @@ def lift(denoiser: Denoiser, x: Tensor, log_snr: Tensor | float, *, steps: int =
 
     Cost: ``2 steps`` evaluations per point.
     """
-    top = _level(denoiser, x, log_snr)
-    bottom = torch.full_like(top, clean_log_snr(denoiser))
-    return _integrate(denoiser, x, bottom, top, steps)
+    top, bottom = _noisy_and_clean(denoiser, x, log_snr)
+    return integrate(denoiser, x, bottom, top, steps=steps)
 
 
 def drop(denoiser: Denoiser, z: Tensor, log_snr: Tensor | float, *, steps: int = 24) -> Tensor:
@@ -72,41 +70,46 @@ def drop(denoiser: Denoiser, z: Tensor, log_snr: Tensor | float, *, steps: int =
         data (..., D).
 
     Raises:
-        ValueError: if a level is outside the denoiser's range or cleaner than clean, or
-            ``steps < 1``.
+        ValueError: as for :func:`lift`.
 
     Cost: ``2 steps`` evaluations per point.
     """
-    top = _level(denoiser, z, log_snr)
-    bottom = torch.full_like(top, clean_log_snr(denoiser))
-    return _integrate(denoiser, z, top, bottom, steps)
+    top, bottom = _noisy_and_clean(denoiser, z, log_snr)
+    return integrate(denoiser, z, top, bottom, steps=steps)
 
 
 def trajectory(
     denoiser: Denoiser, z: Tensor, log_snr: Tensor | float, *, steps: int = 48
 ) -> Tensor:
-    """All the points that :func:`drop` comes through, both ends included.
-
-    Args:
-        denoiser: posterior mean.
-        z: noisy points (..., D).
-        log_snr: their levels, a number or (...).
-        steps: steps of Heun's rule.
-
-    Returns:
-        points (..., steps + 1, D), the noisiest first.
-
-    Raises:
-        ValueError: as for :func:`drop`.
-
-    Cost: ``2 steps`` evaluations per point.
-    """
-    top = _level(denoiser, z, log_snr)
-    bottom = torch.full_like(top, clean_log_snr(denoiser))
+    """All points that :func:`drop` visits, (..., steps + 1, D), noisiest first; same cost."""
+    top, bottom = _noisy_and_clean(denoiser, z, log_snr)
     return torch.stack([z, *_states(denoiser, z, top, bottom, steps)], -2)
 
 
-def _level(denoiser: Denoiser, z: Tensor, log_snr: Tensor | float) -> Tensor:
+def integrate(denoiser: Denoiser, z: Tensor, start: Tensor, stop: Tensor, *, steps: int) -> Tensor:
+    """Solve the probability-flow ODE between two levels, up or down.
+
+    Args:
+        denoiser: posterior mean.
+        z: points (..., D) at the first level.
+        start: log SNR to start from, (...).
+        stop: log SNR to end at, (...).
+        steps: steps of Heun's rule.
+
+    Returns:
+        the points at the last level, (..., D).
+
+    Cost: ``2 steps`` evaluations per point.
+    """
+    for after in _states(denoiser, z, start, stop, steps):
+        z = after
+    return z
+
+
+def _noisy_and_clean(
+    denoiser: Denoiser, z: Tensor, log_snr: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """A level as (...), checked, and the clean level in the same shape."""
     lam = torch.as_tensor(log_snr, dtype=z.dtype, device=z.device).expand(z.shape[:-1])
     low, high = denoiser.log_snr_range[0], clean_log_snr(denoiser)
     # a spline may overshoot the range of the solver by rounding
@@ -115,13 +118,7 @@ def _level(denoiser: Denoiser, z: Tensor, log_snr: Tensor | float) -> Tensor:
             f"log SNR must be finite and between {low:g} and {high:g}, got "
             f"{float(lam.min()):g} to {float(lam.max()):g}"
         )
-    return lam
-
-
-def _integrate(denoiser: Denoiser, z: Tensor, start: Tensor, stop: Tensor, steps: int) -> Tensor:
-    for after in _states(denoiser, z, start, stop, steps):
-        z = after
-    return z
+    return lam, torch.full_like(lam, high)
 
 
 def _states(
@@ -177,8 +174,7 @@ def sample_posterior(
     if min(samples, steps) < 1:
         raise ValueError(f"samples and steps must be at least 1, got {samples} and {steps}")
     generator = torch.Generator().manual_seed(seed)
-    start = _level(denoiser, z, log_snr)
-    stop = torch.full_like(start, clean_log_snr(denoiser))
+    start, stop = _noisy_and_clean(denoiser, z, log_snr)
     grid = torch.lerp(
         start[..., None],
         stop[..., None],

@@ -1,18 +1,18 @@
 r"""The Jacobian J = dm/dz of a posterior mean at one point, by products with vectors.
 
-J is Cov[x0|z]/sigma^2, so symmetric and positive for a true posterior mean, with values near 1
-along directions in which the data vary by more than sigma and near 0 across them; the score's is
-(J - 1)/sigma^2.  Its leading singular values and vectors come from a randomised range finder
-(Halko, Martinsson & Tropp 2011), with as many directions as coordinates exactly.
+J is Cov[x0|z]/sigma^2, hence symmetric and positive for a true posterior mean.  Its eigenvalues
+are near 1 along directions in which the data vary by more than sigma, and near 0 across them; the
+Jacobian of the score is (J - 1)/sigma^2.  The leading singular values and vectors come from a
+randomised range finder (Halko, Martinsson & Tropp 2011), which is exact with D directions.
 
-A network's J has a skew part.  With the orthogonal projector on a tangent space, T, and on its
-complement, N, in Frobenius norms,
+The J of a network has a skew part.  With the orthogonal projectors T on a tangent space and N on
+its complement, and in Frobenius norms, we report
 
     |T (J - J^T) T| / |T (J + J^T) T|,    |N (J - J^T) N| / |N (J + J^T) N|,
 
-0 for a symmetric block and 1, in the mean, for a block of noise.  Between the two spaces a law has
-no symmetric part either, as T is an eigenspace; the skew part is given in units of the tangent
-block: |N (J - J^T) T| / |T (J + J^T) T|.
+which are 0 for a symmetric block and 1, in the mean, for a block of random numbers.  Between the
+two spaces an exact J has no symmetric part either, as T is an eigenspace; its skew part is given in
+units of the tangent block: |N (J - J^T) T| / |T (J + J^T) T|.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Spectrum:
     Attributes:
         values: falling, (r,).
         left: directions in which the posterior mean moves, (r, D), orthonormal.
-        right: directions that move it, (r, D), likewise.
+        right: directions of z that move it, (r, D), orthonormal.
     """
 
     values: Tensor
@@ -85,8 +85,7 @@ class Jacobian:
     def _pull(self, w: Tensor) -> Tensor:
         with torch.enable_grad():
             z = self.z.repeat(len(w), 1).requires_grad_()
-            (found,) = torch.autograd.grad(self.denoiser(z, self.sigma), z, w)
-        return found
+            return torch.autograd.grad(self.denoiser(z, self.sigma), z, w)[0]
 
     def spectrum(self, rank: int, *, generator: torch.Generator) -> Spectrum:
         """The ``rank`` largest singular values, and their vectors.
@@ -132,7 +131,7 @@ class Jacobian:
         rows = torch.cat([tangent, normal])
         forward, backward = self.push(rows), self.pull(rows)
         d = len(tangent)
-        # what is less than rounding of J itself has no symmetry to speak of
+        # below the rounding of J itself there is no symmetry to measure
         least = math.sqrt(torch.finfo(self.z.dtype).eps) * float(forward.norm(dim=-1).max())
 
         def ratio(skew: Tensor, symmetric: Tensor, count: int = 1) -> float:

@@ -1,6 +1,7 @@
-r"""Gaussian mixtures and empirical data: exact denoisers, the oracle of everything else.
+r"""Gaussian mixtures and empirical data: exact denoisers, against which all others are tested.
 
-Data law q = sum_j w_j N(a_j, diag v_j).  In natural parameters h = k z, precision k = 1/sigma^2,
+The data follow q = sum_j w_j N(a_j, diag v_j).  In natural parameters h = k z with precision
+k = 1/sigma^2,
 
     psi_j = log int exp(h.x - k|x|^2/2) N(x; a_j, v_j) dx
           = sum_d [ (h a + v h^2/2 - k a^2/2) / (1 + k v) - log(1 + k v)/2 ]
@@ -10,8 +11,8 @@ and the posterior is the mixture of N(m_j, c_j) with responsibilities r_j,
 
     m_j = (a_j + v_j h) / (1 + k v_j),    c_j = v_j / (1 + k v_j).
 
-Nothing divides by v, so std = 0 (a discrete law, an empirical data set) is exact, and nothing
-divides by k, so k = 0 (infinite noise) is.  The log density follows (2505.17517, Sec. 3):
+No formula divides by v, so std = 0 (discrete data) is exact, and none divides by k, so k = 0
+(infinite noise) is exact too.  The log density follows (2505.17517, Sec. 3):
 
     log p(z; sigma) = psi - |z|^2/(2 sigma^2) - (D/2) log(2 pi sigma^2).
 """
@@ -35,7 +36,7 @@ class GaussianMixture(Denoiser):
         means: centres a_j, (K, D); their dtype and device are those of the geometry.
         weights: positive weights (K,), normalised here; default equal.
         std: standard deviations: one number, (K,) for isotropic components, or (K, D).
-            Zero is allowed and gives a discrete law.
+            Zero is allowed and gives discrete data.
 
     Raises:
         ValueError: on shapes that do not fit, non-finite values, weights that are not positive.
@@ -54,7 +55,7 @@ class GaussianMixture(Denoiser):
                 f"means must be a floating (K, D) tensor, got {means.dtype} {tuple(means.shape)}"
             )
         components, self.dim = means.shape
-        # with the dtype at once: a number that passes through float32 is no longer that number
+        # in this dtype at once: on the way through float32 a number would be rounded
         kind, home = means.dtype, means.device
         weights = torch.as_tensor(1.0 if weights is None else weights, dtype=kind, device=home)
         weights = weights.expand(components) if weights.ndim == 0 else weights
@@ -80,7 +81,7 @@ class GaussianMixture(Denoiser):
 
     @classmethod
     def from_data(cls, data: Tensor, bandwidth: float = 0.1) -> GaussianMixture:
-        """Empirical law of ``data`` smoothed by a Gaussian kernel.
+        """Empirical distribution of ``data``, smoothed by a Gaussian kernel.
 
         Args:
             data: samples (N, ...), flattened to (N, D).
@@ -134,7 +135,7 @@ class GaussianMixture(Denoiser):
         return self._log_joint(flat, k.reshape(-1, 1)).logsumexp(-1).reshape(h.shape[:-1])
 
     def log_density(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """Log density of the noisy law at ``z`` (..., D), (...); in nats."""
+        """Log density of noisy data at ``z`` (..., D), (...); in nats."""
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
         k = sigma**-2
         psi = self.log_partition(k.unsqueeze(-1) * z, k)
@@ -143,7 +144,7 @@ class GaussianMixture(Denoiser):
         )
 
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``count`` points of the data law, (count, D)."""
+        """Draw ``count`` points of the data, (count, D)."""
         index = torch.multinomial(
             self.log_weights.exp(), count, replacement=True, generator=generator
         )

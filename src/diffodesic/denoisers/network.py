@@ -148,7 +148,7 @@ def from_network(
         variance: variance of one coordinate of the data; default ``sigma_data**2``, else 1.
         jvp_mode: how Jacobian products are taken, a line of the table above.  ``"auto"`` is the
             first that runs at one point and agrees there with the others, in its value and its
-            gradient; it is found out when it is first needed.
+            gradient; the trial takes place when a product is first needed.
         options: how the network is called; see :class:`NetworkOptions`.
 
     Returns:
@@ -178,8 +178,8 @@ class NetworkDenoiser(Denoiser):
     """A network seen as a posterior mean, made by :func:`from_network`.
 
     Attributes:
-        auto_mode: the ``jvp_mode`` that ``"auto"`` was found to stand for, once it is known; shared
-            by all copies. The other fields are arguments of :func:`from_network` and fields of
+        auto_mode: the ``jvp_mode`` that ``"auto"`` stands for, once it has been tried; shared by
+            all copies.  The other fields are arguments of :func:`from_network` and fields of
             :class:`NetworkOptions`.
 
     Raises:
@@ -402,7 +402,7 @@ class NetworkDenoiser(Denoiser):
         return self.dtype or first.dtype, self.device or first.device
 
 
-def _near(found: Tensor, expected: Tensor) -> bool:
+def _near(derivative: Tensor, expected: Tensor) -> bool:
     """Tell whether two derivatives agree; NaN agrees with nothing."""
-    error, size = (torch.linalg.vector_norm(t) for t in (found - expected, expected))
+    error, size = (torch.linalg.vector_norm(t) for t in (derivative - expected, expected))
     return bool(error <= AGREEMENT * size)

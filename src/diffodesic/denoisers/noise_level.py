@@ -1,22 +1,22 @@
-r"""The noise level of a metric that lives at one level: where the manifold shows, and still bends.
+r"""Choose the noise level of a score metric: where the data look like a curved manifold.
 
-At noise sigma the Jacobian J = dm/dz of the posterior mean is Cov[x0|z]/sigma^2: near 1 along
-directions in which the data vary by more than sigma, near 0 along those in which they vary by
-less.  Where a manifold shows, nothing lies between, and J is a projector.  With probes p,
+At noise sigma the eigenvalues of J = dm/dz = Cov[x0|z]/sigma^2 are near 1 along directions in which
+the data vary by more than sigma, and near 0 along those in which they vary by less.  Data near a
+manifold have no eigenvalues between, and J is a projector.  With random directions p,
 
     gap  = median over z of  1 - E|J J p - J p|^2 / E|J p|^2     1: all eigenvalues are 0 or 1,
-    turn = median of  E|(J_z - J_y) p|^2 / (E|J_z p|^2 + E|J_y p|^2),  z, y: points of the law.
+    turn = median of  E|(J_z - J_y) p|^2 / (E|J_z p|^2 + E|J_y p|^2),  z, y: noisy data points.
 
-Medians leave out points between two sheets, where the posterior has two modes and eigenvalues
-far above 1.  A metric of the score has something to say where there is a projector, and it turns:
-where gap times turn is large.
+The median leaves out points between two sheets of a manifold, where the posterior has two modes and
+eigenvalues far above 1.  A score metric is informative where J is a projector that turns from point
+to point, that is, where gap times turn is large.
 
 For Gaussian data of variances v_i the eigenvalues are e_i = v_i / (v_i + sigma^2), so that
-``gap = 1 - sum e^2 (1 - e)^2 / sum e^2``, and turn = 0 at every level: one linear map serves all
-points, the level sets of the density are ellipsoids, and a geodesic of the score knows nothing of
-the data that their covariance does not.  Any law becomes such a Gaussian at high noise.
+``gap = 1 - sum e^2 (1 - e)^2 / sum e^2`` and turn = 0 at every level: J is the same at all points,
+and a geodesic of the score depends on the covariance of the data alone.  At high noise any data
+become Gaussian in this sense.
 
-Both are ratios of directional quantities, which networks get right where traces fail.
+Both are ratios of products J p, in which networks are accurate where traces of J are not.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from diffodesic.denoisers.denoiser import Denoiser
 
 __all__ = ["NoiseLevel", "choose_noise_level"]
 
-NEAR = 0.9  # of the best level: one this good is good enough, and noisier is smoother
-GAUSSIAN = 0.1  # least turn of the Jacobian between two points of a law that is not Gaussian
+NEAR = 0.9  # share of the best gap times turn that is good enough: noisier levels are smoother
+GAUSSIAN = 0.1  # data whose Jacobian turns less between two points count as Gaussian
 
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """A noise level, and why.
+    """A noise level, and the measurements that it was chosen by.
 
     Attributes:
         log_snr: the level chosen.
-        gaussian: True where no level passed the Gaussian-regime test: a score metric is then the
-            metric of a Gaussian, whatever its level.
-        levels: log SNR of the levels looked at, noisiest first, (S,).
+        gaussian: True if the data look Gaussian at every level: a score metric is then that of a
+            Gaussian, whatever its level.
+        levels: log SNR of the levels measured, noisiest first, (S,).
         gap: spectral gap at each, at most 1; negative where eigenvalues exceed 2, (S,).
         turn: turn of the Jacobian between data at each, in [0, 2], (S,).
     """
@@ -64,10 +64,10 @@ def choose_noise_level(
     probes: int = 4,
     seed: int = 0,
 ) -> NoiseLevel:
-    """The noisiest level that shows a bending manifold nearly as well as any.
+    """The noisiest level with at least 0.9 of the largest gap times turn.
 
-    Nearly: with at least 0.9 of the largest gap times turn, among levels that are not Gaussian,
-    which have a turn of 0.1 or more; where all are, of the widest gap.
+    Levels at which the data look Gaussian (a turn below 0.1) are left out; where all levels are,
+    the gap alone decides.
 
     Args:
         denoiser: posterior mean.
@@ -79,7 +79,7 @@ def choose_noise_level(
         seed: of the choice of points, the noise and the probes.
 
     Returns:
-        the level, and what was measured at all of them.
+        the level, and the measurements at all levels.
 
     Raises:
         ValueError: for fewer than two data, levels outside the denoiser's range, or a Jacobian
@@ -98,8 +98,8 @@ def choose_noise_level(
         torch.randn(*shape, generator=generator, dtype=data.dtype).to(data.device)
         for shape in ((len(x), denoiser.dim), (probes, 1, denoiser.dim))
     )
-    found = [_measure(denoiser, x, noise, direction, math.exp(-lam / 2)) for lam in grid.tolist()]
-    gap, turn = torch.tensor(found, dtype=torch.float64).T
+    rows = [_measure(denoiser, x, noise, direction, math.exp(-lam / 2)) for lam in grid.tolist()]
+    gap, turn = torch.tensor(rows, dtype=torch.float64).T
     usable = torch.isfinite(gap + turn)
     if not bool(usable.any()):
         raise ValueError("the denoiser's Jacobian is not finite at any of these levels")
@@ -143,8 +143,7 @@ def _measure(
     with torch.no_grad():
         once = denoiser.jvp(z, level, direction)[1]  # (probes, N, D)
         twice = denoiser.jvp(z, level, once)[1]
-        # the same directions at another point
-        difference = once - once.roll(1, 1)
+        difference = once - once.roll(1, 1)  # from the next point
     size = once.square().sum((0, -1))  # (N,)
     if not bool((size > 0).all()):
         return math.nan, math.nan

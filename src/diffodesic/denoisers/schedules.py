@@ -16,8 +16,9 @@ A schedule is then two monotone maps and a scale: lam(t), its inverse t(lam), an
     Tabulated     lam at t = 0 .. T-1 (2006.11239), t(lam) a monotone C1 cubic between them
 
 The first three and tables of ``alphas_cumprod`` are variance preserving: alpha^2 = sigmoid(lam).
-Forms are chosen so that nothing cancels: a round trip costs a few units of rounding, and a
-derivative in sigma reaches the network's time (a table lookup would make it zero).
+The formulas are written so that nothing cancels: a round trip costs a few units of rounding.  They
+are differentiable, so that a derivative in sigma reaches the network's time; looking up a table
+would make it zero.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffodesic.numerics.derivatives import untransformed
+from diffodesic.numerics.monotone_cubic import MonotoneCubic
 
 __all__ = [
     "EDM",
@@ -68,17 +70,7 @@ class Schedule(ABC):
         return float(ends[0]), float(ends[1])
 
     def log_snr(self, t: Tensor | float) -> Tensor:
-        """Log SNR ``lam`` at a native time.
-
-        Args:
-            t: native times (...).
-
-        Returns:
-            lam, (...).
-
-        Raises:
-            ValueError: if a time lies outside ``time_range``.
-        """
+        """Log SNR at native times (...) within ``time_range``, strictly falling."""
         t = _real(t)
         if problem := self._outside(t, self.time_range, "native time"):
             raise ValueError(problem)
@@ -112,11 +104,11 @@ class Schedule(ABC):
     def _time(self, log_snr: Tensor) -> Tensor: ...
 
     def _alpha(self, log_snr: Tensor) -> Tensor:
-        """Variance preserving unless a subclass says otherwise."""
+        """``alpha`` of a variance-preserving process; other processes override it."""
         return torch.exp(F.logsigmoid(log_snr) / 2)
 
     def _outside(self, value: Tensor, bounds: tuple[float, float], name: str) -> str:
-        """What is wrong if a value leaves ``bounds`` by more than float32 rounding, or nothing."""
+        """A sentence if a value leaves ``bounds`` by more than float32 rounding, or nothing."""
         low, high = bounds
         slack, plain = 1e-7 * (high - low), untransformed(value)
         inside = plain >= low - slack - 1e-6 * abs(low)
@@ -343,8 +335,8 @@ class Tabulated(Schedule):
         last = len(log_snr) - 1
         self.time_range = (0.0, float(last))
         knots = log_snr.flip(0)
-        self._times = _MonotoneCubic(knots, torch.arange(last, -1.0, -1.0, dtype=torch.float64))
-        self._log_scale = None if log_scale is None else _MonotoneCubic(knots, log_scale.flip(0))
+        self._times = MonotoneCubic(knots, torch.arange(last, -1.0, -1.0, dtype=torch.float64))
+        self._log_scale = None if log_scale is None else MonotoneCubic(knots, log_scale.flip(0))
 
     @classmethod
     def ddpm_linear(cls, steps: int = 1000, *, start: float = 1e-4, end: float = 0.02) -> Tabulated:
@@ -370,54 +362,3 @@ class Tabulated(Schedule):
     def _alpha(self, log_snr: Tensor) -> Tensor:
         alpha = super()._alpha(log_snr)
         return alpha if self._log_scale is None else alpha * torch.exp(self._log_scale(log_snr))
-
-
-class _MonotoneCubic:
-    """C1 piecewise cubic through (x, y), monotone where the data are (Fritsch and Butland 1984)."""
-
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        h = x.diff()
-        chord = y.diff() / h
-        before, after = chord[:-1], chord[1:]
-        weighted = (2 * h[1:] + h[:-1]) / before + (h[1:] + 2 * h[:-1]) / after
-        inner = torch.where(before * after > 0, 3 * (h[1:] + h[:-1]) / weighted, 0.0)
-        slope = torch.cat([chord[:1], inner, chord[-1:]])
-        self.x, self.width = x, h
-        # y = c0 + c1 u + c2 u^2 + c3 u^3 on a segment, u = (x - x_i) / h_i in [0, 1].
-        rise, left, right = y.diff(), h * slope[:-1], h * slope[1:]
-        self.coefficients = torch.stack(
-            [y[:-1], left, 3 * rise - 2 * left - right, left + right - 2 * rise], -1
-        )
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Value at ``x`` (...); the end cubics continue beyond the ends."""
-        segment = torch.searchsorted(self.x.to(x), x.detach().contiguous(), right=True) - 1
-        start, width, c = self._segment(segment, x)
-        u = (x - start) / width
-        return ((c[..., 3] * u + c[..., 2]) * u + c[..., 1]) * u + c[..., 0]
-
-    def inverse(self, y: Tensor, segment: Tensor) -> Tensor:
-        """The ``x`` whose value is ``y`` (...) within its ``segment`` (...)."""
-        start, width, c = self._segment(segment, y)
-        c0, c1, c2, c3 = c.unbind(-1)
-        low, high = torch.zeros_like(y), torch.ones_like(y)
-        target = y.detach()
-        for _ in range(30):
-            middle = (low + high) / 2
-            # Values fall or rise with u as c1, the slope at the left end, says.
-            short = (((c3 * middle + c2) * middle + c1) * middle + c0 - target) * c1 < 0
-            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        u = (low + high) / 2
-        for _ in range(2):  # two Newton steps: rounding, and derivatives to third order
-            value = ((c3 * u + c2) * u + c1) * u + c0
-            u = u - (value - y) / ((3 * c3 * u + 2 * c2) * u + c1)
-        return start + u * width
-
-    def _segment(self, index: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        index = index.clamp(0, len(self.width) - 1)
-        flat = index.reshape(-1)  # vmap has no rule for indexing by one number
-        start, width, c = (
-            part.to(like)[flat].reshape(index.shape + part.shape[1:])
-            for part in (self.x, self.width, self.coefficients)
-        )
-        return start, width, c

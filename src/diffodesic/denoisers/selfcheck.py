@@ -1,13 +1,13 @@
-r"""Can this denoiser be differentiated?  A few evaluations, before a path is asked for.
+r"""Check the derivatives of a denoiser by a few evaluations, before a path is computed.
 
-With J = dm/dz and probes u_i of random signs, M_ij = u_i . J u_j from central differences alone:
+With J = dm/dz, random sign vectors u_i, and M_ij = u_i . J u_j by central differences:
 
-- reverse mode: the gradient g of u_1 . m must give g . u_j = M_1j.  A network that was compiled,
-  quantised or runs elsewhere may give none, or a false one.
+- reverse mode: the gradient g of u_1 . m must give g . u_j = M_1j.  A network that was compiled or
+  quantised, or that runs on a server, may give no gradient or a wrong one.
 - symmetry: |M - M^T| / |M + M^T| off the diagonal estimates |J - J^T|_F / |J + J^T|_F.  Gradients
-  from evaluations alone (``forward``) take J for symmetric and are wrong by about that share.
-- smoothness in the noise: the slope of m by log SNR must be the same for a small and a large step.
-  A network that rounds its time to a table's entries moves by jumps.
+  from evaluations alone (``forward``) assume that J is symmetric, and err by about that share.
+- smoothness in the noise: the slope of m by log SNR must be the same for a small and a large step,
+  which it is not where a network rounds its time to the entries of a table.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from diffodesic.numerics.cost import record
 
 __all__ = ["SelfCheck", "self_check"]
 
-FALSE = 0.1  # relative error of a gradient that is none; differences in float32 are good to 1e-2
-SKEW = 0.3  # asymmetry at which gradients from evaluations alone are no longer to be trusted
+# relative errors from which on a check fails
+WRONG_GRADIENT = 0.1  # differences in float32 are good to 1e-2
+ASYMMETRIC = 0.3
 JUMPS = 0.5
 SMALL, LARGE = 2e-3, 0.1  # steps of log SNR
 
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """What :func:`self_check` found.
+    """Errors of a denoiser's derivatives; NaN where the denoiser is not finite.
 
     Attributes:
-        reverse: relative error of reverse mode against central differences; inf if there is none.
+        reverse: relative error of reverse mode against central differences; inf without a graph.
         asymmetry: ``|J - J^T| / |J + J^T|``, by random probes.
         jumps: relative difference of the slopes by log SNR for a small and a large step.
     """
@@ -47,25 +48,25 @@ class SelfCheck:
 
     @property
     def gradient(self) -> Literal["reverse", "forward"]:
-        """The kind of gradient that this denoiser can give; where it is not finite, reverse."""
-        return "forward" if self.reverse >= FALSE else "reverse"
+        """The mode of gradients to use: ``forward`` if reverse mode fails."""
+        return "forward" if self.reverse >= WRONG_GRADIENT else "reverse"
 
     def warn(self) -> None:
-        """Say in a RuntimeWarning what will go wrong, if anything."""
-        said = []
-        if self.gradient == "forward" and self.asymmetry > SKEW:
-            said.append(
+        """Emit a RuntimeWarning for each error that makes paths or lengths wrong."""
+        texts = []
+        if self.gradient == "forward" and self.asymmetry > ASYMMETRIC:
+            texts.append(
                 "the network gives no gradients, and its Jacobian is not symmetric (relative "
                 f"asymmetry {self.asymmetry:.2g}): paths from its evaluations alone need not be "
                 "shortest; give a network that autograd can differentiate"
             )
         if self.jumps > JUMPS:
-            said.append(
+            texts.append(
                 "the network does not change smoothly with the noise level (its slope depends on "
                 f"the step: relative difference {self.jumps:.2g}), as if it rounded its time to a "
                 "table: lengths along noise are wrong; let it take continuous times"
             )
-        for text in said:
+        for text in texts:
             warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
@@ -79,7 +80,7 @@ def self_check(denoiser: Denoiser, x: Tensor, *, probes: int = 4, seed: int = 0)
         seed: of the directions.
 
     Returns:
-        what was found; NaN where the denoiser is not finite.
+        the errors.
 
     Cost per point: ``2 P + 5`` evaluations and one VJP.
     """
@@ -114,15 +115,15 @@ def _reverse_error(
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
         try:
-            (found,) = torch.autograd.grad((denoiser(leaf, sigma) @ u[0]).sum(), leaf)
+            (gradient,) = torch.autograd.grad((denoiser(leaf, sigma) @ u[0]).sum(), leaf)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:  # no graph, or no derivative: forward passes of this shape have run
             return math.inf
-    return _ratio(found @ u.T - expected, expected)
+    return _ratio(gradient @ u.T - expected, expected)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> float:
-    """Root mean square of one over that of the other; 0 where there is nothing."""
+    """Norm of one tensor over that of another; 0 where the latter is 0."""
     size = float(whole.square().sum())
     return math.sqrt(float(part.square().sum()) / size) if size else 0.0

@@ -9,8 +9,8 @@ and Fisher's law (Mardia & Jupp 2000) with direction y/|y| and concentration kap
 on S^2 A = coth kappa - 1/kappa = kappa/3 - kappa^3/45 + ...; else by the recurrence of Bessel
 functions, downwards from a bound of the ratio (Amos 1974) 256 orders above.
 
-Inside these coordinates the score is radial, so great circles are the geodesics of every
-metric made of it that keeps |y|: what a method makes of a sphere, it can be judged by.
+Inside these coordinates the score is radial, so great circles are geodesics of every metric that
+is made of the score and keeps |y|: a method can be judged by its distance from them.
 """
 
 from __future__ import annotations

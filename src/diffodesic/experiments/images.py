@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from diffodesic.denoisers.flow import _integrate, drop
+from diffodesic.denoisers.flow import drop, integrate
 from diffodesic.experiments import morph
 from diffodesic.experiments.common.inputs import digit_model, mnist_folder
 from diffodesic.experiments.common.statistics import correlation, mean_of
@@ -242,7 +242,7 @@ def _flow(space: Spacetime, x: Tensor, level: float, spacing: float = 0.5) -> Te
     with torch.no_grad():
         for i in range(count):
             then = torch.lerp(lam, torch.full_like(lam, level), (i + 1) / count)
-            z = _integrate(space.denoiser, z, points[-1][:, -1], then, 1)
+            z = integrate(space.denoiser, z, points[-1][:, -1], then, steps=1)
             points.append(torch.cat([z, then.unsqueeze(-1)], -1))
     return torch.stack(points, 1)
 

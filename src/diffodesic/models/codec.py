@@ -34,11 +34,11 @@ class Codec(Protocol):
 
 
 def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
-    """See that images (..., C, H, W) are what a codec takes.
+    """Refuse images that a codec does not take.
 
     Args:
-        images: the images.
-        shape: (C, H, W) that is taken.
+        images: the images (..., C, H, W).
+        shape: the (C, H, W) that it takes.
 
     Raises:
         ValueError: for images of another shape, or values that are integers, not finite or

@@ -1,14 +1,13 @@
-"""Images from a user's disk, as tensors (N, C, H, W) in [-1, 1], and digits turned about.
+"""Images from disk as tensors (N, C, H, W) in [-1, 1], MNIST, and rotations of images.
 
-Rotation by an angle a about the centre pulls back: the value at pixel p is the bilinear
-interpolation of the image at R(-a) p. What enters from outside is black. MNIST's digits fit a
-20x20 box whose half diagonal, 14.1 pixels, is half the picture's side: no angle cuts them.
+An image turned by an angle a about its centre has at pixel p the bilinear interpolation of the
+image at R(-a) p, and black where that lies outside. MNIST's digits fit a 20x20 box whose half
+diagonal, 14.1 pixels, is half the side of the image, so that no angle cuts them off.
 """
 
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import os
 from pathlib import Path
@@ -20,8 +19,6 @@ from torch.nn import functional as F
 
 if TYPE_CHECKING:
     import numpy as np
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = [
     "held_out",
@@ -30,7 +27,6 @@ __all__ = [
     "read_idx",
     "rotate",
     "shipped_digits",
-    "write_digits",
 ]
 
 
@@ -55,7 +51,7 @@ def load_images(source: str | os.PathLike[str]) -> Tensor:
 
     Raises:
         FileNotFoundError: if there is nothing there.
-        ValueError: if what is there is no set of images.
+        ValueError: if it is no set of images.
     """
     path = Path(source)
     if not path.exists():
@@ -84,35 +80,13 @@ def load_mnist(folder: str | os.PathLike[str], split: str = "train") -> tuple[Te
 
 
 def held_out(labels: Tensor, each: int = 10) -> Tensor:
-    """Return the indices of the first `each` examples of every class, class after class."""
+    """Indices of the first ``each`` examples of every class, class after class."""
     classes = labels.unique().tolist()
     return torch.cat([(labels == c).nonzero().flatten()[:each] for c in classes])
 
 
-def write_digits(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Write the example digits that ship with the library: 10 test digits of every class.
-
-    They are the first of their class among MNIST's test digits; the file holds images
-    (100, 28, 28) and labels (100,), both bytes, and their indices in the test set as metadata.
-
-    Args:
-        folder: the folder of MNIST's four .gz files.
-        path: the .safetensors file to write.
-    """
-    from safetensors.torch import save
-
-    images, labels = (read_idx(Path(folder) / name) for name in MNIST["test"])
-    chosen = held_out(labels)
-    metadata = {
-        "indices": json.dumps(chosen.tolist()),
-        "source": "MNIST test set (t10k), LeCun, Cortes and Burges; commonly given as CC BY-SA 3.0",
-    }
-    content = {"images": images[chosen].contiguous(), "labels": labels[chosen].contiguous()}
-    Path(path).write_bytes(save(content, metadata))
-
-
 def unit(images: Tensor) -> Tensor:
-    """Bytes to floats in [-1, 1], shape kept."""
+    """Bytes as floats in [-1, 1], in the same shape."""
     return images.float() / 127.5 - 1
 
 
@@ -124,7 +98,7 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
         degrees: counter-clockwise angle of each image, shape (N,).
 
     Returns:
-        the turned images, shape (N, C, H, W).
+        the turned images (N, C, H, W).
     """
     angle = degrees * (math.pi / 180)
     c, s, o = angle.cos(), angle.sin(), torch.zeros_like(angle)

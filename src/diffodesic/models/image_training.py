@@ -38,7 +38,7 @@ __all__ = ["TrainSettings", "card", "train"]
 
 @dataclass(frozen=True)
 class TrainSettings(RunSettings):
-    """What a training run on images depends on, besides `RunSettings`.
+    """Settings of a training run on images, besides those of `RunSettings`.
 
     Args:
         log_sigma_mean: mean of log sigma.
@@ -93,7 +93,7 @@ def train(
     """Train a denoiser and write it as a model directory.
 
     Args:
-        data: what `load_images` accepts, or images of shape (N, C, H, W) in [-1, 1].
+        data: what `load_images` takes, or images (N, C, H, W) in [-1, 1].
         outdir: receives weights.safetensors, config.json and CARD.md (and the folder checkpoint).
         settings: see `TrainSettings`.
         resume: continue from `outdir`'s checkpoint, if there is one.
@@ -140,12 +140,10 @@ class _Run(Training):
     def differentiate(
         self, z: Tensor, x0: Tensor, sigma: Tensor, low: bool
     ) -> tuple[float, list[Tensor]]:
-        """Return the loss and its gradient, from parts of the batch that run side by side.
+        """The loss and its gradient, from parts of the batch that run side by side."""
 
-        One core per part, and one meeting per step, wastes far less than two cores that meet in
-        every operation of a network as small as this one.
-        """
-
+        # for a network as small as this one a thread per part, joined once per step, is far faster
+        # than threads that are joined in every operation
         def part(index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             torch.set_num_threads(1)  # a setting of each thread
             level = _wide(sigma[index])
@@ -156,14 +154,14 @@ class _Run(Training):
             loss = (raw.float() - target).square().sum() / x0.numel()
             return loss.detach(), torch.autograd.grad(loss, list(self.net.parameters()))
 
-        # interleaved: the levels of a batch are sorted, and every part should see all of them
+        # interleaved, as the levels of a batch are sorted and every part should see all of them
         rows, parts = torch.arange(len(z)), min(self.settings.threads, len(z))
         results = list(self.pool.map(part, [rows[i::parts] for i in range(parts)]))
         losses, gradients = zip(*results, strict=True)
         return float(sum(losses)), [torch.stack(g).sum(0) for g in zip(*gradients, strict=True)]
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return z and x0, shape (N, C, H, W), and sigma, shape (N,), of the current step."""
+        """Z and x0, (N, C, H, W) each, and sigma (N,) of the current step."""
         settings, n = self.settings, self.settings.batch
         g = torch.Generator().manual_seed((settings.seed << 32) + self.step)
         x0 = self.images[torch.randint(len(self.images), (n,), generator=g)]
@@ -179,7 +177,7 @@ class _Run(Training):
         return {**super().kind(), "data": fingerprint(self.images)}
 
     def config(self) -> dict[str, Any]:
-        """What the weights need to become a model again, as plain values."""
+        """The content of ``config.json``: what turns the weights into a model again."""
         settings = self.settings
         return {
             "name": settings.name, "prediction": "edm", "shape": list(self.images.shape[1:]),

@@ -1,19 +1,12 @@
-"""A small, smooth U-Net: the raw network F of an EDM-preconditioned denoiser.
+"""A small, smooth U-Net: the raw network F(c_in z, c_noise) of an EDM denoiser (2206.00364).
 
-With noise level sigma and data scale s (the standard deviation of the data), EDM
-(2206.00364) writes
-
-    m(z, sigma) = c_skip z + c_out F(c_in z, c_noise),
-    c_skip  = s^2 / (s^2 + sigma^2),        c_out   = sigma s / sqrt(s^2 + sigma^2),
-    c_in    = 1 / sqrt(s^2 + sigma^2),      c_noise = log(sigma) / 4.
-
-Geometry differentiates m, in z and in sigma, so everything here is smooth (SiLU, average-like
-strided convolutions, softmax) and is made of operations that have a forward-mode and a
-reverse-mode derivative, and both of one another. Most of the width is at 14x14 and 7x7, where a
+``network.edm_preconditioning`` makes a posterior mean of it.  Geometry differentiates that in z and
+in sigma, so all operations are smooth (SiLU, strided convolutions, softmax) and have forward-mode
+and reverse-mode derivatives, and each of the other.  Most of the width is at 14x14 and 7x7, where a
 channel costs 4 and 16 times less than at 28x28.
 
-The noise enters through sin and cos of w * c_noise with w between 1 and 12: smooth in sigma, yet
-able to tell apart levels that are a few per cent from each other.
+The noise enters through sin and cos of w c_noise, w between 1 and 12, c_noise = log(sigma)/4: this
+is smooth in sigma, and tells apart levels that differ by a few per cent.
 """
 
 from __future__ import annotations
@@ -177,12 +170,12 @@ class UNet(nn.Module):
 
 
 def _groups(channels: int) -> int:
-    """Return the largest number of groups, at most 8, that divides `channels`."""
+    """The largest number of groups, at most 8, that divides ``channels``."""
     return next(groups for groups in range(8, 0, -1) if channels % groups == 0)
 
 
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """Zero a layer, so that the branch it closes starts as nothing."""
+    """Zero a layer, so that the branch that ends with it starts as zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

@@ -6,11 +6,9 @@
     Stable Diffusion 3   SD3Transformer2DModel    latents, prompts of several encoders
     DiT                  DiTTransformer2DModel    latents, a class
 
-With a guidance g other than 1 the network's output is ``u + g (c - u)``, c under the prompt and u
-under the negative one (2207.12598).  That is no posterior mean: the geometry is that of c alone
-unless guidance is asked for.
-
-Nothing is fetched from anywhere unless the caller says so.
+With a guidance g other than 1 the network's output is ``u + g (c - u)``, where c is its output
+under the prompt and u under the negative prompt (2207.12598).  That is no posterior mean; the
+default, g = 1, is the geometry of c alone.
 """
 
 from __future__ import annotations
