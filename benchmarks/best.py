@@ -20,7 +20,7 @@ FINER = 4
 
 def starts(problem: Problem, a: Tensor, b: Tensor) -> dict[str, Tensor]:
     """First paths by name: the metric's own, and along the law where it is a curve."""
-    paths = problem.space.starts(a, b, problem.nodes)
+    paths = problem.space.energy().starts(a, b, problem.nodes)
     if isinstance(problem.space, ScoreMetric):
         law = problem.space.denoiser.means  # type: ignore[attr-defined]
         paths["law"] = law.expand(len(a), *law.shape)

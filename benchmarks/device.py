@@ -204,7 +204,7 @@ def _recipe_step(place: torch.device, denoiser: Any, ends: Tensor) -> dict[str, 
     a, b = space.point(ends, 2.0)
     path = torch.lerp(a, b, torch.linspace(0, 1, 4).to(a).unsqueeze(-1)).unsqueeze(0)
     try:
-        _, seconds, peak = clock(place, lambda: space.steps_and_grad(path))
+        _, seconds, peak = clock(place, lambda: space.energy().evaluate(path))
     except torch.OutOfMemoryError as error:
         return {"failed": str(error)[:200]}
     gradients = sum(points * steps for points, steps in AdamSpline.images().schedule)

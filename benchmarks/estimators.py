@@ -99,7 +99,7 @@ def lengths(samples: int) -> list[Record]:
         law, x = space.denoiser, path.nodes
         record: Record = {
             "problem": problem.name,
-            "exact": float(space.steps(x).sqrt().sum()),
+            "exact": float(space.squared_steps(x).sqrt().sum()),
         }
         for name in ("secant", "closure"):
             other = dd.Spacetime(law, estimator=name, probes=16)
@@ -126,15 +126,15 @@ def refined(pairs: tuple[int, ...], rounds: int = 40) -> list[Record]:
         start = dd.geodesic(closure, a, b, nodes=16).nodes
         record: Record = {
             "problem": problem.name,
-            "shortest": float(space.steps(best).sqrt().sum()),
-            "closure's": float(space.steps(start).sqrt().sum()),
+            "shortest": float(space.squared_steps(best).sqrt().sum()),
+            "closure's": float(space.squared_steps(start).sqrt().sum()),
         }
         for samples in pairs:
             frozen = _by_paths(space, Mismatch(law, samples=samples, levels=16))
             solver = Relax(rtol=1e-3, iterations=rounds)
             path = dd.geodesic(frozen, a, b, nodes=16, init=start, solver=solver, refine=1).nodes
-            record[f"refined, {samples} pairs"] = float(space.steps(path).sqrt().sum())
-            record[f"frozen, {samples} pairs"] = float(frozen.steps(path).sqrt().sum())
+            record[f"refined, {samples} pairs"] = float(space.squared_steps(path).sqrt().sum())
+            record[f"frozen, {samples} pairs"] = float(frozen.squared_steps(path).sqrt().sum())
         table.append(record)
     return table
 
@@ -161,7 +161,7 @@ def network(pairs: tuple[tuple[int, int], ...]) -> list[Record]:
             table.append(_lengths(f"{first} to {second}, {name}", judge, path.nodes) | record)
         if (first, second) == pairs[0]:
             checked = path_diagnostics(space, paths["default"].nodes, probes=4)
-            starts = space.starts(problem.a, problem.b, 32)
+            starts = space.energy().starts(problem.a, problem.b, 32)
             table += [_lengths(f"start: {n}", judge, x) for n, x in starts.items()]
             table[0] |= {
                 "two-point": float(checked.raw_steps.clamp(min=0).sqrt().sum()),
@@ -203,7 +203,8 @@ def _lengths(name: str, judge: dd.Spacetime, x: Tensor) -> Record:
     with torch.no_grad():
         path = even(judge, x, 32)
         secant, closure = (
-            float(metric.steps(path).clamp(min=0).sqrt().sum()) for metric in (judge, closed)
+            float(metric.squared_steps(path).clamp(min=0).sqrt().sum())
+            for metric in (judge, closed)
         )
     record: Record = {"name": name, "secant": secant, "closure": closure}
     try:

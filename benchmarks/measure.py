@@ -27,8 +27,8 @@ from torch import Tensor
 
 from benchmarks.problems import Problem
 from diffodesic import Relax, Spacetime, counting, geodesic
+from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.solvers.base import Solver
 from diffodesic.geometry.solvers.reference.elastic_band import Neb
 from diffodesic.geometry.solvers.reference.first_order import LBFGS
 from diffodesic.geometry.solvers.reference.georce import Georce
@@ -151,21 +151,22 @@ def common_energy(space: Metric, x: Tensor, grid: int = 64, fine: int = 4) -> Te
     Returns:
         Twice the discrete energy, (...).
     """
-    curve = space.curve(x)
+    energy = space.energy()
+    curve = energy.curve(x)
     s = torch.linspace(0, 1, fine * grid + 1, dtype=x.dtype, device=x.device)
     with torch.no_grad():
-        lengths = space.steps(space.confine(curve(s))).clamp(min=0).sqrt()
+        lengths = space.squared_steps(energy.confine(curve(s))).clamp(min=0).sqrt()
         # respacing the curve "s as a function of arc length", not its points: where a path has
         # kinks, a spline through respaced points overshoots
         s = s.expand(*x.shape[:-2], -1).unsqueeze(-1)
         equal = constant_speed(Polyline(s), lengths, grid)[..., 0].clamp(0, 1)
-        return grid * space.steps(space.confine(curve(equal))).sum(-1)
+        return grid * space.squared_steps(energy.confine(curve(equal))).sum(-1)
 
 
 def even(space: Metric, x: Tensor, nodes: int) -> Tensor:
     """The path (n+1, d) at constant speed on other nodes."""
-    speeds = space.steps(x).clamp(min=0).sqrt()
-    return space.confine(constant_speed(Spline(x), speeds, nodes))
+    speeds = space.squared_steps(x).clamp(min=0).sqrt()
+    return space.energy().confine(constant_speed(Spline(x), speeds, nodes))
 
 
 def independent_length(space: Spacetime, x: Tensor) -> tuple[float, float]:
@@ -308,7 +309,7 @@ def measure(problem: Problem, name: str) -> Run:
     a, b = (x.reshape(-1, problem.space.dim) for x in (problem.a, problem.b))
     batch = _batch_memory(denoiser, a)
     # the first derivative of a process compiles some of torch's own formulas
-    problem.space.steps_and_grad(torch.stack([a, (a + b) / 2, b], 1))
+    problem.space.energy().evaluate(torch.stack([a, (a + b) / 2, b], 1))
     with counting() as cost, timed(denoiser) as clock, _peak() as memory:
         watch = _Watch(problem, cost, clock)
         path = geodesic(

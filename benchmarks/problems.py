@@ -31,7 +31,7 @@ from diffodesic import GaussianMixture, Metric, ScoreMetric, Spacetime
 from diffodesic.experiments.alanine.free import Settings, grid_of, states
 from diffodesic.experiments.ode import sampling_path
 from diffodesic.experiments.toy import from_native, to_native, toy_mixture
-from diffodesic.geometry.solvers.base import Solver
+from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from diffodesic.geometry.solvers.reference.first_order import AdamNodes
 from diffodesic.transitions.grid_denoiser import GridDenoiser

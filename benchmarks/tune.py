@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.measure import common_energy
 from benchmarks.problems import Problem, c_shape
 from diffodesic import Relax, counting, geodesic
-from diffodesic.geometry.solvers.base import Solver
+from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from diffodesic.geometry.solvers.reference.first_order import AdamNodes
 

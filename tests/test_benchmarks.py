@@ -83,9 +83,9 @@ def test_a_problem_is_ready_to_be_solved(name: str):
     assert problem.a.shape == problem.b.shape
     s = torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
     chord = torch.lerp(problem.a[..., None, :], problem.b[..., None, :], s)
-    steps, wrong = problem.space.judged_steps(chord)
-    assert bool((steps > 0).all())
-    assert not bool(wrong.any())
+    found = problem.space.energy().evaluate(chord, order=0)
+    assert bool((found.squared_steps > 0).all())
+    assert not bool(found.doubtful.any())
     assert problem.recipe is not None
 
 
@@ -98,7 +98,7 @@ def test_problems_of_the_data_folder(name: str, data_folder: Path):
         assert isinstance(problem.space.denoiser, GaussianMixture)
         assert problem.space.denoiser.means.shape == (2000, 784)
     chord = torch.stack([problem.a, (problem.a + problem.b) / 2, problem.b])
-    assert bool((problem.space.steps(chord) > 0).all())
+    assert bool((problem.space.squared_steps(chord) > 0).all())
 
 
 def test_the_folder_of_data_must_be_known(monkeypatch: pytest.MonkeyPatch):

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from diffodesic.denoisers.flow import drop, lift
     from diffodesic.denoisers.mixture import GaussianMixture
     from diffodesic.denoisers.network import from_network
+    from diffodesic.geometry.boundary_value import distance, geodesic
     from diffodesic.geometry.constraints import constrained_geodesic
     from diffodesic.geometry.exponential import exp, log, mean, transport
     from diffodesic.geometry.metric import Metric
-    from diffodesic.geometry.path import Certificate, Geodesic, distance, geodesic
+    from diffodesic.geometry.path import Certificate, Geodesic
     from diffodesic.geometry.solvers.relax import Relax
     from diffodesic.geometry.status import Status
     from diffodesic.images.diagnosis import diagnose

@@ -87,7 +87,7 @@ def test_weights_of_a_network_are_those_of_its_own_coordinates(draw: Draw):
     half = sigma / math.sqrt(2)
     native = ScoreMetric(own, log_snr=-2 * math.log(half), weight=1000.0)
     x = draw(2, 9, 4)
-    same(alpha**2 * metric.steps(x / alpha), native.steps(x))
+    same(alpha**2 * metric.squared_steps(x / alpha), native.squared_steps(x))
     same(metric.sigma, sigma / alpha)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffodesic import Denoiser, GaussianMixture, Spacetime, Status, geodesic
 from diffodesic.denoisers.selfcheck import self_check
+from support.checks import status_is_looked_at
 from support.tiny import tiny_model
 
 
@@ -130,13 +131,12 @@ def test_geodesics_take_the_gradient_that_there_is(law, draw):
     found = {}
     for kind in (Opaque, Remote):
         space = Spacetime(kind(law), probes=4)
-        assert space.check is None
+        assert space.energy().check is None
         found[kind] = geodesic(space, a, b, nodes=32)
         assert found[kind].status is Status.CONVERGED
-    spaces = [path.metric for path in found.values()]
-    assert all(isinstance(space, Spacetime) for space in spaces)
-    assert [getattr(space, "gradient", None) for space in spaces] == ["reverse", "forward"]
-    assert getattr(spaces[1], "check").reverse == math.inf  # noqa: B009
+    energies = [path.objective for path in found.values()]
+    assert [getattr(energy, "gradient", None) for energy in energies] == ["reverse", "forward"]
+    assert getattr(energies[1], "check").reverse == math.inf  # noqa: B009
     # the same metric by two kinds of differences
     torch.testing.assert_close(found[Opaque].length, found[Remote].length, rtol=1e-5, atol=0)
 
@@ -144,7 +144,7 @@ def test_geodesics_take_the_gradient_that_there_is(law, draw):
 def test_what_was_asked_for_is_kept(law):
     for space in (Spacetime(law), Spacetime(Opaque(law), gradient="reverse")):
         a, b = space.point(law.means[:2], 1.0)
-        assert space.settled(a[None], b[None]) is space
+        assert space.energy().settled(a[None], b[None]) is space.energy()
 
 
 def test_the_shipped_kind_of_network_passes():
@@ -165,6 +165,7 @@ class Refusing(Opaque):
         return self.law.posterior_mean(z, sigma)
 
 
+@status_is_looked_at
 def test_a_pair_that_the_network_refuses_costs_no_other(law, draw):
     space = Spacetime(Refusing(law), probes=4)
     a, b = space.point(torch.stack([law.means[:2], 100 * law.means[:2]]).transpose(0, 1), 1.0)
@@ -184,5 +185,5 @@ def test_the_check_sees_several_pairs(law):
     space = Spacetime(Torn(law), probes=4)
     near, far = law.means[:2], law.means[:2] + torch.tensor([20.0, 0, 0, 0]).double()
     a, b = (space.point(torch.stack([near[i], far[i]]), 1.0) for i in (0, 1))
-    assert space.settled(a, b).gradient == "forward"
-    assert space.settled(a[:1], b[:1]).gradient == "reverse"
+    assert space.energy().settled(a, b).gradient == "forward"
+    assert space.energy().settled(a[:1], b[:1]).gradient == "reverse"

@@ -56,7 +56,7 @@ def test_score_metric_of_weight_zero_is_euclidean(mix: GaussianMixture, draw: Dr
     x, u, v = draw(3, 5, 3)
     metric, plain = ScoreMetric(mix, log_snr=1.0, weight=0.0), Euclidean(3)
     torch.testing.assert_close(metric.inner(x, u, v), plain.inner(x, u, v))
-    torch.testing.assert_close(metric.steps(x), plain.steps(x))
+    torch.testing.assert_close(metric.squared_steps(x), plain.squared_steps(x))
     torch.testing.assert_close(metric.sharp(x, u), u)
 
 
@@ -85,7 +85,7 @@ def test_pullback_of_an_isometry_is_euclidean(draw: Draw):
     metric = Pullback(lambda x: x @ rotation + 1, 3)
     x, u, v = draw(3, 4, 3)
     same(metric.inner(x, u, v), (u * v).sum(-1))
-    same(metric.steps(x), x.diff(dim=0).square().sum(-1))
+    same(metric.squared_steps(x), x.diff(dim=0).square().sum(-1))
 
 
 def test_euclidean_geodesics_are_chords(draw: Draw):

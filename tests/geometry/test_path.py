@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 
 import pytest
@@ -24,8 +23,10 @@ from diffodesic import (
     mean,
     transport,
 )
+from diffodesic.geometry.boundary_value import UntilSettled
+from diffodesic.geometry.status import SearchWarning
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
-from support.checks import Draw
+from support.checks import Draw, status_is_looked_at
 
 
 def half_plane() -> Conformal:
@@ -151,13 +152,13 @@ def test_a_geodesic_is_a_path_with_exact_ends(space: Spacetime, draw: Draw):
 def test_certificate(space: Spacetime, draw: Draw):
     a, b = draw(2, 4, 3)
     path = geodesic(space, a, b, nodes=12, refine=16)
-    steps = space.steps(path.nodes)
+    steps = space.squared_steps(path.nodes)
     found = path.certificate
     torch.testing.assert_close(found.discrete_length, steps.sqrt().sum(-1))
     torch.testing.assert_close(found.discrete_energy, 6 * steps.sum(-1))
     speed = steps.sqrt()
     torch.testing.assert_close(found.speed_spread, speed.std(-1, correction=0) / speed.mean(-1))
-    fine = space.steps(path(torch.linspace(0, 1, 16 * 12 + 1, dtype=torch.float64)))
+    fine = space.squared_steps(path(torch.linspace(0, 1, 16 * 12 + 1, dtype=torch.float64)))
     torch.testing.assert_close(found.length, fine.sqrt().sum(-1))
     torch.testing.assert_close(found.energy, 96 * fine.sum(-1))
     assert float(found.negative_fraction.abs().max()) == 0
@@ -169,6 +170,7 @@ def test_certificate(space: Spacetime, draw: Draw):
     torch.testing.assert_close(distance(space, a, b, nodes=12, refine=16), path.length)
 
 
+@status_is_looked_at
 def test_the_status_of_a_batch_is_its_worst(space: Spacetime, draw: Draw):
     a = draw(2, 3)
     b = torch.stack([a[0], draw(3)])
@@ -246,20 +248,21 @@ def test_ends_outside_the_range_are_refused_and_integers_taken():
     assert float(path.length) == pytest.approx(5.0)
 
 
+@status_is_looked_at
 def test_a_path_that_the_metric_cannot_resolve_is_called_too_coarse():
     mix = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]).double(), std=0.5)
     space = Spacetime(mix, estimator="closure")
     a = space.point(torch.tensor([-1.0, 0.0]).double(), 8.0)
     b = space.point(torch.tensor([1.0, 0.0]).double(), -3.0)
     path = geodesic(space, a, b, nodes=6)
-    assert not bool(space.resolves(path.nodes))
+    assert not bool(path.objective.resolves(path.nodes))
     assert path.status is Status.TOO_COARSE
 
 
 def test_nodes_are_doubled_until_the_length_settles():
     problem = toy()
     loose, tight = (
-        geodesic(problem.space, problem.a, problem.b, nodes=None, length_rtol=rtol)
+        geodesic(problem.space, problem.a, problem.b, nodes=UntilSettled(rtol))
         for rtol in (1e-2, 1e-4)
     )
     assert loose.nodes.shape[0] < tight.nodes.shape[0]
@@ -270,10 +273,10 @@ def test_nodes_are_doubled_until_the_length_settles():
     assert tight.cost.node_gradients > loose.cost.node_gradients > 0
 
 
-def test_a_path_that_never_settles_is_too_coarse(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(importlib.import_module("diffodesic.geometry.path"), "MOST_NODES", 32)
+def test_a_path_that_never_settles_is_too_coarse():
     problem = toy()
-    path = geodesic(problem.space, problem.a, problem.b, nodes=None, length_rtol=1e-9)
+    with pytest.warns(SearchWarning, match="raise `nodes`"):
+        path = geodesic(problem.space, problem.a, problem.b, nodes=UntilSettled(rtol=1e-9, most=32))
     assert path.status is Status.TOO_COARSE
     assert path.nodes.shape[0] == 33
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.path import geodesic
+from diffodesic.geometry.boundary_value import geodesic
 from diffodesic.images.baselines.latent import (
     chi_length,
     lerp,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.mixture import GaussianMixture
-from diffodesic.geometry.path import geodesic
+from diffodesic.geometry.boundary_value import geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.images.edit_picture import draw_edit, save_edit

@@ -9,6 +9,7 @@ from torch import Tensor
 from diffodesic import Metric, Relax, Status, exp, geodesic, log
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from support.cases import CASES, Case
+from support.checks import status_is_looked_at
 
 # Estimators whose steps may be negative have no geodesics.
 SOLVABLE = [case for case in CASES if case.family.positive]
@@ -81,6 +82,7 @@ def test_distance_is_symmetric(case: Case, rng: torch.Generator):
 
 
 @_table(SOLVABLE)
+@status_is_looked_at
 def test_a_batch_of_pairs_is_its_pairs_one_by_one(case: Case, rng: torch.Generator):
     metric, a, b = _near(case, 32, rng)
     together = geodesic(metric, a, b, nodes=8, refine=2)

@@ -33,7 +33,7 @@ def test_collapse_as_printed(t: float, printed: float, digits: float):
 
 def test_latents_of_pure_noise_are_hardly_different():
     ends = torch.tensor([[-3.0], [3.0]], dtype=torch.float64)
-    assert float(_toy_metric(1.0).steps(ends)) == pytest.approx(0.0066, abs=5e-5)
+    assert float(_toy_metric(1.0).squared_steps(ends)) == pytest.approx(0.0066, abs=5e-5)
 
 
 def test_fisher_rao_is_a_slice_of_spacetime(draw: Draw):
@@ -48,7 +48,7 @@ def test_fisher_rao_is_a_slice_of_spacetime(draw: Draw):
         same(metric.inner(x, u, v), space.inner(point, du, dv))
         same(metric.inner(x, u, u), metric.norm(x, u) ** 2)
         path = space.point(x / alpha, lam)
-        same(metric.steps(x), jeffreys(space, path[:-1], path[1:]))
+        same(metric.squared_steps(x), jeffreys(space, path[:-1], path[1:]))
 
 
 def test_steps_of_fisher_rao_are_the_metric_at_order_two(draw: Draw):
@@ -57,14 +57,14 @@ def test_steps_of_fisher_rao_are_the_metric_at_order_two(draw: Draw):
     errors = []
     for h in (1e-2, 5e-3):
         ends = torch.stack([x - h * u / 2, x + h * u / 2])
-        errors.append(float(metric.steps(ends)[0] / h**2 - metric.inner(x, u, u)))
+        errors.append(float(metric.squared_steps(ends)[0] / h**2 - metric.inner(x, u, u)))
     assert math.log2(abs(errors[0] / errors[1])) == pytest.approx(2, abs=0.05)
 
 
 def test_cost_of_fisher_rao_steps(draw: Draw):
     metric = FisherRao(GaussianMixture(draw(4, 2)), log_snr=1.0)
     with counting() as cost:
-        metric.steps(draw(9, 2))
+        metric.squared_steps(draw(9, 2))
     assert (cost.evaluations, cost.derivatives) == (9, 0)
 
 
@@ -120,7 +120,7 @@ def test_any_diffeomorphism_pulls_back_its_chords(dim: int, draw: Draw):
     path = geodesic(metric, a, b, nodes=8, solver=Relax(rtol=1e-12))
     s = torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]
     exact = inverse(torch.lerp(f(a), f(b), s))
-    same(metric.steps(exact).sqrt().sum(), (f(b) - f(a)).norm())
+    same(metric.squared_steps(exact).sqrt().sum(), (f(b) - f(a)).norm())
     torch.testing.assert_close(path.nodes, exact, rtol=0, atol=1e-4)
 
 

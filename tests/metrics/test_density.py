@@ -18,7 +18,6 @@ from diffodesic import (
     Denoiser,
     Euclidean,
     GaussianMixture,
-    Metric,
     Pullback,
     Relax,
     ScoreMetric,
@@ -26,6 +25,7 @@ from diffodesic import (
     geodesic,
 )
 from diffodesic.geometry.graph_start import graph_path
+from diffodesic.geometry.metric import MetricEnergy
 from diffodesic.images.baselines.likely import likely_path
 from diffodesic.metrics.density import DensityMetric, InverseDensity, ScoreSize
 from diffodesic.metrics.one_level import AtNoise
@@ -124,11 +124,11 @@ def test_closed_forms_against_derivatives_of_the_tensor(place: int, draw: Draw):
 def test_the_score_only_gradient_is_that_of_the_steps(place: int, draw: Draw):
     metric = _all(GaussianMixture(draw(4, 3), std=0.6))[place]
     x = draw(2, 6, 3)
-    found, exact = metric.steps_and_grad(x), Metric.steps_and_grad(metric, x)
-    for one, other in zip(found, exact, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    found, exact = metric.energy().evaluate(x), MetricEnergy(metric).evaluate(x)
+    torch.testing.assert_close(found.squared_steps, exact.squared_steps, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.slope, exact.slope, rtol=1e-9, atol=1e-9)
     with counting() as cost:
-        metric.steps_and_grad(x)
+        metric.energy().evaluate(x)
     assert cost.derivatives == 0
 
 
@@ -141,7 +141,9 @@ def test_without_a_density_it_is_integrated_from_scores(place: int, draw: Draw):
     torch.testing.assert_close(silent.factor(x), known.factor(x), rtol=1e-6, atol=1e-9)
     s = torch.linspace(0, 1, 201, dtype=torch.float64).unsqueeze(-1)
     path = torch.lerp(x[0], x[1], s)
-    torch.testing.assert_close(silent.steps(path), known.steps(path), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        silent.squared_steps(path), known.squared_steps(path), rtol=1e-3, atol=0
+    )
 
 
 def test_by_the_default_power_volume_is_inverse_density(draw: Draw):
@@ -174,11 +176,11 @@ def test_inverse_density_that_underflows_is_said():
     path = torch.tensor([[0.0, 0.0], [0.5, 0.1], [1.0, 0.0]], dtype=torch.float64)
     far = InverseDensity(law, log_snr=0.0, reference=reference)
     assert float(far.height(path[0])) == pytest.approx(900)
-    for ask in (far.factor, far.slope, far.steps, far.steps_and_grad):
+    for ask in (far.factor, far.slope, far.squared_steps, far.energy().evaluate):
         with pytest.raises(ValueError, match=r"underflows to 0 .* log p/p_0 reaches 900; give"):
             ask(path)
     near = InverseDensity(law, log_snr=0.0, reference=path[0])
-    assert bool((near.steps(path) > 0).all())
+    assert bool((near.squared_steps(path) > 0).all())
 
 
 def test_score_size_is_a_bound_of_the_score_metric(draw: Draw):

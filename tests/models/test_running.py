@@ -91,7 +91,7 @@ def test_the_certificate_in_bfloat16_stays_put():
     other = replace(bridge, model=model.running(precision="bfloat16"))
     space = image_metric(other, "score", ends)
     with torch.no_grad():
-        again = space.steps(path.nodes).sqrt().sum()
+        again = space.squared_steps(path.nodes).sqrt().sum()
     assert float(again) == pytest.approx(float(path.certificate.discrete_length), rel=0.01)
 
 

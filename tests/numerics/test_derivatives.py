@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffodesic import Pullback
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.numerics.cost import Cost, counting, record
 from diffodesic.numerics.derivatives import jvp, track_vjp, untransformed
@@ -72,7 +73,7 @@ def test_conjugate_gradient_is_the_dense_solution(draw: Draw, dim: int):
     matrix = factor @ factor.mT + 0.5 * torch.eye(dim, dtype=torch.float64)
     b = draw(5, dim)
     b[2] = 0  # an entry that is solved before it starts
-    x = conjugate_gradient(lambda p: (matrix @ p.unsqueeze(-1)).squeeze(-1), b)
+    x = conjugate_gradient(lambda p: (matrix @ p.unsqueeze(-1)).squeeze(-1), b).x
     exact = torch.linalg.solve(matrix, b.unsqueeze(-1)).squeeze(-1)
     # the residual is 1e-12; the condition number of these matrices is some hundreds
     torch.testing.assert_close(x, exact, rtol=1e-9, atol=1e-9)
@@ -82,15 +83,32 @@ def test_conjugate_gradient_solves_entries_of_very_different_size(draw: Draw):
     scale = torch.tensor([1e-6, 1.0, 1e8], dtype=torch.float64).unsqueeze(-1)
     diagonal = scale * torch.tensor([1.0, 3.0, 10.0], dtype=torch.float64)
     b = draw(3, 3)
-    x = conjugate_gradient(lambda p: diagonal * p, b)
+    x = conjugate_gradient(lambda p: diagonal * p, b).x
     torch.testing.assert_close(x * diagonal, b, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("diagonal", [(1.0, 0.0), (1.0, -1.0)], ids=["singular", "indefinite"])
-def test_conjugate_gradient_refuses_what_is_not_positive_definite(diagonal: tuple[float, float]):
+def test_conjugate_gradient_tells_what_is_not_positive_definite(diagonal: tuple[float, float]):
     matrix = torch.tensor(diagonal, dtype=torch.float64)
+    one = torch.ones(2, dtype=torch.float64)
+    found = conjugate_gradient(lambda p: matrix * p, one)
+    assert not bool(found.solved)
+    assert not bool(found.positive)
+    metric = Pullback(lambda x: x[..., :1], 2)  # blind to the second coordinate
     with pytest.raises(RuntimeError, match="singular or not positive definite"):
-        conjugate_gradient(lambda p: matrix * p, torch.ones(2, dtype=torch.float64))
+        metric.sharp(torch.zeros(2, dtype=torch.float64), one)
+
+
+def test_conjugate_gradient_with_an_exact_inverse_takes_one_product(draw: Draw):
+    diagonal, b, calls = 1 + draw(4, 3).square(), draw(2, 4, 3), []
+
+    def operator(p):
+        calls.append(p)
+        return diagonal * p
+
+    found = conjugate_gradient(operator, b, inverse=lambda r: r / diagonal, axes=2)
+    assert len(calls) == 1
+    torch.testing.assert_close(found.x, b / diagonal)
 
 
 def test_jvp_is_the_derivative_along_the_tangent(draw: Draw):

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffodesic.numerics.hessians import Curvature, Graph, Operator, Scalar, Tridiagonal, bend
+from diffodesic.numerics.hessians import (
+    BlockDiagonal,
+    BlockTridiagonal,
+    MatrixFree,
+    PathHessian,
+    RankOneSum,
+    bend,
+)
 from support.checks import Draw
 
 B, N, D = 3, 7, 4
@@ -25,7 +32,7 @@ def _dense(metric: Tensor) -> Tensor:
     return N * bend(pushed)[:, :, 1:-1].flatten(2).movedim(0, 2)
 
 
-def _solved(curvature: Curvature, metric: Tensor, g: Tensor) -> None:
+def _solved(curvature: PathHessian, metric: Tensor, g: Tensor) -> None:
     found = curvature.solve(g)
     expected = torch.linalg.solve(_dense(metric), g[:, 1:-1].flatten(1).unsqueeze(-1))
     assert not bool(found[:, [0, -1]].any())
@@ -34,7 +41,7 @@ def _solved(curvature: Curvature, metric: Tensor, g: Tensor) -> None:
     )
 
 
-def _parts(curvature: Curvature, g: Tensor) -> None:
+def _parts(curvature: PathHessian, g: Tensor) -> None:
     """A curvature is its paths one by one."""
     keep, mask = torch.tensor([2, 0]), torch.tensor([True, False, True])
     torch.testing.assert_close(curvature[keep].solve(g[keep]), curvature.solve(g)[keep])
@@ -46,22 +53,22 @@ def _parts(curvature: Curvature, g: Tensor) -> None:
 
 def test_tridiagonal(draw: Draw):
     metric, g = _spd(draw, B, N), draw(B, N + 1, D)
-    _solved(Tridiagonal.of(metric), metric, g)
-    _parts(Tridiagonal.of(metric), g)
+    _solved(BlockTridiagonal.of(metric), metric, g)
+    _parts(BlockTridiagonal.of(metric), g)
 
 
 def test_scalar(draw: Draw):
     weights, g = draw(B, N, 2).exp(), draw(B, N + 1, D)
     metric = torch.diag_embed(weights.repeat_interleave(torch.tensor([3, 1]), -1))
-    _solved(Scalar.of(weights, (3, 1)), metric, g)
-    _parts(Scalar.of(weights, (3, 1)), g)
+    _solved(BlockDiagonal.of(weights, (3, 1)), metric, g)
+    _parts(BlockDiagonal.of(weights, (3, 1)), g)
 
 
 @pytest.mark.parametrize("rank", [1, 3])
 @pytest.mark.parametrize("weight", [0.3, 1e4])
 def test_graph_is_the_normal_matrix_of_its_residuals(rank: int, weight: float, draw: Draw):
     scores, g = draw(B, N + 1, rank, D), draw(B, N + 1, D)
-    curvature = Graph.of(scores, weight)
+    curvature = RankOneSum.of(scores, weight)
     eye = torch.eye((N - 1) * D).double().reshape(-1, N - 1, D)
     path = torch.nn.functional.pad(eye, (0, 0, 1, 1))
     change = torch.einsum("bnki,cni->bcnk", scores, path).diff(dim=2).flatten(2)
@@ -81,17 +88,17 @@ def test_operator_solves_when_it_may_iterate(draw: Draw):
     def flat(where: Tensor, u: Tensor) -> Tensor:
         return (metric[where[:, 0, 0].long()] @ u.unsqueeze(-1)).squeeze(-1)
 
-    scale = Scalar.of(torch.ones(B, N, 1).double(), (D,))
-    _solved(Operator(middle, flat, scale, iterations=500, rtol=1e-12), metric, g)
-    _parts(Operator(middle, flat, scale, iterations=500, rtol=1e-12), g)
+    scale = BlockDiagonal.of(torch.ones(B, N, 1).double(), (D,))
+    _solved(MatrixFree(middle, flat, scale, iterations=500, rtol=1e-12), metric, g)
+    _parts(MatrixFree(middle, flat, scale, iterations=500, rtol=1e-12), g)
 
 
 def test_any_truncation_descends(draw: Draw):
     metric, g = _spd(draw, B, N), draw(B, N + 1, D)
-    scale = Scalar.of(torch.ones(B, N, 1).double(), (D,))
+    scale = BlockDiagonal.of(torch.ones(B, N, 1).double(), (D,))
     before = torch.zeros(B).double()
     for iterations in (1, 3, 10):
-        curvature = Operator(
+        curvature = MatrixFree(
             torch.zeros(B, N, D).double(),
             lambda _, u: (metric @ u.unsqueeze(-1)).squeeze(-1),
             scale,
@@ -110,13 +117,13 @@ def test_a_path_that_is_not_finite_or_not_positive_harms_no_other(kind: str, dra
         scores = draw(B, N + 1, 1, D)
         spoiled = scores.clone()
         spoiled[1, 2] = torch.nan
-        whole: Curvature = Graph.of(scores, 2.0)
-        partly: Curvature = Graph.of(spoiled, 2.0)
+        whole: PathHessian = RankOneSum.of(scores, 2.0)
+        partly: PathHessian = RankOneSum.of(spoiled, 2.0)
     else:
         metric = _spd(draw, B, N)
         spoiled = metric.clone()
         spoiled[1, 2] = torch.nan if kind == "tridiagonal" else -spoiled[1, 2]
-        whole, partly = Tridiagonal.of(metric), Tridiagonal.of(spoiled)
+        whole, partly = BlockTridiagonal.of(metric), BlockTridiagonal.of(spoiled)
     keep = torch.tensor([0, 2])
     torch.testing.assert_close(partly.solve(g)[keep], whole.solve(g)[keep])
     if kind == "indefinite":

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
 Draw = Callable[..., Tensor]
+
+# for a test that looks at the status itself
+status_is_looked_at = pytest.mark.filterwarnings("ignore::diffodesic.geometry.status.SearchWarning")
 
 
 def same(actual: object, expected: object) -> None:

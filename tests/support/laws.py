@@ -68,8 +68,8 @@ class ScoreGraph(Metric):
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return self.graph.inner(x, u, v)
 
-    def steps(self, x: Tensor) -> Tensor:
-        return self.graph.steps(x)
+    def squared_steps(self, x: Tensor) -> Tensor:
+        return self.graph.squared_steps(x)
 
 
 def bow_ends(law: GaussianMixture) -> Tensor:

@@ -67,9 +67,9 @@ def run(context: Context) -> Outcome:
         for t in settings.times
     ]
     ends = torch.tensor([[end] for end in settings.apart], dtype=torch.float64)
-    jeffreys = float(at_time(law, 1.0).steps(ends))
+    jeffreys = float(at_time(law, 1.0).squared_steps(ends))
     line = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, settings.grid + 1)[:, None].double())
-    lengths = {t: float(at_time(law, t).steps(line).sqrt().sum()) for t in settings.times}
+    lengths = {t: float(at_time(law, t).squared_steps(line).sqrt().sum()) for t in settings.times}
     numbers.append(
         Number("Jeffreys between the posteriors of x = -3, 3 at t = 1", jeffreys, expected=0.0066)
     )

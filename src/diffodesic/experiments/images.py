@@ -34,7 +34,7 @@ from diffodesic.experiments import morph
 from diffodesic.experiments.common.inputs import digit_model, mnist_folder
 from diffodesic.experiments.common.statistics import correlation, mean_of
 from diffodesic.experiments.experiment import Context, Number, Outcome
-from diffodesic.geometry.path import geodesic
+from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.images.digit_classifier import load_classifier
 from diffodesic.images.editing import anchored
@@ -196,7 +196,7 @@ def _distances(model: Model, images: Tensor, settings: Settings) -> dict[str, An
     space, ends = anchored(model, images, log_snr=settings.log_snr, seed=settings.seed)
     a, b = ends[:, 0], ends[:, 1]
     solver = Relax(rtol=5e-3, iterations=settings.iterations, coarsest=settings.nodes)
-    path = geodesic(space, a, b, nodes=settings.nodes, solver=solver, refine=2)
+    path = search(space, a, b, nodes=settings.nodes, solver=solver, refine=2)
     samples, levels = settings.samples
     checks = [
         mismatch_length(
@@ -231,7 +231,7 @@ def _via_noise(space: Spacetime, a: Tensor, b: Tensor) -> Tensor:
     half = (up[:, -1:] + down[:, -1:]) / 2
     route = torch.cat([up, half, down.flip(1)], 1)
     with torch.no_grad():
-        return space.steps(route).clamp(min=0).sqrt().sum(-1)
+        return space.squared_steps(route).clamp(min=0).sqrt().sum(-1)
 
 
 def _flow(space: Spacetime, x: Tensor, level: float, spacing: float = 0.5) -> Tensor:
@@ -268,9 +268,9 @@ def _trajectories(model: Model, images: Tensor, settings: Settings) -> dict[str,
     ride = _flow(space, top, noisy, spacing=0.375).flip(1)
     n = ride.shape[1] - 1
     solver = Relax(rtol=5e-3, iterations=settings.iterations, coarsest=n)
-    path = geodesic(space, ride[:, 0], ride[:, -1], nodes=n, solver=solver, init=ride, refine=2)
+    path = search(space, ride[:, 0], ride[:, -1], nodes=n, solver=solver, init=ride, refine=2)
     with torch.no_grad():
-        flow = space.steps(ride).clamp(min=0).sqrt().sum(-1)
+        flow = space.squared_steps(ride).clamp(min=0).sqrt().sum(-1)
     return {
         "flow": flow.tolist(),
         "geodesic": path.certificate.discrete_length.tolist(),

@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from diffodesic.experiments.experiment import Context, Number, Outcome
-from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.path import Geodesic
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.output.figures import canvas
 from diffodesic.transitions.annealing import (
@@ -140,7 +141,7 @@ def solve(
     step = 0.1 / (k + _stiffest(potential, lowest.energy + 5 * potential.kT))
     space = Spacetime(GridDenoiser(potential))
     anchors = space.point(torch.stack([a, b]), math.log(k))
-    found = geodesic(space, anchors[0], anchors[1], nodes=settings.nodes)
+    found = search(space, anchors[0], anchors[1], nodes=settings.nodes)
     ways: dict[str, Geodesic | Tensor] = {
         "geodesic": found,
         "line + profile": straight_line(a, b, found.nodes[:, -1]),

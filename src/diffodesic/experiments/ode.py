@@ -20,7 +20,8 @@ from torch import Tensor
 
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.experiments.toy import draw_density, from_native, to_native, toy_mixture
-from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
 from diffodesic.metrics.spacetime.metric import Spacetime
@@ -71,7 +72,7 @@ def run(context: Context) -> Outcome:
     for x_last in settings.starts:
         context.progress(f"x_T = {x_last:g}")
         sampled = sampling_path(space, x_last, settings.last, settings.euler_steps)
-        path = geodesic(
+        path = search(
             space, sampled[0], sampled[-1], nodes=settings.nodes, solver=Relax(rtol=settings.rtol)
         )
         numbers += _numbers(space, x_last, sampled, path)
@@ -159,8 +160,8 @@ def gaussian_excess(settings: Settings, ratio: float) -> tuple[float, float, boo
 
 
 def _numbers(space: Spacetime, x_last: float, sampled: Tensor, path: Geodesic) -> list[Number]:
-    steps = space.steps(sampled)
-    length, own = float(steps.sqrt().sum()), space.steps(path.nodes)
+    steps = space.squared_steps(sampled)
+    length, own = float(steps.sqrt().sum()), space.squared_steps(path.nodes)
     raw, before = PUBLISHED.get(x_last, (None, None)), BEFORE.get(x_last, (None, None))
     name = f"x_T = {x_last:g}: "
     return [
@@ -197,7 +198,7 @@ def _draw(
                 left.plot(
                     *y.T.flip(0).numpy(), style, color=f"C{i}", label=label if i == 0 else None
                 )
-                speed = space.steps(points).sqrt() * (len(points) - 1)
+                speed = space.squared_steps(points).sqrt() * (len(points) - 1)
                 s = torch.linspace(0, 1, len(speed))
                 right.plot(
                     s.numpy(),

@@ -17,7 +17,8 @@ from torch import Tensor
 from diffodesic.denoisers.flow import drop, lift
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.experiments.experiment import Context, Number, Outcome
-from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.metrics.counterexamples import decoded_chord, decoder_pullback
 from diffodesic.metrics.spacetime.metric import Spacetime
@@ -80,13 +81,13 @@ def run(context: Context) -> Outcome:
     decoded = decoder.f(path)
     say("a solver in the pulled back metric")
     metric = decoder_pullback(law, log_snr=settings.log_snr, steps=settings.solved_steps)
-    solved = geodesic(
+    solved = search(
         metric, latents[0], latents[1], nodes=settings.solved_nodes, solver=Relax(rtol=1e-10)
     )
     say("the spacetime geodesic")
     space = Spacetime(law)
     ends = torch.tensor(settings.ends, dtype=torch.float64)
-    through = geodesic(space, *space.point(ends, settings.anchor), nodes=64)
+    through = search(space, *space.point(ends, settings.anchor), nodes=64)
     log_density = _log_density(law, decoded)
     numbers = (
         *_chord_numbers("preimage of the chord", decoded),

@@ -26,7 +26,8 @@ from diffodesic.experiments.common.points_network import learn_points
 from diffodesic.experiments.common.statistics import mean_of
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.exponential import exp
-from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.path import Geodesic
 from diffodesic.images.baselines.latent import lerp, slerp
 from diffodesic.metrics.continuation import Alarm, Method, continue_path
 from diffodesic.metrics.score import ScoreMetric
@@ -139,12 +140,12 @@ def _single(settings: Settings) -> tuple[list[Number], Geodesic]:
     for degrees in (60, 90):
         turn = math.radians(degrees)
         b = math.cos(turn) * a + math.sin(turn) * across
-        path = geodesic(metric, a, b, nodes=settings.segments)
+        path = search(metric, a, b, nodes=settings.segments)
         points = alpha * path(s)
         radius, angle = points.norm(dim=-1), great_circle_angle(points, a, b)
         off = torch.hypot(radius * angle.cos() - alpha, radius * angle.sin())
         missed = alpha * (exp(metric, a, path.velocity(0.0)) - b).norm()
-        chord = geodesic(flat, a, b, nodes=settings.segments)(s) - lerp(a, b, s)
+        chord = search(flat, a, b, nodes=settings.segments)(s) - lerp(a, b, s)
         name = f"S^2 in R^3, {degrees} degrees"
         numbers += [
             Number(f"{name}: largest deviation of the radius", float((radius - alpha).abs().max())),
@@ -204,7 +205,7 @@ def _pipeline(
     else:
         first, last = (lift(law, x, level, steps=settings.flow_steps) for x in ends)
     metric = ScoreMetric.native(law, alpha, sigma, weight=settings.weight)
-    path = geodesic(metric, first, last, nodes=settings.segments)
+    path = search(metric, first, last, nodes=settings.segments)
     s = torch.linspace(0, 1, settings.frames, dtype=torch.float64)
     numbers = []
     known = SHARED[t] if shared and name == "exact score" else (None,) * 3
@@ -229,7 +230,7 @@ def _beyond(
     first, last = (lift(law, x, level, steps=settings.flow_steps) for x in ends)
     metric = ScoreMetric.native(law, alpha, sigma, weight=settings.weight)
     paths = [
-        geodesic(metric, x, y, nodes=settings.segments) for x, y in zip(first, last, strict=True)
+        search(metric, x, y, nodes=settings.segments) for x, y in zip(first, last, strict=True)
     ]
     s = 1 + settings.amount * torch.arange(1, 9, dtype=torch.float64) / 8
     numbers = []

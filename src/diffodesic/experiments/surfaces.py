@@ -26,7 +26,7 @@ from diffodesic.experiments.common.points_network import learn_points
 from diffodesic.experiments.common.statistics import mean_difference, mean_of
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.path import geodesic
+from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.images.baselines.latent import lerp, slerp
 from diffodesic.images.baselines.likely import likely_path
@@ -183,7 +183,7 @@ class _Problem:
         self.embed, self.data, self.points = embed, embed(place), embed(cells)
         first, last = _pairs(surface, low, high, settings.pairs, generator)
         self.parameters, self.ends = (first, last), (embed(first), embed(last))
-        path = geodesic(Pullback(embed, 2), first, last, nodes=64)
+        path = search(Pullback(embed, 2), first, last, nodes=64)
         self.truth = embed(path(torch.linspace(0, 1, 401, dtype=torch.float64)))
         self.length = path.length
 
@@ -245,7 +245,7 @@ class _Problem:
         solver = Relax(rtol=settings.rtol, iterations=settings.iterations)
         paths = {"LERP": lerp(a, b, s), "SLERP": slerp(a, b, s)}
         for name, metric in metrics.items():
-            paths[name] = geodesic(metric, a, b, nodes=settings.nodes, solver=solver)(s)
+            paths[name] = search(metric, a, b, nodes=settings.nodes, solver=solver)(s)
         likely = likely_path(
             law, a, b, log_snr=lam, weight=settings.likely, nodes=settings.nodes, rtol=1e-6
         )

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.experiments.experiment import Context, Number, Outcome
-from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.metrics.spacetime.metric import Spacetime
@@ -91,9 +92,9 @@ def run(context: Context) -> Outcome:
     paths = []
     for nodes in settings.nodes:
         context.progress(f"geodesic with {nodes} segments")
-        paths.append(geodesic(space, a, b, nodes=nodes, solver=solver))
+        paths.append(search(space, a, b, nodes=nodes, solver=solver))
     context.progress("the published recipe")
-    recipe = geodesic(
+    recipe = search(
         space,
         a,
         b,

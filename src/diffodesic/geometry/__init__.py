@@ -1,10 +1,11 @@
 """Metrics, energies of paths, geodesics, and the solvers that find them."""
 
+from diffodesic.geometry.boundary_value import distance, geodesic
 from diffodesic.geometry.constraints import Verdict, constrained_geodesic, verify
 from diffodesic.geometry.exponential import exp, log, mean, transport
 from diffodesic.geometry.graph_start import graph_path
 from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.path import Certificate, Geodesic, distance, geodesic
+from diffodesic.geometry.path import Certificate, Geodesic
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status

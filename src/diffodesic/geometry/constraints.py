@@ -16,22 +16,19 @@ which no choice of anchor can switch off; along a curve d KL = d_eta.(mu - mu*).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
 from torch import Tensor
 
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.energy import Progress
 from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.path import Geodesic, geodesic
-from diffodesic.geometry.solvers.base import Progress
+from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.lagrangian import AugmentedLagrangian, Constraint
-from diffodesic.geometry.solvers.relax import Relax
 
 __all__ = ["ConstrainedGeodesic", "Verdict", "constrained_geodesic", "verify"]
-
-
-ROUGH = Relax(rtol=1e-5)
 
 
 class Verdict(Enum):
@@ -88,16 +85,13 @@ def constrained_geodesic(
     constraints: Sequence[Constraint],
     *,
     nodes: int = 64,
-    solver: Relax | None = None,
     init: Tensor | None = None,
-    refine: int = 8,
-    rounds: int = 20,
-    tolerance: float = 1e-3,
+    method: AugmentedLagrangian | None = None,
     progress: Progress | None = None,
 ) -> ConstrainedGeodesic:
     """Path of least energy between two points among those that keep constraints.
 
-    The constraints hold on a grid ``refine`` times finer than the nodes, where they are enforced
+    The constraints hold on a grid finer than the nodes (``method.refine``), where they are enforced
     and then verified.  Which side of a region the path takes is the first path's choice.
 
     Args:
@@ -106,14 +100,9 @@ def constrained_geodesic(
         b: ends (..., d), broadcast against ``a``.
         constraints: functions of a curve's points, each (..., m, d) -> (..., p), >= 0 where kept.
         nodes: number n of segments.
-        solver: of every round; default :data:`ROUGH`: a round need not be exact, the last word is
-            the multipliers'.
         init: a first path (..., k+1, d), which may break the constraints and chooses the side of
             what it avoids; default the geodesic without them.
-        refine: see above.
-        rounds: limit on updates of the multipliers.
-        tolerance: accuracy of a constraint, relative to what the first path breaks it by (to its
-            largest size along the path, for a given one).
+        method: how the constraints are enforced; default ``AugmentedLagrangian()``.
         progress: called with a short line and the paths (B, n+1, d).
 
     Returns:
@@ -122,18 +111,23 @@ def constrained_geodesic(
     Raises:
         ValueError: for no constraints, or as for ``geodesic``.
 
-    Cost: a warm-started solve per round, and ``refine * nodes`` values of every constraint with
-    their gradient per solver step.
+    Cost: a warm-started solve per round, and ``method.refine * nodes`` values of every constraint
+    with their gradient per solver step.
     """
     if not constraints:
         raise ValueError("constraints is empty; give at least one, or call geodesic")
-    lagrangian = AugmentedLagrangian(
-        tuple(constraints), solver or ROUGH, rounds=rounds, tolerance=tolerance, refine=refine
+    solver = replace(method or AugmentedLagrangian(), constraints=tuple(constraints))
+    path = search(
+        metric,
+        a,
+        b,
+        nodes=nodes,
+        solver=solver,
+        init=init,
+        refine=solver.refine,
+        progress=progress,
     )
-    path = geodesic(
-        metric, a, b, nodes=nodes, solver=lagrangian, init=init, refine=refine, progress=progress
-    )
-    return verify(path, constraints, refine=refine)
+    return verify(path, constraints, refine=solver.refine)
 
 
 def verify(

@@ -13,13 +13,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diffodesic.geometry.boundary_value import checked, search
+from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.path import Geodesic, checked, geodesic
-from diffodesic.geometry.solvers.base import Solver
+from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.numerics.ode import rk45
 
-__all__ = ["exp", "log", "mean", "transport"]
+__all__ = ["christoffel", "exp", "log", "mean", "slope", "transport"]
 
 
 def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
@@ -47,7 +48,7 @@ def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
     def field(_: float, state: Tensor) -> Tensor:
         here, p = state[..., :d], state[..., d:]
         u = metric.sharp(here, p).detach()
-        return torch.cat([u, _slope(metric, here, u, u) / 2], -1)
+        return torch.cat([u, slope(metric, here, u, u) / 2], -1)
 
     p = metric.flat(x, v).detach()
     return rk45(field, torch.cat([x, p], -1), rtol=rtol)[..., :d]
@@ -84,7 +85,7 @@ def log(
         RuntimeError: if the miss stays above ``tol``.
     """
     x, y = torch.broadcast_tensors(checked(metric, x, "x"), checked(metric, y, "y"))
-    path = geodesic(metric, x, y, nodes=nodes, solver=solver)
+    path = search(metric, x, y, nodes=nodes, solver=solver)
     scale = path.length.clamp(min=torch.finfo(x.dtype).tiny)
 
     def miss(v: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ def _anderson(
     )
 
 
-def _christoffel(metric: Metric, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+def christoffel(metric: Metric, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """``Gamma(u, v)`` at ``x`` from ``inner`` alone; all (..., d)."""
 
     def flat_at(w: Tensor) -> Callable[[Tensor], Tensor]:
@@ -138,18 +139,18 @@ def _christoffel(metric: Metric, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
     along_u = _directional(flat_at(v), x, u)
     along_v = along_u if v is u else _directional(flat_at(u), x, v)
-    return metric.sharp(x, (along_u + along_v - _slope(metric, x, u, v)) / 2)
+    return metric.sharp(x, (along_u + along_v - slope(metric, x, u, v)) / 2)
 
 
-def _slope(metric: Metric, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+def slope(metric: Metric, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Gradient by ``x`` of ``<u, v>`` at fixed components; (..., d)."""
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         value = metric.inner(leaf, u, v)
         if not value.requires_grad:  # a flat metric does not see its point
             return torch.zeros_like(x)
-        (slope,) = torch.autograd.grad(value.sum(), leaf)
-    return slope
+        (found,) = torch.autograd.grad(value.sum(), leaf)
+    return found
 
 
 def _directional(function: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> Tensor:
@@ -176,11 +177,11 @@ def transport(path: Geodesic, v: Tensor, *, rtol: float = 1e-8) -> Tensor:
     Returns:
         vectors (..., d) at its end; their lengths and angles are those of ``v``.
     """
-    curve = path.metric.curve(path.nodes)
+    curve = path.objective.curve(path.nodes)
 
     def field(s: float, w: Tensor) -> Tensor:
         s = min(max(s, 0.0), 1.0)
-        return -_christoffel(path.metric, curve(s), curve.velocity(s), w).detach()
+        return -christoffel(path.metric, curve(s), curve.velocity(s), w).detach()
 
     return rk45(field, v, rtol=rtol)
 
@@ -226,7 +227,7 @@ def mean(
     here = (share * points).sum(0)
     init, solver = None, solver or Relax(rtol=1e-12)
     for _ in range(iterations):
-        paths = geodesic(metric, here, points, nodes=nodes, solver=solver, init=init, refine=1)
+        paths = search(metric, here, points, nodes=nodes, solver=solver, init=init, refine=1)
         step = (share * paths.velocity(0.0)).sum(0)
         if float(metric.norm(here, step)) <= tol * float(paths.length.max()):
             return here

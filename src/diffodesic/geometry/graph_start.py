@@ -60,7 +60,7 @@ def graph_path(
     first = torch.arange(len(points), device=a.device).repeat_interleave(count)
     pairs = torch.stack([first, torch.cat(near).flatten()], 1).sort(1).values.unique(dim=0)
     with torch.no_grad():
-        steps = [metric.steps(points[part])[:, 0] for part in pairs.split(_TILE)]
+        steps = [metric.squared_steps(points[part])[:, 0] for part in pairs.split(_TILE)]
     lengths = torch.cat(steps).clamp(min=0).sqrt()
     if not bool(torch.isfinite(lengths).all()):
         raise ValueError("the metric is not finite on an edge of the graph; check the data")

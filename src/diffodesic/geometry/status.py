@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Status"]
+__all__ = ["SearchWarning", "Status"]
+
+
+class SearchWarning(RuntimeWarning):
+    """The search for a path did not end well; the text is the sentence of its status."""
 
 
 class Status(Enum):

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.mixture import GaussianMixture
-from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.images.editing import anchored, distances_of
@@ -285,7 +286,7 @@ class _Plan:
     def solve(self, points: Tensor, which: Tensor) -> Geodesic:
         """The geodesics of the pairs at the places ``which`` (B,) of the upper triangle."""
         i, j = torch.triu_indices(len(points), len(points), 1)[:, which]
-        return geodesic(self.space, points[i], points[j], nodes=self.nodes, solver=self.solver)
+        return search(self.space, points[i], points[j], nodes=self.nodes, solver=self.solver)
 
 
 def _plan(space: Spacetime, nodes: int | None, solver: Relax | None, batch: int | None) -> _Plan:

@@ -31,8 +31,9 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.mixture import GaussianMixture
-from diffodesic.geometry.path import Geodesic, geodesic
-from diffodesic.geometry.solvers.base import Solver
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.energy import Solver
+from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.images.lifting import Bridge
@@ -129,7 +130,7 @@ class Edit:
             return ()
         nodes, levels = self.geodesic.nodes, self.levels.tolist()
         with torch.no_grad():
-            square = self.geodesic.metric.steps(nodes)
+            square = self.geodesic.metric.squared_steps(nodes)
             both = _divergences(self.geodesic.metric, nodes)
         length = square.clamp(min=0).sqrt()
         share = length / length.sum()
@@ -369,7 +370,7 @@ def _solve(
     progress: Callable[[str], None] | None,
 ) -> Geodesic:
     exact = space.denoiser.closed_form
-    return geodesic(
+    return search(
         space,
         a,
         b,

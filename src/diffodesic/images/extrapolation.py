@@ -20,9 +20,9 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.path import geodesic
-from diffodesic.geometry.solvers.base import Solver
 from diffodesic.images.lifting import Bridge, as_images
 from diffodesic.images.spaces import MetricName, image_geodesic, image_metric, noise_level
 from diffodesic.metrics.continuation import Alarm, Continuation, Method, continue_path
@@ -120,7 +120,7 @@ def extrapolate(
     if isinstance(source, Model):
         return _of_images(source, a, b, **options)
     kept = {key: options.pop(key) for key in ("nodes", "solver") if key in options}
-    return continue_path(geodesic(source, a, b, **kept), **options)
+    return continue_path(search(source, a, b, **kept), **options)
 
 
 def _of_images(

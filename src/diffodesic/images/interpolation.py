@@ -20,9 +20,9 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import Geodesic
-from diffodesic.geometry.solvers.base import Solver
 from diffodesic.images.baselines.between import Rival, rival_curve
 from diffodesic.images.baselines.latent import with_norm
 from diffodesic.images.features import Features, load_features

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.geometry.path import geodesic
+from diffodesic.geometry.boundary_value import search
 from diffodesic.images.distances import _plan as plan_of
 from diffodesic.images.editing import anchored, distances_of
 from diffodesic.models.model import Model
@@ -96,7 +96,7 @@ def nearest(
         """Fill in the distances of pairs (P, 2)."""
         for part in pairs.split(plan.batch):
             i, j = part.T
-            path = geodesic(space, points[i], points[j], nodes=plan.nodes, solver=plan.solver)
+            path = search(space, points[i], points[j], nodes=plan.nodes, solver=plan.solver)
             known[i, j] = known[j, i] = distances_of(path).double().cpu()
             if progress:
                 progress(f"{_solved(known)} pairs solved")

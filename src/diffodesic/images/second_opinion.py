@@ -6,15 +6,15 @@ two such estimates are not exploited at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.path import Geodesic, geodesic
-from diffodesic.geometry.solvers.base import Solution
+from diffodesic.geometry.path import Geodesic
+from diffodesic.geometry.solvers.as_given import AsGiven
 from diffodesic.geometry.status import Status
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.mismatched_estimation import MARGIN, mismatch_length
@@ -44,27 +44,6 @@ def second_opinion(space: Metric, nodes: Tensor, seed: int) -> tuple[float, floa
     return mismatch_length(space.denoiser, nodes, samples=2, levels=8, hubs="alternate", seed=seed)
 
 
-@dataclass(frozen=True)
-class _AsGiven:
-    """The solver that keeps its first path."""
-
-    def solve(
-        self,
-        metric: Metric,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        *,
-        init: Tensor | None = None,
-        progress: Callable[[str, Tensor], None] | None = None,
-    ) -> Solution:
-        """``init`` itself."""
-        assert init is not None
-        none = torch.zeros(len(a), dtype=torch.long)
-        unknown = a.new_full((len(a),), torch.nan)
-        return Solution(init, unknown, [Status.HELD_BACK] * len(a), none, ["given"] * len(a))
-
-
 def no_worse_than_start(path: Geodesic, seed: int, *, refine: int) -> tuple[Geodesic, list[str]]:
     """The path, or its start where an independent estimate finds that one shorter.
 
@@ -83,13 +62,23 @@ def no_worse_than_start(path: Geodesic, seed: int, *, refine: int) -> tuple[Geod
     if not isinstance(space, Spacetime) or path.start[0] == "given":
         return path, []
     a, b, nodes = path.nodes[:1], path.nodes[-1:], len(path.nodes) - 1
-    start = space.starts(a, b, nodes)[path.start[0]]
+    start = path.objective.starts(a, b, nodes)[path.start[0]]
     with torch.no_grad():
-        start = constant_speed(space.curve(start), space.steps(start).clamp(min=0).sqrt(), nodes)
+        start = constant_speed(
+            path.objective.curve(start), space.squared_steps(start).clamp(min=0).sqrt(), nodes
+        )
         checks = [second_opinion(space, each, seed) for each in (path.nodes, start[0])]
     if not checks[0] or not checks[1] or checks[0][0] <= checks[1][0] + 2 * checks[1][1]:
         return path, []
-    kept = geodesic(space, a[0], b[0], nodes=nodes, solver=_AsGiven(), init=start[0], refine=refine)
+    kept = search(
+        space,
+        a[0],
+        b[0],
+        nodes=nodes,
+        solver=AsGiven(Status.HELD_BACK),
+        init=start[0],
+        refine=refine,
+    )
     notice = (
         f"the solver's path is longer than its start by an independent estimate ({checks[0][0]:.3g}"
         f" against {checks[1][0]:.3g}): the start is kept; the model's Jacobian misleads here"

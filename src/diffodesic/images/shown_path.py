@@ -114,7 +114,7 @@ def make_row(
     with torch.no_grad():
         images, level = shown(s)
         on_fine = curve(fine)
-        steps = space.steps(on_fine)
+        steps = space.squared_steps(on_fine)
         speed = steps.clamp(min=0).sqrt() * steps.shape[-1]
         return Row(
             images,

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from diffodesic.denoisers.flow import clean_log_snr
 from diffodesic.denoisers.schedules import Tabulated
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.path import Geodesic, geodesic
-from diffodesic.geometry.solvers.base import Solver
+from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.reference.first_order import AdamNodes
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.images.lifting import Bridge, Mode
@@ -188,7 +189,7 @@ def image_geodesic(
     """
     say = progress or (lambda _: None)
     default = PAPER_SOLVER if isinstance(space, FrozenScore) else NETWORK_SOLVER
-    return geodesic(
+    return search(
         space,
         a,
         b,

@@ -31,7 +31,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.exponential import _slope as slope_of
+from diffodesic.geometry.exponential import slope as slope_of
 from diffodesic.geometry.path import Geodesic
 from diffodesic.metrics.one_level import AtNoise
 from diffodesic.numerics.cost import Cost, counting
@@ -179,7 +179,7 @@ def continue_path(
             if not bool(torch.isfinite(after).all()):
                 stop = Stop.NON_FINITE
                 break
-            if not torch.equal(metric.confine(after), after):
+            if not torch.equal(path.objective.confine(after), after):
                 stop = Stop.LEFT_DOMAIN
                 break
             stop = watch.hear(after) if watch else stop

@@ -59,7 +59,7 @@ class FisherRao(Metric):
         along = (u * self._push(x, v)).sum(-1)
         return scale * (along if v is u else (along + (v * self._push(x, u)).sum(-1)) / 2)
 
-    def steps(self, x: Tensor) -> Tensor:
+    def squared_steps(self, x: Tensor) -> Tensor:
         """``k dz.dm``, the Jeffreys divergence of neighbours, exactly; one evaluation per node."""
         z = x / self.alpha
         m = self.denoiser(z, z.new_tensor(self.sigma))

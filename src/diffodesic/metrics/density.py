@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.metrics.one_level import AtNoise
+from diffodesic.geometry.energy import Evaluation, Order, PathEnergy
+from diffodesic.metrics.one_level import AtNoise, OneLevelEnergy
 from diffodesic.numerics.hessians import bend
 from diffodesic.numerics.quadrature import legendre
 
@@ -54,9 +55,9 @@ class _Scaled(AtNoise):
         """``c(x) u.v``; one call of :meth:`factor`."""
         return self.factor(x) * (u * v).sum(-1)
 
-    def steps(self, x: Tensor) -> Tensor:
+    def squared_steps(self, x: Tensor) -> Tensor:
         """``|u|^2`` times the mean of the factor at the two nodes, (..., n+1, D) -> (..., n)."""
-        c = self._along(x)
+        c = self.factors(x)
         return x.diff(dim=-2).square().sum(-1) * (c[..., 1:] + c[..., :-1]) / 2
 
     def sharp(self, x: Tensor, p: Tensor) -> Tensor:
@@ -84,16 +85,13 @@ class _Scaled(AtNoise):
         )
         return along_u * v + along_v * u - both * f
 
-    def _along(self, x: Tensor) -> Tensor:
+    def factors(self, x: Tensor) -> Tensor:
         """The factor at the nodes of paths (..., n+1, D)."""
         return self.factor(x)
 
 
 class _OfDensity(_Scaled):
     """A factor that is a function of log-density."""
-
-    # along a path log-density is exact only as far as the trapezoidal rule
-    slack = 1e-3
 
     def __init__(self, denoiser: Denoiser, log_snr: float, reference: Tensor | None) -> None:
         super().__init__(denoiser, log_snr)
@@ -129,20 +127,53 @@ class _OfDensity(_Scaled):
         """Gradient of ``1/2 log c``: a number times the score; one evaluation more."""
         return self.of(self.height(x))[1].unsqueeze(-1) * self.score(x)
 
-    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps and their gradient from scores alone; see :meth:`Metric.steps_and_grad`.
+    def energy(self) -> PathEnergy:
+        """The energy of ``squared_steps``, with a gradient from scores alone."""
+        return DensityEnergy(self)
+
+    def factors(self, x: Tensor) -> Tensor:
+        """The factor at the nodes of paths (..., n+1, D), log-density by the trapezoidal rule."""
+        exact = isinstance(self.denoiser, _KnowsDensity)
+        return self.factor(x) if exact else self.of(self.heights(x, self.score(x)))[0]
+
+    def heights(self, x: Tensor, score: Tensor) -> Tensor:
+        """Log-density at nodes (..., n+1, D), by the trapezoidal rule if it must be."""
+        if isinstance(self.denoiser, _KnowsDensity):
+            return self.height(x)
+        rise = ((score[..., 1:, :] + score[..., :-1, :]) / 2 * x.diff(dim=-2)).sum(-1)
+        first = self.height(x[..., 0, :]).unsqueeze(-1)
+        return torch.cat([first, first + rise.cumsum(-1)], -1)
+
+
+class DensityEnergy(OneLevelEnergy):
+    """The energy of a function of log-density: a gradient from scores alone.
+
+    Args:
+        metric: the metric.
+    """
+
+    metric: _OfDensity
+    # along a path log-density is exact only as far as the trapezoidal rule
+    tolerance = 1e-3
+
+    def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
+        """Steps and their gradient; no segment is doubtful.
 
         Args:
             x: nodes (..., n+1, D).
+            order: see :meth:`PathEnergy.evaluate`.
 
         Returns:
-            squared lengths (..., n), gradient (..., n+1, D), and a boolean (..., n).
+            the evaluation; its Hessian is the preconditioner.
 
         Cost: one evaluation per node, and 12 per path where the denoiser knows no density.
         """
+        metric = self.metric
+        if not order:
+            return Evaluation(*self.steps(x))
         with torch.no_grad():
-            score = self.score(x)
-            c, rate = self.of(self._heights(x, score))
+            score = metric.score(x)
+            c, rate = metric.of(metric.heights(x, score))
             u = x.diff(dim=-2)
             square, mean = u.square().sum(-1), (c[..., 1:] + c[..., :-1]) / 2
             steps = square * mean
@@ -150,20 +181,10 @@ class _OfDensity(_Scaled):
             pad = torch.nn.functional.pad
             share = (pad(square, (1, 0)) + pad(square, (0, 1))) / 2
             pull = (share * c * 2 * rate).unsqueeze(-1) * score
-            grad = 2 * bend(mean.unsqueeze(-1) * u) + pull
-        return steps, grad, torch.zeros_like(steps, dtype=torch.bool)
-
-    def _along(self, x: Tensor) -> Tensor:
-        exact = isinstance(self.denoiser, _KnowsDensity)
-        return self.factor(x) if exact else self.of(self._heights(x, self.score(x)))[0]
-
-    def _heights(self, x: Tensor, score: Tensor) -> Tensor:
-        """Log-density at nodes (..., n+1, D), by the trapezoidal rule if it must be."""
-        if isinstance(self.denoiser, _KnowsDensity):
-            return self.height(x)
-        rise = ((score[..., 1:, :] + score[..., :-1, :]) / 2 * x.diff(dim=-2)).sum(-1)
-        first = self.height(x[..., 0, :]).unsqueeze(-1)
-        return torch.cat([first, first + rise.cumsum(-1)], -1)
+            slope = 2 * bend(mean.unsqueeze(-1) * u) + pull
+        doubtful = torch.zeros_like(steps, dtype=torch.bool)
+        hessian = self.hessian(x, steps) if order == 2 else None
+        return Evaluation(steps, doubtful, steps.shape[-1] / 2 * slope, hessian)
 
 
 class DensityMetric(_OfDensity):

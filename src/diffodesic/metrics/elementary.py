@@ -56,7 +56,7 @@ class Pullback(Metric):
         du = self._push(x, u)
         return (du * (du if v is u else self._push(x, v))).sum(-1)
 
-    def steps(self, x: Tensor) -> Tensor:
+    def squared_steps(self, x: Tensor) -> Tensor:
         """``|f(x_{i+1}) - f(x_i)|^2``; one call of ``f`` per node."""
         return self.f(x).diff(dim=-2).square().sum(-1)
 

@@ -8,8 +8,8 @@ segment, by the trapezoidal rule (s_i + s_{i+1})/2 . u_i,
     steps = |u|^2 + w r^2,    d(sum steps)/dx_i = 2 (bend of x)_i + 2 w (r_{i-1} - r_i) s_i,
 
 a gradient from scores alone, exact for the change of phi itself, with the Gauss-Newton Hessian
-of :class:`diffodesic.numerics.hessians.Graph`.  Of rank K: the mean of s_k s_k^T over the scores
-s_k at K displaced points, x + sigma c_k with c_k fixed; one score leaves all but one normal
+of :class:`diffodesic.numerics.hessians.RankOneSum`.  Of rank K: the mean of s_k s_k^T over the
+scores s_k at K displaced points, x + sigma c_k with c_k fixed; one score leaves all but one normal
 direction free.
 
 With S the K x D scores, c = w/K and M = I + c S S^T, everything is O(K D) (Woodbury):
@@ -19,8 +19,6 @@ With S the K x D scores, c = w/K and M = I + c S S^T, everything is O(K D) (Wood
                               + (s_k.v) (J_k - J_k^T) u / 2 + (s_k.u) (J_k - J_k^T) v / 2 ],
 
 the last line zero for a true score.  Curvatures: :mod:`diffodesic.metrics.score_curvature`.
-
-The score Jacobian, ``J^T J + eps I`` with J = ds/dx: Saito & Matsubara, 2510.05509.
 """
 
 from __future__ import annotations
@@ -34,11 +32,11 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.noise_level import choose_noise_level
-from diffodesic.geometry.metric import Metric
-from diffodesic.metrics.one_level import AtNoise, weight_unit
-from diffodesic.numerics.hessians import Curvature, Graph, Scalar, bend
+from diffodesic.geometry.energy import Evaluation, Order, PathEnergy
+from diffodesic.metrics.one_level import AtNoise, OneLevelEnergy, weight_unit
+from diffodesic.numerics.hessians import BlockDiagonal, PathHessian, RankOneSum, bend
 
-__all__ = ["ScoreMetric"]
+__all__ = ["ScoreEnergy", "ScoreMetric"]
 
 
 class ScoreMetric(AtNoise):
@@ -60,11 +58,6 @@ class ScoreMetric(AtNoise):
         ValueError: for a weight that is negative or not finite, a rank outside 1 ... D, a level
             outside the denoiser's range, data that are missing, or a score without size on them.
     """
-
-    coarsest = 32  # fewer hide what log-density does between nodes
-    newton = True
-    # the score-only gradient belongs to the change of phi, the steps to its trapezoidal estimate
-    slack = 1e-3
 
     def __init__(
         self,
@@ -154,7 +147,7 @@ class ScoreMetric(AtNoise):
         along = (s * u.unsqueeze(-2)).sum(-1) * (s * v.unsqueeze(-2)).sum(-1)
         return (u * v).sum(-1) + self.weight * along.mean(-1)
 
-    def steps(self, x: Tensor) -> Tensor:
+    def squared_steps(self, x: Tensor) -> Tensor:
         """``|u|^2 + weight mean_k r_k^2`` by the trapezoidal rule; K evaluations per node.
 
         Args:
@@ -163,44 +156,11 @@ class ScoreMetric(AtNoise):
         Returns:
             squared lengths (..., n).
         """
-        return self.judged_steps(x)[0]
+        return self.along(x, self.scores(x))[0]
 
-    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps, and where log-density may rise and fall unseen between two nodes.
-
-        If the score along a segment changes evenly, log-density strays from its chord by at most
-        |(s_{i+1} - s_i).u_i| / 8, there and back. A segment that could hide more length than it
-        shows is not to be believed: a solver would put the variation of log-density there.
-
-        Args:
-            x: nodes (..., n+1, D).
-
-        Returns:
-            squared lengths (..., n) and a boolean (..., n).
-        """
-        steps, _, hidden = self._steps(x, self.scores(x))
-        return steps, hidden
-
-    def newton_steps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Curvature]:
-        """Judged steps, their score-only gradient, and the curvature of the graph.
-
-        Args:
-            x: paths (B, n+1, D).
-
-        Returns:
-            see :meth:`Metric.newton_steps`.
-
-        Cost per node: K evaluations, no derivative.
-        """
-        with torch.no_grad():
-            scores = self.scores(x)
-            steps, change, hidden = self._steps(x, scores)
-            weight = self.weight / self.rank
-            pull = bend(x.diff(dim=-2)) + weight * (bend(change).unsqueeze(-1) * scores).sum(-2)
-            if weight:
-                return steps, 2 * pull, hidden, Graph.of(scores, weight)
-            flat = Scalar.of(torch.ones_like(steps).unsqueeze(-1), self.blocks)
-            return steps, 2 * pull, hidden, flat
+    def energy(self) -> PathEnergy:
+        """The energy of the graph of log-density, with a gradient from scores alone."""
+        return ScoreEnergy(self)
 
     def energy_floor(self, x: Tensor) -> Tensor:
         """The least energy of a path with the ends of this one, and its change of log-density.
@@ -216,12 +176,24 @@ class ScoreMetric(AtNoise):
 
         Cost: K evaluations per node.
         """
-        _, change, _ = self._steps(x, self.scores(x))
+        _, change, _ = self.along(x, self.scores(x))
         across = (x[..., -1, :] - x[..., 0, :]).square().sum(-1)
         return (across + self.weight * change.sum(-2).square().mean(-1)) / 2
 
-    def _steps(self, x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps (..., n), the changes r of log-density (..., n, K), and what may hide (..., n)."""
+    def along(self, x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Parts of the steps along paths, with the scores at their nodes.
+
+        If the score along a segment changes evenly, log-density strays from its chord by at most
+        |(s_{i+1} - s_i).u_i| / 8, there and back.
+
+        Args:
+            x: nodes (..., n+1, D).
+            scores: at the nodes, (..., n+1, K, D).
+
+        Returns:
+            squared lengths (..., n); the changes r of log-density (..., n, K); and which segments
+            could hide more length than they show, (..., n).
+        """
         u = x.diff(dim=-2).unsqueeze(-2)
         first, last = scores[..., :-1, :, :], scores[..., 1:, :, :]
         change = ((first + last) / 2 * u).sum(-1)
@@ -229,13 +201,8 @@ class ScoreMetric(AtNoise):
         stray = ((last - first) * u).sum(-1) / 8
         return steps, change, self.weight * (2 * stray).square().mean(-1) > steps
 
-    def easier(self) -> tuple[Metric, ...]:
-        """The same metric at a tenth, a hundredth, ... of a weight above 1, lightest first."""
-        count = math.ceil(math.log10(self.weight)) if self.weight > 1 else 0
-        weights = [self.weight / 10**j for j in range(count, 0, -1)]
-        return tuple(self._weighing(weight) for weight in weights)
-
-    def _weighing(self, weight: float) -> ScoreMetric:
+    def weighing(self, weight: float) -> ScoreMetric:
+        """The same metric with another weight."""
         other = copy(self)
         other.weight = weight
         return other
@@ -296,3 +263,60 @@ class ScoreMetric(AtNoise):
         even = (b * ja + a * jb).sum(-1, keepdim=True) / 2
         lowered = s * even + (sb * ja + sa * jb - pulled) / 2
         return self._sharp(s, self.weight / self.rank * lowered.sum(-2))
+
+
+class ScoreEnergy(OneLevelEnergy):
+    """The energy of a score metric, with a gradient and a Hessian from scores alone.
+
+    Doubtful segments are those in which log-density may rise and fall unseen: a search would hide
+    its variation there.
+
+    Args:
+        metric: the metric.
+    """
+
+    metric: ScoreMetric
+    coarsest = 32  # fewer hide what log-density does between nodes
+    cheap_hessian = True
+    # that gradient belongs to the change of phi, the steps to its trapezoidal estimate
+    tolerance = 1e-3
+
+    def steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared lengths (..., n), and which segments could hide more than they show."""
+        squared, _, hidden = self.metric.along(x, self.metric.scores(x))
+        return squared, hidden
+
+    def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
+        """In reverse mode, or with ``order=2`` the gradient and the Hessian of the graph.
+
+        Args:
+            x: nodes (..., n+1, D).
+            order: see :meth:`PathEnergy.evaluate`.
+
+        Returns:
+            the evaluation.
+
+        Cost per node: K evaluations, and K VJPs for ``order=1`` alone.
+        """
+        if order < 2:
+            return super().evaluate(x, order=order)
+        metric = self.metric
+        with torch.no_grad():
+            scores = metric.scores(x)
+            steps, change, hidden = metric.along(x, scores)
+            weight = metric.weight / metric.rank
+            pull = bend(x.diff(dim=-2)) + weight * (bend(change).unsqueeze(-1) * scores).sum(-2)
+            hessian = self._graph_hessian(steps, scores, weight)
+        return Evaluation(steps, hidden, steps.shape[-1] * pull, hessian)
+
+    def _graph_hessian(self, steps: Tensor, scores: Tensor, weight: float) -> PathHessian:
+        if weight:
+            return RankOneSum.of(scores, weight)
+        return BlockDiagonal.of(torch.ones_like(steps).unsqueeze(-1), self.blocks)
+
+    def stages(self) -> tuple[PathEnergy, ...]:
+        """The same at a tenth, a hundredth, ... of a weight above 1, lightest first."""
+        weight = self.metric.weight
+        count = math.ceil(math.log10(weight)) if weight > 1 else 0
+        lighter = (self.metric.weighing(weight / 10**j) for j in range(count, 0, -1))
+        return (*(metric.energy() for metric in lighter), self)

@@ -1,4 +1,4 @@
-r"""Curvature of the score metric in closed form, by the equation of Gauss.
+r"""PathHessian of the score metric in closed form, by the equation of Gauss.
 
 Where the scores are gradients, s_k = grad phi_k, the metric ``I + c sum_k s_k s_k^T`` is that of
 the graph ``x -> (x, sqrt(c) phi_1(x), ..., sqrt(c) phi_K(x))`` in flat R^(D+K).  With H_k the
@@ -54,7 +54,7 @@ def sectional_curvature(metric: ScoreMetric, x: Tensor, u: Tensor, v: Tensor) ->
 
 
 def ricci_scalar(metric: ScoreMetric, x: Tensor, *, probes: Tensor | None = None) -> Tensor:
-    """Scalar curvature, the sum of the sectional curvatures of all ordered pairs of axes.
+    """BlockDiagonal curvature, the sum of the sectional curvatures of all ordered pairs of axes.
 
     Args:
         metric: a score metric of any rank.

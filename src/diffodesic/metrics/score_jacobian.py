@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.metrics.one_level import AtNoise
-from diffodesic.numerics.hessians import Curvature, Operator, Scalar
+from diffodesic.geometry.energy import PathEnergy
+from diffodesic.metrics.one_level import AtNoise, OneLevelEnergy
+from diffodesic.numerics.hessians import BlockDiagonal, MatrixFree, PathHessian
 
-__all__ = ["ScoreJacobian"]
+__all__ = ["JacobianEnergy", "ScoreJacobian"]
 
 
 class ScoreJacobian(AtNoise):
@@ -35,25 +36,30 @@ class ScoreJacobian(AtNoise):
         ju = self.score_jvp(x, u)
         return (ju * (ju if v is u else self.score_jvp(x, v))).sum(-1) + self.eps * (u * v).sum(-1)
 
-    def newton_steps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Curvature]:
-        """Steps and gradient, and the metric frozen at the midpoints, known by its action.
+    def energy(self) -> PathEnergy:
+        """The energy of the midpoint rule; its Hessian is the metric frozen along the path."""
+        return JacobianEnergy(self)
 
-        Args:
-            x: paths (B, n+1, D).
-
-        Returns:
-            see :meth:`Metric.newton_steps`.
-
-        Cost per segment: that of ``steps_and_grad``; a solve with the curvature takes two JVPs
-        per segment and iteration of conjugate gradients, at most twelve.
-        """
-        steps, grad, wrong = self.steps_and_grad(x)
-        middle = (x[:, 1:] + x[:, :-1]) / 2
-        scale = self.curvature(x, steps)
-        assert isinstance(scale, Scalar)
-        return steps, grad, wrong, Operator(middle, self._act, scale)
-
-    def _act(self, x: Tensor, u: Tensor) -> Tensor:
+    def act(self, x: Tensor, u: Tensor) -> Tensor:
         """``J (J u) + eps u``: the Jacobian of a score is symmetric."""
         with torch.no_grad():
             return self.score_jvp(x, self.score_jvp(x, u)) + self.eps * u
+
+
+class JacobianEnergy(OneLevelEnergy):
+    """The energy of a score Jacobian metric.
+
+    Args:
+        metric: the metric.
+
+    Cost of a Hessian: two JVPs per segment and iteration of conjugate gradients, at most twelve,
+    whenever it is solved with.
+    """
+
+    metric: ScoreJacobian
+
+    def hessian(self, x: Tensor, squared_steps: Tensor) -> PathHessian:
+        """The metric frozen at the midpoints of paths (B, n+1, D), known by its action."""
+        scale = self.preconditioner(x, squared_steps)
+        assert isinstance(scale, BlockDiagonal)
+        return MatrixFree((x[:, 1:] + x[:, :-1]) / 2, self.metric.act, scale)

@@ -12,50 +12,72 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from diffodesic.geometry.energy import Evaluation, Order, PathEnergy
+from diffodesic.geometry.solvers.reference.first_order import AdamNodes
+from diffodesic.metrics.one_level import OneLevelEnergy
 from diffodesic.metrics.score import ScoreMetric
 from diffodesic.numerics.hessians import bend
 
-__all__ = ["FrozenScore"]
+__all__ = ["FrozenEnergy", "FrozenScore"]
 
 
 class FrozenScore(ScoreMetric):
     """:class:`ScoreMetric` by the midpoint rule, with the gradient of a frozen score.
 
-    Its gradient is not that of its steps, so solvers with a line search do not converge on it;
-    use ``reference.AdamNodes``.  Judge what it finds by :class:`ScoreMetric`.
+    That gradient is not that of its steps, so searches with a line search do not converge on it:
+    its energy asks for ``AdamNodes``.  Judge what it finds by :class:`ScoreMetric`.
     """
 
-    newton = False
-
-    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def squared_steps(self, x: Tensor) -> Tensor:
         """``|u|^2 + weight mean_k (s_k.u)^2``, scores at the middles; K evaluations per segment.
 
         Args:
             x: nodes (..., n+1, D).
 
         Returns:
-            squared lengths (..., n), and False for all: the recipe sees nothing between nodes.
+            squared lengths (..., n).
         """
-        steps, _ = self._at_middles(x)
-        return steps, torch.zeros_like(steps, dtype=torch.bool)
+        return self.at_middles(x)[0]
 
-    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps, and their gradient with the scores held fixed; K evaluations per segment.
+    def energy(self) -> PathEnergy:
+        """The energy of these steps, with the gradient of a frozen score."""
+        return FrozenEnergy(self)
 
-        Args:
-            x: nodes (..., n+1, D).
-
-        Returns:
-            squared lengths (..., n), gradient (..., n+1, D), and False for all segments.
-        """
-        with torch.no_grad():
-            steps, pull = self._at_middles(x)
-        return steps, 2 * bend(pull), torch.zeros_like(steps, dtype=torch.bool)
-
-    def _at_middles(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def at_middles(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Steps (..., n), and ``g(m) u`` (..., n, D)."""
         u = x.diff(dim=-2)
         s = self.scores((x[..., 1:, :] + x[..., :-1, :]) / 2)
         along = (s * u.unsqueeze(-2)).sum(-1, keepdim=True)
         pull = u + self.weight * (along * s).mean(-2)
         return (u * pull).sum(-1), pull
+
+
+class FrozenEnergy(OneLevelEnergy):
+    """The energy of the recipe, its scores held fixed in the gradient; no segment is doubted.
+
+    Args:
+        metric: the metric.
+    """
+
+    metric: FrozenScore
+    coarsest = 32
+    default_solver = AdamNodes(learning_rate=0.01, steps=200)
+
+    def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
+        """Steps and that gradient; K evaluations per segment.
+
+        Args:
+            x: nodes (..., n+1, D).
+            order: see :meth:`PathEnergy.evaluate`.
+
+        Returns:
+            the evaluation; its Hessian is the preconditioner.
+        """
+        if not order:
+            steps = self.metric.squared_steps(x)
+            return Evaluation(steps, torch.zeros_like(steps, dtype=torch.bool))
+        with torch.no_grad():
+            steps, pull = self.metric.at_middles(x)
+        doubtful = torch.zeros_like(steps, dtype=torch.bool)
+        hessian = self.preconditioner(x, steps) if order == 2 else None
+        return Evaluation(steps, doubtful, steps.shape[-1] * bend(pull), hessian)

@@ -1,4 +1,14 @@
-"""Counting of work: calls of a denoiser, gradients of a path's energy, energies of a potential."""
+"""Counting of work, where it happens; a call on a batch of n points counts n.
+
+- ``evaluations``: forward passes of a denoiser,
+- ``derivatives``: Jacobian products of a denoiser, forward (JVP) or backward (VJP), each beside the
+  forward pass that it shares,
+- ``node_gradients``: one node, one gradient of a discrete energy; an energy without its gradient
+  counts a third.  This is the unit in which solvers are compared,
+- ``energies``: energies of a potential, with or without forces.
+
+Counting is scoped: ``with counting() as cost: ...`` sees everything inside it, nested scopes too.
+"""
 
 from __future__ import annotations
 
@@ -27,25 +37,25 @@ class Cost:
     energies: int = 0
 
 
-_open_scopes: ContextVar[tuple[Cost, ...]] = ContextVar("diffodesic_cost", default=())
+open_scopes: ContextVar[tuple[Cost, ...]] = ContextVar("diffodesic_cost", default=())
 
 
 @contextmanager
 def counting() -> Iterator[Cost]:
     """Count the work done inside the ``with`` block."""
     cost = Cost()
-    token = _open_scopes.set((*_open_scopes.get(), cost))
+    token = open_scopes.set((*open_scopes.get(), cost))
     try:
         yield cost
     finally:
-        _open_scopes.reset(token)
+        open_scopes.reset(token)
 
 
 def record(
     *, evaluations: int = 0, derivatives: int = 0, node_gradients: float = 0.0, energies: int = 0
 ) -> None:
     """Add work to every open scope."""
-    for cost in _open_scopes.get():
+    for cost in open_scopes.get():
         cost.evaluations += evaluations
         cost.derivatives += derivatives
         cost.node_gradients += node_gradients

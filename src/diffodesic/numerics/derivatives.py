@@ -1,16 +1,4 @@
-"""Derivatives, linear solves and ODE steps on plain tensors, and the count of what they cost.
-
-Cost is counted where it happens and split in three (a call on a batch
-of n points counts n):
-
-- ``evaluations``: forward passes of the denoiser,
-- ``derivatives``: Jacobian products of the denoiser, forward (JVP) or backward (VJP), each beside
-  the forward pass that it shares,
-- ``node_gradients``: one node, one gradient of a discrete curve energy; an energy without its
-  gradient counts a third. This is the unit in which solvers are compared.
-
-Counting is scoped: ``with counting() as cost: ...`` sees everything inside it, nested scopes too.
-"""
+"""Derivatives of maps of tensors: products with a Jacobian, and the covector of a bilinear form."""
 
 from __future__ import annotations
 
@@ -19,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffodesic.numerics.cost import _open_scopes
+from diffodesic.numerics.cost import open_scopes
 
-__all__ = ["is_transformed", "jvp", "piece", "track_vjp", "untransformed"]
+__all__ = ["is_transformed", "jvp", "lower", "piece", "track_vjp", "untransformed"]
 
 
 def piece(count: int, limit: int | None) -> int:
@@ -43,7 +31,7 @@ def piece(count: int, limit: int | None) -> int:
 
 def track_vjp(output: Tensor, count: int) -> Tensor:
     """Count ``count`` derivatives when a backward pass goes through ``output``."""
-    scopes = _open_scopes.get()
+    scopes = open_scopes.get()
     if not scopes or not output.requires_grad or is_transformed(output):
         return output
 
@@ -83,3 +71,22 @@ def jvp(
     """
     value, tangent = torch.func.jvp(function, inputs, tangents)  # type: ignore[misc]
     return value, tangent
+
+
+def lower(inner: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, u: Tensor) -> Tensor:
+    """Covector ``v -> inner(x, u, v)``, differentiable in ``x`` and ``u``.
+
+    Args:
+        inner: a form that is linear in its last argument, (..., d) each, result (...).
+        x: points (..., d).
+        u: vectors (..., d).
+
+    Returns:
+        covectors (..., d).
+
+    Cost: one call of ``inner`` and one backward pass.
+    """
+    with torch.enable_grad():
+        v = torch.zeros_like(u).requires_grad_()
+        (out,) = torch.autograd.grad(inner(x, u, v).sum(), v, create_graph=True)
+    return out

@@ -4,14 +4,14 @@ For ``E(x) = n/2 sum steps`` with both ends fixed and a metric g frozen along th
 is ``n D^T g D`` with D the differences of neighbours.  It is held in the form that its metric
 allows, and solved at the price that this form allows:
 
-- :class:`Scalar`: one number per block of coordinates and segment.  An (n-1) x (n-1) inverse for
-  each block serves all its coordinates.
-- :class:`Tridiagonal`: a full d x d tensor per segment; block Cholesky, O(n d^3).
-- :class:`Graph`: ``I + w sum_k s_k s_k^T`` (score metrics, 2505.11128).  With r the change of
+- :class:`BlockDiagonal`: one number per block of coordinates and segment.  An (n-1) x (n-1)
+  inverse for each block serves all its coordinates.
+- :class:`BlockTridiagonal`: a full d x d tensor per segment; block Cholesky, O(n d^3).
+- :class:`RankOneSum`: ``I + w sum_k s_k s_k^T`` (score metrics, 2505.11128).  With r the change of
   log-density along a segment, ``E = n/2 sum |u|^2 + w r^2`` has the Gauss-Newton Hessian
   ``n (T x I + w J^T J)``, T the path Laplacian, row i of J being (-s_i, +s_{i+1}): Woodbury, with a
   kernel of the size of the path, O(n^2 d).
-- :class:`Operator`: the metric known by its action only; preconditioned conjugate gradients.
+- :class:`MatrixFree`: the metric known by its action only; preconditioned conjugate gradients.
 
 All are batched over paths and know their place in the batch.
 """
@@ -25,22 +25,33 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Curvature", "Graph", "Operator", "Scalar", "Tridiagonal", "bend", "dot", "laplacian"]
+from diffodesic.numerics.linear import conjugate_gradient
+
+__all__ = [
+    "BlockDiagonal",
+    "BlockTridiagonal",
+    "MatrixFree",
+    "PathHessian",
+    "RankOneSum",
+    "bend",
+    "dot",
+    "laplacian",
+]
 
 
 @dataclass(frozen=True)
-class Curvature(ABC):
+class PathHessian(ABC):
     """A positive approximation of the Hessian of B path energies, ends fixed."""
 
     @abstractmethod
     def solve(self, g: Tensor) -> Tensor:
         """Inverse applied to ``g`` (B, n+1, d) on the inner nodes; zero at the ends."""
 
-    def __getitem__(self, keep: Tensor) -> Curvature:
+    def __getitem__(self, keep: Tensor) -> PathHessian:
         """The paths ``keep`` of the batch."""
         return replace(self, **{name: part[keep] for name, part in self._tensors().items()})
 
-    def where(self, mask: Tensor, other: Curvature) -> Curvature:
+    def where(self, mask: Tensor, other: PathHessian) -> PathHessian:
         """``self`` for the paths of ``mask`` (B,), else ``other``, of the same kind."""
         mixed = {
             name: torch.where(mask.reshape(-1, *[1] * (part.ndim - 1)), part, getattr(other, name))
@@ -48,7 +59,7 @@ class Curvature(ABC):
         }
         return replace(self, **mixed)
 
-    def cat(self, parts: Sequence[Curvature]) -> Curvature:
+    def cat(self, parts: Sequence[PathHessian]) -> PathHessian:
         """Curvatures of the same kind as one batch."""
         names = self._tensors()
         joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
@@ -93,7 +104,7 @@ def _finite(metric: Tensor) -> Tensor:
 
 
 def laplacian(weights: Tensor) -> Tensor:
-    """Tridiagonal matrix of ``sum_i w_i (v_{i+1} - v_i)^2 / 2`` with fixed ends.
+    """BlockTridiagonal matrix of ``sum_i w_i (v_{i+1} - v_i)^2 / 2`` with fixed ends.
 
     Args:
         weights: positive (..., n).
@@ -109,7 +120,7 @@ def laplacian(weights: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Scalar(Curvature):
+class BlockDiagonal(PathHessian):
     """One number per block of coordinates and segment.
 
     Attributes:
@@ -121,7 +132,7 @@ class Scalar(Curvature):
     blocks: tuple[int, ...]
 
     @classmethod
-    def of(cls, weights: Tensor, blocks: tuple[int, ...]) -> Scalar:
+    def of(cls, weights: Tensor, blocks: tuple[int, ...]) -> BlockDiagonal:
         """From weights (B, n, blocks), non-negative; those that rounding would lose are raised."""
         w = weights.double().movedim(-1, 1).nan_to_num(0.0, 0.0, 0.0)
         n = w.shape[-1]
@@ -138,7 +149,7 @@ class Scalar(Curvature):
 
 
 @dataclass(frozen=True)
-class Tridiagonal(Curvature):
+class BlockTridiagonal(PathHessian):
     """A full tensor per segment.
 
     Attributes:
@@ -150,7 +161,7 @@ class Tridiagonal(Curvature):
     links: Tensor
 
     @classmethod
-    def of(cls, metric: Tensor) -> Tridiagonal:
+    def of(cls, metric: Tensor) -> BlockTridiagonal:
         """The curvature of metric tensors.
 
         Args:
@@ -197,7 +208,7 @@ class Tridiagonal(Curvature):
 
 
 @dataclass(frozen=True)
-class Graph(Curvature):
+class RankOneSum(PathHessian):
     """``I + w sum_k s_k s_k^T`` at every node.
 
     Attributes:
@@ -211,7 +222,7 @@ class Graph(Curvature):
     inverse: Tensor
 
     @classmethod
-    def of(cls, scores: Tensor, weight: float) -> Graph:
+    def of(cls, scores: Tensor, weight: float) -> RankOneSum:
         """From scores (B, n+1, K, d) and the weight w > 0 of each."""
         batch, n, rank = scores.shape[0], scores.shape[1] - 1, scores.shape[2]
         kind, scores = scores, scores.double()  # the kernel's condition is that of w |s|^2
@@ -242,7 +253,7 @@ class Graph(Curvature):
 
 
 @dataclass(frozen=True)
-class Operator(Curvature):
+class MatrixFree(PathHessian):
     """A metric known by its action on vectors at the middle of each segment.
 
     Attributes:
@@ -255,25 +266,25 @@ class Operator(Curvature):
 
     middle: Tensor
     flat: Callable[[Tensor, Tensor], Tensor]
-    scale: Scalar
+    scale: BlockDiagonal
     iterations: int = 12
     rtol: float = 0.1
 
-    def __getitem__(self, keep: Tensor) -> Operator:
+    def __getitem__(self, keep: Tensor) -> MatrixFree:
         """The paths ``keep`` of the batch."""
         scale = replace(self.scale, inverse=self.scale.inverse[keep])
         return replace(self, middle=self.middle[keep], scale=scale)
 
-    def cat(self, parts: Sequence[Curvature]) -> Operator:
+    def cat(self, parts: Sequence[PathHessian]) -> MatrixFree:
         """Curvatures of this kind as one batch."""
-        own = [part for part in parts if isinstance(part, Operator)]
+        own = [part for part in parts if isinstance(part, MatrixFree)]
         scale = self.scale.cat([part.scale for part in own])
-        assert isinstance(scale, Scalar)
+        assert isinstance(scale, BlockDiagonal)
         return replace(self, middle=torch.cat([part.middle for part in own]), scale=scale)
 
-    def where(self, mask: Tensor, other: Curvature) -> Operator:
+    def where(self, mask: Tensor, other: PathHessian) -> MatrixFree:
         """``self`` for the paths of ``mask``, else ``other``."""
-        assert isinstance(other, Operator)
+        assert isinstance(other, MatrixFree)
         wide = mask[:, None, None]
         inverse = torch.where(wide[..., None], self.scale.inverse, other.scale.inverse)
         return replace(
@@ -284,23 +295,17 @@ class Operator(Curvature):
 
     def solve(self, g: Tensor) -> Tensor:
         """Truncated conjugate gradients: any number of iterations gives a direction of descent."""
-        n, b = g.shape[1] - 1, _outer(_inner(g))
-        x, r = torch.zeros_like(b), b
-        y = self.scale.solve(r)
-        p, ry = y, dot(r, y)
-        target = self.rtol**2 * ry
-        for _ in range(self.iterations):
-            active = ry > target
-            if not bool(active.any()):
-                break
-            pushed = self.flat(self.middle, p.diff(dim=1))
-            ap = _outer(_inner(n * bend(pushed)))
-            pap = dot(p, ap)
-            good = active & (pap > 0)
-            step = torch.where(good, ry / torch.where(good, pap, 1.0), 0.0)[:, None, None]
-            x, r = x + step * p, r - step * ap
-            y = self.scale.solve(r)
-            before, ry = ry, dot(r, y)
-            turn = torch.where(good, ry / torch.where(before > 0, before, 1.0), 0.0)
-            p = y + turn[:, None, None] * p
-        return x
+        n = g.shape[1] - 1
+
+        def apply(p: Tensor) -> Tensor:
+            return _outer(_inner(n * bend(self.flat(self.middle, p.diff(dim=1)))))
+
+        found = conjugate_gradient(
+            apply,
+            _outer(_inner(g)),
+            inverse=self.scale.solve,
+            axes=2,
+            rtol=self.rtol,
+            iterations=self.iterations,
+        )
+        return found.x

@@ -1,53 +1,81 @@
-"""Linear systems without a matrix."""
+"""Linear systems without a matrix: conjugate gradients, batched."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["conjugate_gradient"]
+__all__ = ["Solved", "conjugate_gradient"]
+
+
+class Solved(NamedTuple):
+    """What conjugate gradients found.
+
+    Attributes:
+        x: the solution, shaped like the right-hand side.
+        solved: where the residual is below the square root of the tolerance, (...).
+        positive: where the operator was positive along every direction that mattered, (...).
+    """
+
+    x: Tensor
+    solved: Tensor
+    positive: Tensor
 
 
 def conjugate_gradient(
     operator: Callable[[Tensor], Tensor],
     b: Tensor,
     *,
+    inverse: Callable[[Tensor], Tensor] = lambda r: r,
+    axes: int = 1,
     rtol: float = 1e-12,
     iterations: int | None = None,
-) -> Tensor:
+) -> Solved:
     """Solve ``A x = b`` for symmetric positive definite ``A``, each batch entry for itself.
 
+    An entry that ends early, by its tolerance or by the limit, holds a direction of descent of
+    ``x.Ax/2 - b.x`` all the same.
+
     Args:
-        operator: ``A`` as a map of ``(..., d)`` tensors.
-        b: right-hand sides ``(..., d)``.
-        rtol: stop when every residual is below ``rtol |b|``.
-        iterations: limit; default ``2 d + 10`` (exact arithmetic needs d).
+        operator: ``A`` as a map of tensors shaped like ``b``.
+        b: right-hand sides; the last ``axes`` axes are those of one vector.
+        inverse: approximate inverse of ``A``, symmetric and positive.
+        axes: see above.
+        rtol: an entry is done when its residual, in the norm of ``inverse``, is below ``rtol`` of
+            that of ``b``.
+        iterations: limit; default twice the size of a vector and 10 (exact arithmetic needs once).
 
     Returns:
-        ``x`` of shape ``(..., d)``.
-
-    Raises:
-        LinAlgError: if a residual is above ``sqrt(rtol)`` when the limit is reached.
+        the solution, and where to believe it.
     """
-    x, r = torch.zeros_like(b), b.clone()
-    p, rr = r.clone(), (r * r).sum(-1, keepdim=True)
-    target = (rtol**2) * rr
-    for _ in range(iterations or 2 * b.shape[-1] + 10):
-        active = rr > target
+    dims = tuple(range(-axes, 0))
+
+    def dot(u: Tensor, v: Tensor) -> Tensor:
+        return (u * v).sum(dims, keepdim=True)
+
+    x, r = torch.zeros_like(b), b
+    y = inverse(r)
+    p, ry = y, dot(r, y)
+    first, positive = ry, torch.ones_like(ry, dtype=torch.bool)
+    size = math.prod(b.shape[-axes:])
+    for _ in range(iterations or 2 * size + 10):
+        active = ry > rtol**2 * first
         if not bool(active.any()):
-            return x
+            break
         ap = operator(p)
-        # A finished entry has r = p = 0 / 0: it is held still instead of divided by zero.
-        pap = (p * ap).sum(-1, keepdim=True)
-        alpha = torch.where(active & (pap > 0), rr / torch.where(pap > 0, pap, 1.0), 0.0)
-        x, r = x + alpha * p, r - alpha * ap
-        rr, before = (r * r).sum(-1, keepdim=True), rr
-        p = r + torch.where(active, rr / torch.where(before > 0, before, 1.0), 0.0) * p
-    if bool((rr > (rtol * (b * b).sum(-1, keepdim=True))).any()):
-        raise torch.linalg.LinAlgError(  # type: ignore[attr-defined]
-            "the metric tensor could not be inverted by conjugate gradients: it is singular or "
-            "not positive definite at this point"
-        )
-    return x
+        # a finished entry is held still instead of divided by zero
+        pap = dot(p, ap)
+        good = active & (pap > 0)
+        positive = positive & (good | ~active)
+        step = torch.where(good, ry / torch.where(good, pap, 1.0), 0.0)
+        x, r = x + step * p, r - step * ap
+        y = inverse(r)
+        before, ry = ry, dot(r, y)
+        turn = torch.where(good, ry / torch.where(before > 0, before, 1.0), 0.0)
+        p = y + turn * p
+    solved = ry <= rtol * first
+    return Solved(x, solved.squeeze(dims), positive.squeeze(dims))

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.transitions.annealing import PathOptions, TransitionPaths, transition_paths

@@ -18,12 +18,12 @@ from diffodesic import (
     counting,
     geodesic,
 )
-from diffodesic.geometry.solvers.base import Solver
+from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.solvers.reference.elastic_band import Neb
 from diffodesic.geometry.solvers.reference.first_order import LBFGS, AdamNodes
 from diffodesic.geometry.solvers.reference.georce import Georce, _left_gradient
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
-from support.checks import Draw
+from support.checks import Draw, status_is_looked_at
 
 ITERATIVE: list[Solver] = [LBFGS(rtol=1e-8), Georce(rtol=1e-8), Neb(rtol=1e-8)]
 names = pytest.mark.parametrize("solver", ITERATIVE, ids=lambda solver: type(solver).__name__)
@@ -129,14 +129,17 @@ def test_georce_solves_a_constant_metric_in_one_round(dense: int, draw: Draw):
 
 def test_the_two_ways_of_georce_agree(draw: Draw):
     x = torch.cat([draw(2, 7, 1), 2 + draw(2, 7, 1).tanh()], -1)
-    steps, grad = _left_gradient(plane(), x)
-    dense, _ = Georce()._direction(plane(), x, steps, grad)
-    iterative, positive = Georce(dense=0, cg_rtol=1e-13)._direction(plane(), x, steps, grad)
+    steps, grad = _left_gradient(plane().energy(), x)
+    dense, _ = Georce()._direction(plane().energy(), x, steps, grad)
+    iterative, positive = Georce(dense=0, cg_rtol=1e-13)._direction(
+        plane().energy(), x, steps, grad
+    )
     assert bool(positive.all())
     torch.testing.assert_close(dense, iterative, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("dense", [128, 0], ids=["dense", "iterative"])
+@status_is_looked_at
 def test_georce_names_a_metric_that_is_not_positive(dense: int):
     metric = Constant(torch.diag(torch.tensor([1.0, -2.0], dtype=torch.float64)))
     bent = torch.tensor([[0.0, 0.0], [1.0, 0.5], [3.0, 0.0]], dtype=torch.float64)
@@ -172,12 +175,14 @@ def test_a_straight_line_is_left_alone(solver: Solver, draw: Draw):
     "solver",
     [LBFGS(rtol=1e-14, iterations=5), Georce(rtol=1e-14, iterations=2), Neb(1e-14, iterations=5)],
 )
+@status_is_looked_at
 def test_iteration_limit(solver: Solver):
     path = geodesic(plane(), *END, nodes=8, solver=solver)
     assert path.status is Status.ITERATION_LIMIT
 
 
 @names
+@status_is_looked_at
 def test_non_finite_at_the_first_path(solver: Solver):
     metric = Conformal(lambda x: torch.where(x[..., 0].abs() < 0.3, torch.nan, 1.0), 2)
     path = geodesic(metric, *END, nodes=8, solver=solver)
@@ -189,6 +194,7 @@ def test_non_finite_at_the_first_path(solver: Solver):
     [LBFGS(1e-8, iterations=100), Georce(1e-8), Neb(1e-8, iterations=200)],
     ids=lambda solver: type(solver).__name__,
 )
+@status_is_looked_at
 def test_a_wall_of_nan_is_not_crossed(solver: Solver):
     # the geodesic of the half-plane rises above 1.2, where this one is not defined
     def factor(x: Tensor) -> Tensor:
@@ -204,7 +210,7 @@ def test_a_wall_of_nan_is_not_crossed(solver: Solver):
 def test_adam_spends_what_it_was_given():
     solver = AdamNodes(learning_rate=0.01, steps=7)
     with counting() as cost:
-        found = solver.solve(plane(), END[:1], END[1:], 8)
+        found = solver.solve(plane().energy(), END[:1], END[1:], 8)
     assert cost.node_gradients == 8 * 9  # and one for the judgement
     assert found.statuses == [Status.FIXED_BUDGET]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from diffodesic import (
     Denoiser,
     Euclidean,
     GaussianMixture,
-    Metric,
     Pullback,
     Relax,
     Spacetime,
@@ -23,8 +23,11 @@ from diffodesic import (
     counting,
     geodesic,
 )
+from diffodesic.geometry.energy import Evaluation, Order, PathEnergy
+from diffodesic.geometry.metric import MetricEnergy
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
-from support.checks import Draw
+from diffodesic.geometry.wrappers import EnergyWrapper
+from support.checks import Draw, status_is_looked_at
 
 
 def warp(x: Tensor) -> Tensor:
@@ -96,6 +99,7 @@ def test_converged():
     assert float(path.certificate.gradient_norm) < 5e-3  # of the order of sqrt(rtol)
 
 
+@status_is_looked_at
 def test_iteration_limit():
     path = geodesic(_half_plane(), *END, nodes=16, solver=Relax(rtol=1e-14, iterations=2))
     assert path.status is Status.ITERATION_LIMIT
@@ -114,6 +118,7 @@ def test_same_point():
     assert torch.equal(path.nodes[0], END[0].expand(9, 2))
 
 
+@status_is_looked_at
 def test_non_finite_in_one_pair_leaves_the_others_alone():
     def factor(x: Tensor) -> Tensor:  # undefined for x < -5
         return torch.where(x[..., 0] < -5, torch.nan, x[..., 1] ** -2)
@@ -141,6 +146,7 @@ class _Guided(Denoiser):
         return m + self.weight * (m - self.plain.posterior_mean(z, sigma))
 
 
+@status_is_looked_at
 def test_negative_steps(draw: Draw):
     narrow = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), std=0.3)
     wide = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), std=2.0)
@@ -152,13 +158,20 @@ def test_negative_steps(draw: Draw):
 
 
 class _WrongGradient(Euclidean):
-    """Steps of a bent metric with the gradient of none: no step descends."""
+    """Steps of a flat metric with the gradient of another: no step descends."""
 
-    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        steps, grad, wrong = super().steps_and_grad(x)
-        return steps, -grad + torch.sin(50 * x), wrong
+    def energy(self) -> PathEnergy:
+        class Wrong(MetricEnergy):
+            def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
+                found = super().evaluate(x, order=order)
+                return (
+                    found if not order else replace(found, gradient=torch.sin(50 * x) - found.slope)
+                )
+
+        return Wrong(self)
 
 
+@status_is_looked_at
 def test_a_false_gradient_is_found_out():
     path = geodesic(_WrongGradient(2), *END, nodes=8)
     assert path.status is Status.NOT_DIFFERENTIABLE
@@ -167,11 +180,12 @@ def test_a_false_gradient_is_found_out():
 class _Rounded(Conformal):
     """A half plane whose squared lengths are known to seven digits."""
 
-    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        steps, wrong = super().judged_steps(x)
-        return steps + ((1e7 * steps).round() / 1e7 - steps).detach(), wrong
+    def squared_steps(self, x: Tensor) -> Tensor:
+        steps = super().squared_steps(x)
+        return steps + ((1e7 * steps).round() / 1e7 - steps).detach()
 
 
+@status_is_looked_at
 def test_stalled():
     metric = _Rounded(lambda x: x[..., 1] ** -2, 2)
     path = geodesic(metric, *END, nodes=8, solver=Relax(rtol=1e-15))
@@ -183,15 +197,15 @@ class _Broken(Conformal):
 
     raises = False
 
-    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        steps, wrong = super().judged_steps(x)
+    def squared_steps(self, x: Tensor) -> Tensor:
         high = (x[..., 1] > 1.2)[..., 1:]
         if self.raises and bool(high.any()):
             raise FloatingPointError("the network's output is not finite")
-        return torch.where(high, torch.nan, steps), wrong
+        return torch.where(high, torch.nan, super().squared_steps(x))
 
 
 @pytest.mark.parametrize("raises", [False, True])
+@status_is_looked_at
 def test_a_metric_that_breaks_on_the_way_ends_in_a_status_with_a_path(raises: bool):
     metric = _Broken(lambda x: x[..., 1] ** -2, 2)
     metric.raises = raises
@@ -206,6 +220,7 @@ def test_a_metric_that_breaks_on_the_way_ends_in_a_status_with_a_path(raises: bo
     assert float(path.energy[0]) <= float(chord)
 
 
+@status_is_looked_at
 def test_a_failed_pair_does_not_hide_in_a_batch():
     a, b = END[:1].expand(3, 2), END[1:].expand(3, 2).clone()
     b[1] = a[1]
@@ -224,33 +239,19 @@ def test_statuses_are_sentences_with_advice():
 # What a solve costs ---------------------------------------------------------------------------
 
 
-class _Counting(Metric):
-    """A metric that keeps its own account of nodes with and without gradient."""
+class _Counting(EnergyWrapper):
+    """An energy that keeps its own account of nodes with and without gradient."""
 
-    def __init__(self, inside: Metric) -> None:
-        self.inside, self.dim, self.bounds = inside, inside.dim, inside.bounds
+    def __init__(self, wrapped: PathEnergy) -> None:
+        super().__init__(wrapped)
         self.nodes, self.gradients = 0, 0
 
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        return self.inside.blocks
-
-    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return self.inside.inner(x, u, v)
-
-    def steps(self, x: Tensor) -> Tensor:
-        self.nodes += x[..., 0].numel()
-        return self.inside.steps(x)
-
-    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        self.gradients += x[..., 0].numel()
-        return self.inside.steps_and_grad(x)
-
-    def weights(self, x: Tensor) -> Tensor:
-        return self.inside.weights(x)
-
-    def starts(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
-        return self.inside.starts(a, b, nodes)
+    def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
+        if order:
+            self.gradients += x[..., 0].numel()
+        else:
+            self.nodes += x[..., 0].numel()
+        return self.wrapped.evaluate(x, order=order)
 
 
 @pytest.mark.parametrize(
@@ -258,25 +259,26 @@ class _Counting(Metric):
 )
 def test_node_gradients_are_counted_exactly(solver: Relax | AdamSpline):
     problem = toy()
-    metric = _Counting(problem.space)
+    energy = _Counting(problem.space.energy())
     with counting() as cost:
-        solver.solve(metric, problem.a[None], problem.b[None], 24)
-    assert cost.node_gradients == pytest.approx(metric.gradients + metric.nodes / 3, rel=1e-12)
+        solver.solve(energy, problem.a[None], problem.b[None], 24)
+    assert cost.node_gradients == pytest.approx(energy.gradients + energy.nodes / 3, rel=1e-12)
     # an exact mixture: one evaluation per node, with or without the closed form of its gradient
-    assert cost.evaluations == metric.gradients + metric.nodes
+    assert cost.evaluations == energy.gradients + energy.nodes
     assert cost.derivatives == 0
     if isinstance(solver, AdamSpline):
-        assert metric.gradients == 8 * 5 + 16 * 2 + 25
+        assert energy.gradients == 8 * 5 + 16 * 2 + 25
 
 
-def test_a_geodesic_counts_its_certificate_too():
+def test_a_geodesic_counts_its_certificate_too(monkeypatch: pytest.MonkeyPatch):
     problem = toy()
-    metric = _Counting(problem.space)
-    path = geodesic(metric, problem.a, problem.b, nodes=10)
-    assert path.evaluations == metric.gradients + metric.nodes
+    energy = _Counting(problem.space.energy())
+    monkeypatch.setattr(problem.space, "energy", lambda: energy)
+    path = geodesic(problem.space, problem.a, problem.b, nodes=10)
+    assert path.evaluations == energy.gradients + energy.nodes
     assert path.derivatives == 0
-    certificate = 8 * 10 + 1 + 11
-    assert path.node_gradients == pytest.approx(metric.gradients + (metric.nodes - certificate) / 3)
+    certificate = 8 * 10 + 1 + 11 + 2  # fine grid, nodes, and the one segment between the ends
+    assert path.node_gradients == pytest.approx(energy.gradients + (energy.nodes - certificate) / 3)
 
 
 def test_finished_pairs_leave_the_batch():
@@ -352,7 +354,7 @@ def test_several_starts_keep_the_best():
     assert many.status is Status.CONVERGED
     assert float(many.energy) <= float(one.energy) * (1 + 1e-5)
     assert many.node_gradients > one.node_gradients
-    assert many.start[0] in problem.space.starts(problem.a, problem.b, 6)
+    assert many.start[0] in problem.space.energy().starts(problem.a, problem.b, 6)
     torch.testing.assert_close(both.energy, many.energy.expand(2), rtol=1e-5, atol=0)
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from diffodesic import Conformal, GaussianMixture, Relax, Spacetime, geodesic
-from diffodesic.geometry.solvers.descent import energy
-from diffodesic.geometry.solvers.spline_search import Smooth
+from diffodesic.geometry.energy import discrete_energy
+from diffodesic.geometry.metric import MetricEnergy
+from diffodesic.geometry.solvers.spline_search import SplineEnergy
 from diffodesic.numerics.curves import Spline
 
 
@@ -18,30 +19,31 @@ def _hills(dim: int) -> Conformal:
 @pytest.mark.parametrize("pieces", [1, 2, 3])
 def test_the_energy_is_that_of_the_points_on_the_spline(pieces, draw):
     metric, x = _hills(2), draw(4, 7, 2)
-    smooth = Smooth(metric, pieces)
+    splines = SplineEnergy(metric.energy(), pieces)
     points = Spline(x)(torch.linspace(0, 1, 6 * pieces + 1, dtype=torch.float64))
-    torch.testing.assert_close(smooth.fine(x), points)
-    torch.testing.assert_close(energy(smooth.steps(x)), energy(metric.steps(points)))
+    torch.testing.assert_close(splines.fine(x), points)
+    found = splines.evaluate(x, order=0)
+    torch.testing.assert_close(found.energy, discrete_energy(metric.squared_steps(points)))
     if pieces == 1:
-        torch.testing.assert_close(smooth.steps(x), metric.steps(x))
+        torch.testing.assert_close(found.squared_steps, metric.squared_steps(x))
 
 
 def test_the_gradient_is_that_of_the_energy(draw):
-    smooth, x = Smooth(_hills(3), 3), draw(2, 6, 3)
-    found = smooth.steps_and_grad(x)[1]
+    splines, x = SplineEnergy(_hills(3).energy(), 3), draw(2, 6, 3)
+    found = splines.evaluate(x).gradient
     leaf = x.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(smooth.steps(leaf).sum(), leaf)
+    (expected,) = torch.autograd.grad(splines.evaluate(leaf, order=0).energy.sum(), leaf)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_points_on_the_bound_have_no_slope(draw):
-    metric = _hills(2)
-    metric.bounds = (torch.tensor([-9.0, -0.1]).double(), torch.tensor([9.0, 9.0]).double())
-    smooth, x = Smooth(metric, 2), draw(1, 6, 2)
+    energy = MetricEnergy(_hills(2))
+    energy.bounds = (torch.tensor([-9.0, -0.1]).double(), torch.tensor([9.0, 9.0]).double())
+    splines, x = SplineEnergy(energy, 2), draw(1, 6, 2)
     x[:, 2:4, 1] = -0.5
     leaf = x.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(smooth.steps(leaf).sum(), leaf)
-    torch.testing.assert_close(smooth.steps_and_grad(x)[1], expected, rtol=1e-9, atol=1e-9)
+    (expected,) = torch.autograd.grad(splines.evaluate(leaf, order=0).energy.sum(), leaf)
+    torch.testing.assert_close(splines.evaluate(x).gradient, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_few_nodes_on_splines_hide_nothing_between_them():
@@ -49,11 +51,10 @@ def test_few_nodes_on_splines_hide_nothing_between_them():
     metric = Conformal(lambda x: 1 + 50 * torch.exp(-200 * x.square().sum(-1)), 2)
     a, b = torch.tensor([[-1.0, 0.05], [1.0, 0.05]], dtype=torch.float64)
     best = float(geodesic(metric, a, b, nodes=128).length)
-    free, smooth = (
-        Relax().solve(each, a[None], b[None], 4).nodes for each in (metric, Smooth(metric, 8))
-    )
+    energies = (metric.energy(), SplineEnergy(metric.energy(), 8))
+    free, smooth = (Relax().solve(each, a[None], b[None], 4).nodes for each in energies)
     s = torch.linspace(0, 1, 257, dtype=torch.float64)
-    lengths = [float(metric.steps(Spline(x)(s)).sqrt().sum()) for x in (free, smooth)]
+    lengths = [float(metric.squared_steps(Spline(x)(s)).sqrt().sum()) for x in (free, smooth)]
     assert lengths[1] < 1.05 * best
     assert lengths[1] < 0.9 * lengths[0]
 
@@ -81,9 +82,10 @@ def test_splines_are_left_out_where_they_do_not_belong(draw):
 def test_metrics_with_curves_of_their_own_are_refused(draw):
     law = GaussianMixture(draw(3, 2), std=0.4)
     with pytest.raises(ValueError, match="straight segments"):
-        Smooth(Spacetime(law), 2)
+        SplineEnergy(Spacetime(law).energy(), 2)
     with pytest.raises(ValueError, match="at least 1"):
-        Smooth(_hills(2), 0)
+        SplineEnergy(_hills(2).energy(), 0)
     with pytest.raises(ValueError, match="splines must be at least 1"):
         Relax(splines=(8, 0, 30))
-    assert Smooth(Spacetime(law, estimator="closure"), 2).coarsest == 8
+    closure = Spacetime(law, estimator="closure").energy()
+    assert SplineEnergy(closure, 2).coarsest == 8

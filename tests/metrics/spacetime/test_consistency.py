@@ -58,7 +58,7 @@ def test_an_exact_denoiser_holds_all_three(draw):
     assert float(found.maxwell.max()) < 1e-4
     assert found.negative_fraction == 0
     assert torch.equal(found.log_snr, path[:, -1])
-    torch.testing.assert_close(found.raw_steps, Spacetime(law).steps(path))
+    torch.testing.assert_close(found.raw_steps, Spacetime(law).squared_steps(path))
 
 
 def test_maxwell_by_random_probes_is_met_within_its_error(draw):

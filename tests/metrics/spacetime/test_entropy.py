@@ -26,7 +26,7 @@ def test_steps_are_the_mean_of_the_rows_and_the_squares_of_the_residuals(hubs):
     law, x = _problem()
     path = Mismatch(law, samples=3, levels=8, seed=4, hubs=hubs)
     rows = mismatch_steps(law, x, samples=3, levels=8, seed=4, hubs=hubs, shared=True)
-    steps, wrong = path.judged_steps(x)
+    steps, wrong = path.steps(x)
     torch.testing.assert_close(steps, rows.mean(0), rtol=1e-12, atol=0)
     torch.testing.assert_close(path.residuals(x).square().sum(-1), steps, rtol=1e-12, atol=0)
     assert not bool(wrong.any())
@@ -36,11 +36,11 @@ def test_steps_are_the_mean_of_the_rows_and_the_squares_of_the_residuals(hubs):
 def test_the_gradient_is_that_of_the_frozen_steps(hubs, draw):
     law, x = _problem()
     path = Mismatch(law, samples=2, levels=8, hubs=hubs)
-    steps, grad, _ = path.steps_and_grad(x)
-    torch.testing.assert_close(steps, path.judged_steps(x)[0], rtol=1e-12, atol=0)
+    steps, grad, _ = path.steps_and_slope(x)
+    torch.testing.assert_close(steps, path.steps(x)[0], rtol=1e-12, atol=0)
     v, h = draw(*x.shape), 1e-5
     with torch.no_grad():
-        ahead, behind = (path.judged_steps(x + s * v)[0].sum() for s in (h, -h))
+        ahead, behind = (path.steps(x + s * v)[0].sum() for s in (h, -h))
     # a central difference: h^2 times third derivatives of some 1e4
     torch.testing.assert_close((grad * v).sum(), (ahead - behind) / (2 * h), rtol=1e-5, atol=1e-5)
 
@@ -58,7 +58,7 @@ def test_memory_of_a_gradient_does_not_grow_with_the_levels():
 
         path = Mismatch(law, samples=2, levels=levels)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            path.judged_steps(x.clone().requires_grad_())
+            path.steps(x.clone().requires_grad_())
         return len(kept)
 
     # the first level, whose points serve to lay the levels, keeps its graph; the others do not
@@ -99,7 +99,7 @@ def test_networks_have_gradients(draw):
     network = tiny_model().denoiser
     path = Mismatch(network, samples=1, levels=5, hubs="alternate")
     x = draw(3, network.dim + 1)
-    steps, grad, _ = path.steps_and_grad(x)
+    steps, grad, _ = path.steps_and_slope(x)
     assert bool((steps > 0).all())
     assert grad.shape == x.shape
     assert bool(torch.isfinite(grad).all())
@@ -110,9 +110,12 @@ def test_networks_have_gradients(draw):
 @pytest.mark.slow
 def test_the_gradient_goes_through_the_law_of_the_trajectories():
     law, x = _problem()
-    exact = Spacetime(law).steps_and_grad(x)[1]
+    exact = Spacetime(law).energy().steps_and_slope(x)[1]
     found = torch.stack(
-        [Mismatch(law, samples=60, levels=24, seed=seed).steps_and_grad(x)[1] for seed in range(12)]
+        [
+            Mismatch(law, samples=60, levels=24, seed=seed).steps_and_slope(x)[1]
+            for seed in range(12)
+        ]
     )
     error = found.std(0) / len(found) ** 0.5
     # 4 standard errors for 18 numbers, and one per cent for the rule; with Y held fixed in the

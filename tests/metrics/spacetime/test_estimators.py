@@ -19,8 +19,8 @@ from support.laws import Opaque, relative, three_modes, two_paths
 def test_closure_gradient_from_evaluations_is_that_of_reverse_mode(dim, std, draw: Draw):
     law, probes = three_modes(draw, dim, std), torch.eye(dim).double() * dim**0.5
     x = two_paths(draw, law)
-    steps, grad, wrong = Closure(law, probes).steps_and_grad(x)
-    found = Closure(Opaque(law), probes, gradient="forward").steps_and_grad(x)
+    steps, grad, wrong = Closure(law, probes).steps_and_slope(x)
+    found = Closure(Opaque(law), probes, gradient="forward").steps_and_slope(x)
     # second differences: the square root of the rounding unit, times (sigma / std)^2 of the modes
     torch.testing.assert_close(found[0], steps, rtol=1e-7, atol=1e-9)
     assert relative(found[1], grad) < 1e-5
@@ -41,9 +41,9 @@ def test_the_bound_of_the_closure_is_met_where_its_gradient_is_tested(draw: Draw
 def test_two_point_gradients_agree(dim, draw: Draw):
     law, probes = three_modes(draw, dim, 0.7), torch.eye(dim).double() * dim**0.5
     x = two_paths(draw, law)
-    exact = TwoPoint(law).steps_and_grad(x)  # in closed form
-    reverse = TwoPoint(law, probes).steps_and_grad(x)
-    forward = TwoPoint(Opaque(law), probes, gradient="forward").steps_and_grad(x)
+    exact = TwoPoint(law).steps_and_slope(x)  # in closed form
+    reverse = TwoPoint(law, probes).steps_and_slope(x)
+    forward = TwoPoint(Opaque(law), probes, gradient="forward").steps_and_slope(x)
     for (found, grad, _), tol in ((reverse, 1e-10), (forward, 1e-6)):
         torch.testing.assert_close(found, exact[0], rtol=10 * tol, atol=10 * tol)
         assert relative(grad, exact[1]) < tol
@@ -83,8 +83,8 @@ def test_a_geodesic_through_evaluations_alone(estimator: EstimatorName, draw: Dr
 def test_forward_gradients_of_a_single_precision_network(draw: Draw):
     law, probes = three_modes(draw, 5, 0.7), torch.eye(5).double() * 5**0.5
     x = two_paths(draw, law)
-    exact = Closure(law, probes).steps_and_grad(x)[1]
-    found = Closure(Opaque(law, torch.float32), probes, gradient="forward").steps_and_grad(x)[1]
+    exact = Closure(law, probes).steps_and_slope(x)[1]
+    found = Closure(Opaque(law, torch.float32), probes, gradient="forward").steps_and_slope(x)[1]
     # second differences lose half the digits
     assert relative(found, exact) < 1e-2
 
@@ -93,10 +93,10 @@ def test_pieces_of_nodes_give_the_gradient_of_the_whole(draw: Draw):
     law, probes = three_modes(draw, 3, 0.7), torch.eye(3).double()
     x = two_paths(draw, law)
     for gradient in ("reverse", "forward"):
-        whole = Closure(law, probes, gradient=gradient).steps_and_grad(x)
+        whole = Closure(law, probes, gradient=gradient).steps_and_slope(x)
         parts = Closure(law, probes, gradient=gradient)
         parts.denoiser = Opaque(law) if gradient == "forward" else law
         parts.denoiser.chunk = 25
-        for found, expected in zip(parts.steps_and_grad(x), whole, strict=True):
+        for found, expected in zip(parts.steps_and_slope(x), whole, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
         law.chunk = None

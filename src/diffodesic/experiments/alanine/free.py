@@ -24,7 +24,8 @@ from torch import Tensor
 
 from diffodesic.experiments.alanine.simulations import BaselineRow, baselines
 from diffodesic.experiments.experiment import Context, Number, Outcome
-from diffodesic.geometry.path import Geodesic, geodesic
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.path import Geodesic
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.output.figures import canvas
 from diffodesic.transitions.annealing import (
@@ -85,7 +86,7 @@ def solve(surface: PeriodicSurface, settings: Settings, space: Spacetime | None 
     """
     space = space or Spacetime(GridDenoiser(surface, points=settings.grid))
     a, b = states(space, settings)
-    return geodesic(space, a, b, nodes=settings.nodes)
+    return search(space, a, b, nodes=settings.nodes)
 
 
 def states(space: Spacetime, settings: Settings) -> Tensor:

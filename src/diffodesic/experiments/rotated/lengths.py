@@ -97,7 +97,7 @@ def _ratios(bridge: Bridge, z: Tensor) -> dict[str, Tensor]:
         space = image_metric(bridge, metric, torch.stack([a, b]), weight=weight)
         with torch.no_grad():
             true, *straight = (
-                space.steps(bridge.pack(space, path)).clamp(min=0).sqrt().sum(-1)
+                space.squared_steps(bridge.pack(space, path)).clamp(min=0).sqrt().sum(-1)
                 for path in (z, lerp(a, b, s), slerp(a, b, s))
             )
         found[name] = true / torch.minimum(*straight)

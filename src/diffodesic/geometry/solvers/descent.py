@@ -1,9 +1,9 @@
 r"""Preconditioned L-BFGS on the inner nodes of many paths at once: the engine of the solvers.
 
-The objective of one path is ``E(x) = n/2 sum steps(x)`` with both ends fixed.  An approximate
-Hessian comes from the metric (:mod:`diffodesic.numerics.hessians`): by default that of a metric of
-its cheap typical size, n times the path Laplacian, which makes the number of iterations independent
-of n; for metrics that offer it, the Gauss-Newton Hessian of every new path.  Limited-memory BFGS
+The objective is the energy of a path with both ends fixed.  An approximate Hessian comes with it
+(:mod:`diffodesic.numerics.hessians`): by default that of a metric of its cheap typical size, n
+times the path Laplacian, which makes the number of iterations independent of n; for energies that
+offer it, the Gauss-Newton Hessian of every new path.  Limited-memory BFGS
 (Nocedal & Wright, Alg. 7.4) on top of it learns the rest.  In a round every active path takes one
 trial step; each has its own step length, history and end, and finished paths leave the batch, so a
 path's result does not depend on its company.
@@ -17,67 +17,14 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.energy import Order, PathEnergy, evaluate
 from diffodesic.geometry.status import Status
-from diffodesic.numerics.cost import record
-from diffodesic.numerics.hessians import Curvature, dot
+from diffodesic.numerics.hessians import PathHessian, dot
 
-__all__ = ["Descent", "energy", "evaluate", "guarded_steps", "relative_norm"]
-
-
-def energy(steps: Tensor) -> Tensor:
-    """Discrete energy ``n/2 sum steps``, (..., n) -> (...)."""
-    return steps.shape[-1] / 2 * steps.sum(-1)
+__all__ = ["Descent", "relative_norm"]
 
 
-def evaluate(metric: Metric, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Steps (B, n), gradient of the energy with fixed ends (B, n+1, d), wrong steps (B, n)."""
-    return _evaluate(metric, x, newton=False)[:3]
-
-
-def _evaluate(
-    metric: Metric, x: Tensor, *, newton: bool
-) -> tuple[Tensor, Tensor, Tensor, Curvature | None]:
-    """The same, and the curvature at ``x`` if ``newton``."""
-    # a denoiser that refuses to go on (FloatingPointError) costs only the paths that it refuses:
-    # their steps are NaN, and a neighbour lends them a curvature that they never use
-    curvature = None
-    try:
-        if newton:
-            steps, grad, wrong, curvature = metric.newton_steps(x)
-        else:
-            steps, grad, wrong = metric.steps_and_grad(x)
-    except FloatingPointError:
-        if len(x) > 1:
-            single = [_evaluate(metric, path[None], newton=newton) for path in x]
-            steps, grad, wrong = (torch.cat(part) for part in list(zip(*single, strict=True))[:3])
-            healthy = next((one[3] for one in single if one[3] is not None), None)
-            if healthy is not None:
-                curvature = healthy.cat([one[3] or healthy for one in single])
-            return steps, grad, wrong, curvature
-        steps = x.new_full((1, x.shape[1] - 1), torch.nan)
-        grad, wrong = torch.zeros_like(x), torch.zeros_like(steps, dtype=torch.bool)
-    record(node_gradients=x.shape[0] * x.shape[1])
-    grad = grad * (steps.shape[-1] / 2)
-    grad[:, 0] = grad[:, -1] = 0
-    return steps, grad, wrong, curvature
-
-
-def guarded_steps(metric: Metric, x: Tensor) -> tuple[Tensor, Tensor]:
-    """``metric.judged_steps`` of paths (..., n+1, d), NaN for those that a denoiser refuses."""
-    try:
-        return metric.judged_steps(x)
-    except FloatingPointError:
-        flat = x.flatten(0, -3) if x.ndim > 2 else x[None]
-        if len(flat) == 1:
-            steps = x.new_full((*x.shape[:-2], x.shape[-2] - 1), torch.nan)
-            return steps, torch.zeros_like(steps, dtype=torch.bool)
-        single = [guarded_steps(metric, path) for path in flat]
-        steps, wrong = (torch.stack(part) for part in zip(*single, strict=True))
-        return steps.unflatten(0, x.shape[:-2]), wrong.unflatten(0, x.shape[:-2])
-
-
-def relative_norm(h0: Curvature, grad: Tensor, value: Tensor) -> Tensor:
+def relative_norm(h0: PathHessian, grad: Tensor, value: Tensor) -> Tensor:
     """Preconditioned gradient norm relative to the length, ``sqrt(g.H0 g / 2E)``, (B,)."""
     return (dot(grad, h0.solve(grad)) / (2 * value.abs())).sqrt()
 
@@ -95,8 +42,8 @@ class _State:
     energy: Tensor  # (B,)
     grad: Tensor  # (B, n+1, d)
     negative: Tensor  # (B,) whether a step is negative
-    wrong: Tensor  # (B,) number of steps where the metric is not positive
-    h0: Curvature
+    doubtful: Tensor  # (B,) number of doubtful segments
+    h0: PathHessian
     gamma: Tensor  # (B,) scale of h0
     direction: Tensor  # (B, n+1, d) points uphill
     decrease: Tensor  # (B,) twice the decrease that the quadratic model predicts
@@ -155,12 +102,12 @@ class Descent:
     """Minimise the energies of a batch of paths on a fixed number of nodes.
 
     Args:
-        metric: the geometry.
+        energy: what is minimised.
         x: first paths (B, n+1, d); their ends stay.
         rtol: a path is done when the predicted decrease is below this share of its energy.
         iterations: limit on rounds.
         memory: correction pairs kept.
-        newton: take the metric's Gauss-Newton curvature at every new path.
+        newton: take the energy's own Hessian at every new path.
 
     Attributes:
         result: final paths (B, n+1, d), complete when :attr:`active` is 0.
@@ -171,7 +118,7 @@ class Descent:
 
     def __init__(
         self,
-        metric: Metric,
+        energy: PathEnergy,
         x: Tensor,
         *,
         rtol: float,
@@ -179,23 +126,25 @@ class Descent:
         memory: int,
         newton: bool = False,
     ) -> None:
-        self.metric, self.rtol, self.limit, self.newton = metric, rtol, iterations, newton
+        self.objective, self.rtol, self.limit = energy, rtol, iterations
+        self.order: Order = 2 if newton else 1
         batch = len(x)
         self.result = x.clone()
         self.gradient_norm = x.new_full((batch,), torch.nan)
         self.statuses = [Status.CONVERGED] * batch
         self.iterations = torch.zeros(batch, dtype=torch.long)
         self.rounds, self.history = 0, _History(memory)
-        steps, grad, wrong, curvature = _evaluate(metric, x, newton=newton)
+        found = evaluate(energy, x, order=self.order)
+        steps, grad = found.squared_steps, found.slope
         one = torch.ones_like(steps[:, 0])
         self.now = _State(
             home=torch.arange(batch, device=x.device),
             x=x,
-            energy=energy(steps),
+            energy=found.energy,
             grad=grad,
             negative=(steps < 0).any(-1),
-            wrong=wrong.sum(-1),
-            h0=curvature or metric.curvature(x, steps),
+            doubtful=found.doubtful.sum(-1),
+            h0=found.hessian or energy.preconditioner(x, steps),
             gamma=one,
             direction=grad,
             decrease=one,
@@ -222,21 +171,21 @@ class Descent:
     def round(self) -> None:
         """Try one step of every active path; accept it, shrink it, or end the path."""
         now = self.now
-        trial = self.metric.confine(now.x - _scale(now.t, now.direction))
-        steps, grad, wrong_steps, curvature = _evaluate(self.metric, trial, newton=self.newton)
-        value, wrong = energy(steps), wrong_steps.sum(-1)
+        trial = self.objective.confine(now.x - _scale(now.t, now.direction))
+        found = evaluate(self.objective, trial, order=self.order)
+        value, grad, doubtful = found.energy, found.slope, found.doubtful.sum(-1)
         s, y = trial - now.x, grad - now.grad
         # Armijo's rule on the step really taken (it may be cut by the bounds). A trial with more
-        # wrong steps is no improvement: it exploits a denoiser that is no posterior mean.
+        # doubtful segments is no improvement: it exploits a denoiser that is no posterior mean.
         slope = dot(now.grad, s)
         lower = value <= now.energy + 1e-4 * slope
-        if self.metric.slack:
+        if self.objective.tolerance:
             # the gradient is that of a slightly other energy: believe it (Hager & Zhang 2005)
-            near = value <= (1 + self.metric.slack) * now.energy
+            near = value <= (1 + self.objective.tolerance) * now.energy
             lower |= near & (dot(grad, s).abs() <= 0.9 * slope.abs())
         lower &= torch.isfinite(value + grad.flatten(1).sum(-1))
-        resolved = self.metric.resolves(trial) | ~self.metric.resolves(now.x)
-        accept = lower & resolved & (wrong <= now.wrong)
+        resolved = self.objective.resolves(trial) | ~self.objective.resolves(now.x)
+        accept = lower & resolved & (doubtful <= now.doubtful)
         self.history.push(s, y, accept)
         self._rescale(s, y, accept)
         # the minimum of the parabola through the two values and the slope
@@ -245,13 +194,13 @@ class Descent:
         now.t = now.t * torch.where(held, 0.5, shrink)
         now.accept(accept, gained=now.energy - value, plain=torch.zeros_like(now.plain))
         now.accept(accept, x=trial, energy=value, grad=grad, taken=now.taken + 1)
-        now.accept(accept, negative=(steps < 0).any(-1), wrong=wrong)
-        if curvature is not None:
-            now.h0 = curvature.where(accept, now.h0)
+        now.accept(accept, negative=(found.squared_steps < 0).any(-1), doubtful=doubtful)
+        if found.hessian is not None:
+            now.h0 = found.hessian.where(accept, now.h0)
         self.rounds += 1
-        share = now.t / self.metric.stride(now.direction)
+        share = now.t / self.objective.longest_step(now.direction)
         stuck = held & (share < 0.01)
-        # what the history learned may point where the metric cannot follow: once without it
+        # what the history learned may point where the energy cannot be followed: once without it
         again = stuck & ~now.plain
         self.history.forget(again)
         now.accept(again, plain=again)
@@ -281,14 +230,14 @@ class Descent:
             direction = torch.where(lost[:, None, None], plain, direction)
             decrease = torch.where(lost, dot(now.grad, plain), decrease)
         now.accept(fresh, direction=direction, decrease=decrease)
-        now.accept(fresh, t=self.metric.stride(direction))
+        now.accept(fresh, t=self.objective.longest_step(direction))
 
     def _apply_h0(self, g: Tensor) -> Tensor:
         return _scale(self.now.gamma, self.now.h0.solve(g))
 
     def _rescale(self, s: Tensor, y: Tensor, accept: Tensor) -> None:
         """Scale H0 by the newest curvature (Nocedal & Wright, Eq. 7.20, in the H0 metric)."""
-        if self.newton:
+        if self.order == 2:
             return
         sy, yhy = dot(s, y), dot(y, self.now.h0.solve(y))
         good = accept & (sy > 0) & (yhy > 0)
@@ -303,9 +252,9 @@ class Descent:
         # a step that should lower the energy by a thousandth, long before the minimum of the model
         share = 1e-3 * now.energy.abs() / now.decrease.abs().clamp(min=1e-300)
         ends = [
-            self.metric.confine(now.x - _scale(sign * share, now.direction)) for sign in (1, -1)
+            self.objective.confine(now.x - _scale(sign * share, now.direction)) for sign in (1, -1)
         ]
-        down, up = (energy(_evaluate(self.metric, end, newton=False)[0]) for end in ends)
+        down, up = (evaluate(self.objective, end).energy for end in ends)
         change, expected = up - down, 2 * share * now.decrease
         wild = ended & ~torch.isfinite(change)
         far = ended & ~wild & (share < 0.5)
@@ -313,16 +262,16 @@ class Descent:
         return {
             Status.NON_FINITE: wild,
             # a gradient of a slightly other energy is false where the nodes are too far apart
-            Status.TOO_COARSE if self.metric.slack else Status.NOT_DIFFERENTIABLE: false,
+            Status.TOO_COARSE if self.objective.tolerance else Status.NOT_DIFFERENTIABLE: false,
             Status.STALLED: ended & ~wild & ~false,
         }
 
     def _free(self) -> Tensor:
         """0 where a coordinate sits on its bound and the descent points outside, else 1."""
         x, grad = self.now.x, self.now.grad
-        if self.metric.bounds is None:
+        if self.objective.bounds is None:
             return torch.ones_like(x[:, :, :1])
-        low, high = (bound.to(x) for bound in self.metric.bounds)
+        low, high = (bound.to(x) for bound in self.objective.bounds)
         return (~(((x <= low) & (grad > 0)) | ((x >= high) & (grad < 0)))).to(x.dtype)
 
     def _converged(self) -> Tensor:

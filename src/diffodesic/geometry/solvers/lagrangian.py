@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.solvers.base import Progress, Solution
+from diffodesic.geometry.energy import Evaluation, Order, PathEnergy, Progress, Solution
+from diffodesic.geometry.solvers.as_given import AsGiven
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
-from diffodesic.numerics.curves import Polyline
+from diffodesic.geometry.wrappers import EnergyWrapper
 
-__all__ = ["AugmentedLagrangian", "Constraint"]
+__all__ = ["AugmentedLagrangian", "Constraint", "PenalisedEnergy"]
 
 Constraint = Callable[[Tensor], Tensor]
 
@@ -35,7 +35,7 @@ class AugmentedLagrangian:
 
     Attributes:
         constraints: functions of a curve's points.
-        solver: solves every round.
+        solver: of every round; a round need not be exact, the last word is the multipliers'.
         rounds: limit on updates of the multipliers.
         tolerance: accuracy of a constraint, relative to what the first path breaks it by (to its
             largest size along the path, for a given one).
@@ -43,8 +43,8 @@ class AugmentedLagrangian:
         growth: of the penalty, while the violation does not fall to a quarter per round.
     """
 
-    constraints: tuple[Constraint, ...]
-    solver: Relax
+    constraints: tuple[Constraint, ...] = ()
+    solver: Relax = Relax(rtol=1e-5)  # noqa: RUF009  (a frozen value)
     rounds: int = 20
     tolerance: float = 1e-3
     refine: int = 8
@@ -52,7 +52,7 @@ class AugmentedLagrangian:
 
     def solve(
         self,
-        metric: Metric,
+        energy: PathEnergy,
         a: Tensor,
         b: Tensor,
         nodes: int,
@@ -63,7 +63,7 @@ class AugmentedLagrangian:
         """Find paths of n = ``nodes`` segments; arguments as for Relax.
 
         Args:
-            metric: the geometry.
+            energy: what is minimised.
             a: starts (B, d).
             b: ends (B, d).
             nodes: number n of segments.
@@ -75,12 +75,12 @@ class AugmentedLagrangian:
             the solution; a pair whose end breaks a constraint keeps its first path.
         """
         if init is None:
-            found = self.solver.solve(metric, a, b, nodes, progress=progress)
+            found = self.solver.solve(energy, a, b, nodes, progress=progress)
         else:
-            found = _given(metric, init, nodes)
+            found = AsGiven().solve(energy, a, b, nodes, init=init)
         with torch.no_grad():
-            values = self._values(metric, found.nodes)
-            ends = self._values(metric, found.nodes[:, [0, -1]], fine=False)
+            values = self.values(energy, found.nodes)
+            ends = self.values(energy, found.nodes[:, [0, -1]], fine=False)
         # a given path is not solved yet, whether it keeps the constraints or not
         scale = (-values.amin(-1)).clamp(min=0) if init is None else values.abs().amax(-1)
         # ends on the limit leave no room for a strict margin
@@ -91,7 +91,7 @@ class AugmentedLagrangian:
             # where it is broken most, the first penalty outweighs the energy
             penalty=20
             * nodes
-            * metric.steps(found.nodes).detach().abs().sum(-1)
+            * energy.evaluate(found.nodes, order=0).squared_steps.abs().sum(-1)
             / scale.clamp(min=torch.finfo(scale.dtype).tiny) ** 2,
             gap=torch.full_like(scale, torch.inf),
         )
@@ -100,7 +100,7 @@ class AugmentedLagrangian:
             if not len(left):
                 break
             for rows in _apart(a, b, left):
-                self._round(metric, a, b, rows, state, found, progress)
+                self._round(energy, a, b, rows, state, found, progress)
             left = left[~(state.gap[left] <= self.tolerance * scale[left] / 2)]
         for row in left.tolist():  # the inner solves may have converged; their multipliers have not
             if found.statuses[row] is Status.CONVERGED:
@@ -109,7 +109,7 @@ class AugmentedLagrangian:
 
     def _round(
         self,
-        metric: Metric,
+        energy: PathEnergy,
         a: Tensor,
         b: Tensor,
         rows: Tensor,
@@ -119,7 +119,7 @@ class AugmentedLagrangian:
     ) -> None:
         """One solve of the pairs ``rows``, and one update of their multipliers."""
         multipliers, penalty = state.multipliers[rows], state.penalty[rows, None]
-        penalised = _Penalised(metric, self, a[rows], b[rows], state, rows)
+        penalised = PenalisedEnergy(energy, self, a[rows], b[rows], state, rows)
         n = found.nodes.shape[1] - 1
         warm = replace(self.solver, coarsest=n)
         new = warm.solve(penalised, a[rows], b[rows], n, init=found.nodes[rows], progress=progress)
@@ -128,7 +128,7 @@ class AugmentedLagrangian:
         for i, row in enumerate(rows.tolist()):
             found.statuses[row] = new.statuses[i]
         with torch.no_grad():
-            values = self._values(metric, new.nodes) - state.margin[rows, None]
+            values = self.values(energy, new.nodes) - state.margin[rows, None]
         # zero where both the constraint and its multiplier's sign are as they should be
         gap = torch.minimum(values, multipliers / penalty).abs().amax(-1)
         state.multipliers[rows] = (multipliers - penalty * values).clamp(min=0)
@@ -136,20 +136,11 @@ class AugmentedLagrangian:
         state.penalty[rows] *= torch.where(slow, self.growth, 1.0)
         state.gap[rows] = gap
 
-    def _values(self, metric: Metric, x: Tensor, *, fine: bool = True) -> Tensor:
+    def values(self, energy: PathEnergy, x: Tensor, *, fine: bool = True) -> Tensor:
         """All constraints along paths (B, n+1, d), on the finer grid, (B, p)."""
         s = torch.linspace(0, 1, self.refine * (x.shape[1] - 1) + 1, dtype=x.dtype, device=x.device)
-        points = metric.curve(x)(s) if fine else x
+        points = energy.curve(x)(s) if fine else x
         return torch.cat([constraint(points) for constraint in self.constraints], -1)
-
-
-def _given(metric: Metric, init: Tensor, nodes: int) -> Solution:
-    """A first path as if it were solved."""
-    s = torch.linspace(0, 1, nodes + 1, dtype=init.dtype, device=init.device)
-    unknown = init.new_full((len(init),), torch.nan)
-    none = torch.zeros(len(init), dtype=torch.long)
-    statuses = [Status.ITERATION_LIMIT] * len(init)
-    return Solution(metric.curve(init)(s), unknown, statuses, none, ["given"] * len(init))
 
 
 @dataclass
@@ -170,76 +161,60 @@ def _apart(a: Tensor, b: Tensor, rows: Tensor) -> list[Tensor]:
     return [rows[earlier == turn] for turn in earlier.unique().tolist()]
 
 
-class _Penalised(Metric):
-    """A metric whose energy holds the penalty of the augmented Lagrangian, spread over the steps.
+class PenalisedEnergy(EnergyWrapper):
+    """An energy and the penalty of the augmented Lagrangian, spread evenly over the segments.
 
     Finished paths leave a solver's batch, so a path is known by its ends.
     """
 
     def __init__(
         self,
-        metric: Metric,
+        wrapped: PathEnergy,
         method: AugmentedLagrangian,
         a: Tensor,
         b: Tensor,
         state: _State,
         rows: Tensor,
     ) -> None:
-        self.metric, self.method, self.ends = metric, method, torch.cat([a, b], -1)
-        self.multipliers, self.penalty = state.multipliers[rows], state.penalty[rows]
+        super().__init__(wrapped)
+        self.method, self.ends = method, torch.cat([a, b], -1)
+        self.multipliers, self.penalties = state.multipliers[rows], state.penalty[rows]
         self.margin = state.margin[rows]
-        self.dim, self.bounds = metric.dim, metric.bounds
-        self.coarsest, self.bent_segments = metric.coarsest, metric.bent_segments
 
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        return self.metric.blocks
+    # the penalty is not in the wrapped energy's Hessian, nor in what bounds its distance
+    cheap_hessian = False
+    default_solver = None
 
-    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return self.metric.inner(x, u, v)
+    def stages(self) -> tuple[PathEnergy, ...]:
+        """This energy alone: a round starts from the last path."""
+        return (self,)
 
-    def steps(self, x: Tensor) -> Tensor:
-        return self.judged_steps(x)[0]
+    def lower_bound(self, a: Tensor, b: Tensor) -> Tensor:
+        """Zero: the penalty can be negative against the wrapped energy's bound."""
+        return torch.zeros_like(a[..., 0])
 
-    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        steps, wrong = self.metric.judged_steps(x)
-        return steps + self._share(x), wrong
-
-    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        steps, grad, wrong = self.metric.steps_and_grad(x)
+    def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
+        """The wrapped evaluation plus the penalty; its Hessian is the preconditioner."""
+        found = self.wrapped.evaluate(x, order=1 if order else 0)
+        n = found.squared_steps.shape[-1]
+        if not order:
+            share = 2 / n**2 * self.penalty(x).unsqueeze(-1)
+            return Evaluation(found.squared_steps + share, found.doubtful)
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
-            share = self._share(leaf)
-            (slope,) = torch.autograd.grad(share.sum(), leaf)
-        n = steps.shape[-1]
-        return steps + share.detach(), grad + n * slope, wrong
+            penalty = self.penalty(leaf)
+            (pull,) = torch.autograd.grad(penalty.sum(), leaf)
+        # n/2 times the sum over n segments is the penalty
+        steps = found.squared_steps + 2 / n**2 * penalty.detach().unsqueeze(-1)
+        hessian = self.preconditioner(x, steps) if order == 2 else None
+        return Evaluation(steps, found.doubtful, found.slope + pull, hessian)
 
-    def _share(self, x: Tensor) -> Tensor:
-        """The penalty per step, (..., 1): n/2 times the sum over n steps is the penalty."""
-        n = x.shape[-2] - 1
+    def penalty(self, x: Tensor) -> Tensor:
+        """``mean_j max(0, l_j - r c_j)^2 / (2 r)`` of paths (..., n+1, d), (...)."""
         flat = x.reshape(-1, *x.shape[-2:])
         ends = torch.cat([flat[:, 0], flat[:, -1]], -1).detach()
         row = (ends[:, None] == self.ends).all(-1).long().argmax(1)
-        penalty = self.penalty[row, None]
-        values = self.method._values(self.metric, flat) - self.margin[row, None]
-        pull = (self.multipliers[row] - penalty * values).clamp(min=0)
-        total = pull.square().mean(-1, keepdim=True) / (2 * penalty)
-        return (2 / n**2 * total).reshape(*x.shape[:-2], 1)
-
-    def curve(self, nodes: Tensor) -> Polyline:
-        return self.metric.curve(nodes)
-
-    def segments(self, nodes: Tensor) -> Polyline:
-        return self.metric.segments(nodes)
-
-    def stride(self, direction: Tensor) -> Tensor:
-        return self.metric.stride(direction)
-
-    def resolves(self, x: Tensor) -> Tensor:
-        return self.metric.resolves(x)
-
-    def weights(self, x: Tensor) -> Tensor:
-        return self.metric.weights(x)
-
-    def confine(self, x: Tensor) -> Tensor:
-        return self.metric.confine(x)
+        weight = self.penalties[row, None]
+        values = self.method.values(self.wrapped, flat) - self.margin[row, None]
+        pull = (self.multipliers[row] - weight * values).clamp(min=0)
+        return (pull.square().mean(-1) / (2 * weight[:, 0])).reshape(x.shape[:-2])

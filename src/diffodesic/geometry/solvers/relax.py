@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.solvers.base import Progress, Solution
+from diffodesic.geometry.energy import PathEnergy, Progress, Solution
 from diffodesic.geometry.solvers.descent import Descent
-from diffodesic.geometry.solvers.spline_search import Smooth
-from diffodesic.geometry.solvers.starts import _measure, _pick, _respace
+from diffodesic.geometry.solvers.spline_search import SplineEnergy
+from diffodesic.geometry.solvers.starts import measure, pick, respace
 
 __all__ = ["Relax"]
 
@@ -35,16 +34,16 @@ class Relax:
         rtol: stop when the predicted decrease of the energy is below this share of it.
         iterations: limit on energy gradients per level and pair.
         memory: correction pairs kept.
-        coarsest: number of segments of the first level; default the metric's.
+        coarsest: number of segments of the first level; default the energy's.
         refine: growth of the number of segments from level to level, at most.
         coarse_rtol: tolerance of all levels but the last; default 3e-3, and 1e-3 with Newton's
             curvature, whose predictions are small on a plateau that a few rounds would leave.
         starts: number of first paths per pair that are relaxed at the first level, the shortest
-            of ``metric.starts``; the best result goes on.
-        newton: use the Gauss-Newton curvature of every path (``metric.newton_steps``); default
-            where the metric says that it is cheap.
+            of ``energy.starts``; the best result goes on.
+        newton: use the Gauss-Newton curvature of every path (``energy.evaluate``); default
+            where the energy says that it is cheap.
         splines: (nodes, pieces, iterations) of a search among splines that comes first
-            (:class:`diffodesic.geometry.solvers.spline_search.Smooth`), for learned metrics;
+            (:class:`diffodesic.geometry.solvers.spline_search.SplineEnergy`), for networks;
             without effect where segments are bent or Newton's curvature is cheap.
         polish: whether points of the spline that was found are then relaxed as free nodes.
     """
@@ -81,7 +80,7 @@ class Relax:
 
     def solve(
         self,
-        metric: Metric,
+        energy: PathEnergy,
         a: Tensor,
         b: Tensor,
         nodes: int,
@@ -92,11 +91,11 @@ class Relax:
         """Minimise the energy between ``a`` and ``b`` (B, d).
 
         Args:
-            metric: the geometry.
+            energy: what is minimised.
             a: starts (B, d).
             b: ends (B, d).
             nodes: number n of segments of the result.
-            init: a first path (B, k+1, d) for any k; default the best of ``metric.starts``.
+            init: a first path (B, k+1, d) for any k; default the best of ``energy.starts``.
             progress: called after every round with a short line and the paths (B, k+1, d).
 
         Returns:
@@ -104,38 +103,38 @@ class Relax:
 
         Cost: one energy gradient per round and active pair.
         """
-        if self.splines and not (metric.bent_segments or metric.newton):
-            return self._after_splines(metric, a, b, nodes, init, progress)
-        coarsest = metric.coarsest if self.coarsest is None else self.coarsest
+        if self.splines and not (energy.exact_segments or energy.cheap_hessian):
+            return self._after_splines(energy, a, b, nodes, init, progress)
+        coarsest = energy.coarsest if self.coarsest is None else self.coarsest
         levels = self.levels(nodes, coarsest)
         if init is None:
-            x, names = self._best_starts(metric, a, b, levels[0])
+            x, names = self._best_starts(energy, a, b, levels[0])
         else:  # what it knows is not thrown away on coarser levels
             levels = [level for level in levels if level >= init.shape[1] - 1] or [nodes]
-            x, names = _respace(metric, init, levels[0]), ["given"] * len(a)
+            x, names = respace(energy, init, levels[0]), ["given"] * len(a)
         total = torch.zeros(len(a), dtype=torch.long)
-        first, *harder = (*metric.easier(), metric)
-        # coarse to fine in the easiest metric, then from metric to metric on the finest level
+        first, *harder = energy.stages()
+        # coarse to fine in the easiest stage, then from stage to stage on the finest level
         stages = [(first, level) for level in levels] + [(each, nodes) for each in harder]
-        for i, (space, level) in enumerate(stages):
+        for i, (stage, level) in enumerate(stages):
             if x.shape[1] != level + 1:
-                x = _respace(space, x, level, self._rival(space, x, level, names))
-            rtol = self.rtol if i == len(stages) - 1 else max(self.rtol, self._coarse_rtol(metric))
-            descent = self._descend(space, x, rtol, progress)
+                x = respace(stage, x, level, self._start_again(stage, x, level, names))
+            rtol = self.rtol if i == len(stages) - 1 else max(self.rtol, self._coarse_rtol(energy))
+            descent = self._descend(stage, x, rtol, progress)
             x, total = descent.result, total + descent.iterations
         return Solution(x, descent.gradient_norm, descent.statuses, total, names)
 
-    def _by_newton(self, metric: Metric) -> bool:
-        return metric.newton if self.newton is None else self.newton
+    def _by_newton(self, energy: PathEnergy) -> bool:
+        return energy.cheap_hessian if self.newton is None else self.newton
 
-    def _coarse_rtol(self, metric: Metric) -> float:
+    def _coarse_rtol(self, energy: PathEnergy) -> float:
         if self.coarse_rtol is not None:
             return self.coarse_rtol
-        return 1e-3 if self._by_newton(metric) else 3e-3
+        return 1e-3 if self._by_newton(energy) else 3e-3
 
     def _after_splines(
         self,
-        metric: Metric,
+        energy: PathEnergy,
         a: Tensor,
         b: Tensor,
         nodes: int,
@@ -146,36 +145,36 @@ class Relax:
         assert self.splines is not None
         few, pieces, iterations = self.splines
         few = min(few, nodes)
-        curves = Smooth(metric, pieces)
+        curves = SplineEnergy(energy, pieces)
         search = replace(self, splines=None, coarsest=few, iterations=iterations)
         if init is not None:
-            init = _respace(metric, init, few)
+            init = respace(energy, init, few)
         first = search.solve(curves, a, b, few, init=init, progress=progress)
         if not self.polish:
-            return replace(first, nodes=_respace(metric, curves.fine(first.nodes), nodes))
+            return replace(first, nodes=respace(energy, curves.fine(first.nodes), nodes))
         rest = replace(self, splines=None, coarsest=nodes)
-        last = rest.solve(metric, a, b, nodes, init=curves.fine(first.nodes), progress=progress)
+        last = rest.solve(energy, a, b, nodes, init=curves.fine(first.nodes), progress=progress)
         total = first.iterations + last.iterations
         return replace(last, iterations=total, start=first.start)
 
     @staticmethod
-    def _rival(metric: Metric, x: Tensor, nodes: int, names: list[str]) -> Tensor | None:
+    def _start_again(energy: PathEnergy, x: Tensor, nodes: int, names: list[str]) -> Tensor | None:
         """The start again: a level that is no bound may lose its way where nodes see too little."""
-        if metric.bent_segments or names[0] == "given":
+        if energy.exact_segments or names[0] == "given":
             return None
-        starts = metric.starts(x[:, 0], x[:, -1], nodes)
+        starts = energy.starts(x[:, 0], x[:, -1], nodes)
         return torch.stack([starts[name][i] for i, name in enumerate(names)])
 
     def _descend(
-        self, metric: Metric, x: Tensor, rtol: float, progress: Progress | None
+        self, energy: PathEnergy, x: Tensor, rtol: float, progress: Progress | None
     ) -> Descent:
         descent = Descent(
-            metric,
+            energy,
             x,
             rtol=rtol,
             iterations=self.iterations,
             memory=self.memory,
-            newton=self._by_newton(metric),
+            newton=self._by_newton(energy),
         )
         while descent.active:
             descent.round()
@@ -186,25 +185,25 @@ class Relax:
         return descent
 
     def _best_starts(
-        self, metric: Metric, a: Tensor, b: Tensor, nodes: int
+        self, energy: PathEnergy, a: Tensor, b: Tensor, nodes: int
     ) -> tuple[Tensor, list[str]]:
         """The shortest candidate start of every pair, at constant speed, and its name."""
-        named = metric.starts(a, b, nodes)
+        named = energy.starts(a, b, nodes)
         if len(named) == 1:
             ((name, path),) = named.items()
             return path, [name] * len(a)
         paths = torch.stack(list(named.values()), 1)  # (B, starts, n+1, d)
         count = min(self.starts, paths.shape[1])
-        found = _measure(metric, paths)
+        found = measure(energy, paths)
         # a start that cannot be believed only if there is no other
         among = found.sound | ~found.sound.any(1, keepdim=True)
         chosen = torch.where(among, found.length, torch.inf).argsort(1)[:, :count]
         row = torch.arange(len(a), device=a.device).unsqueeze(1)
-        x = _respace(metric, paths[row, chosen].flatten(0, 1), nodes)
+        x = respace(energy, paths[row, chosen].flatten(0, 1), nodes)
         if count > 1:
             # the shortest path need not begin at the shortest start
-            x = self._descend(metric, x, self._coarse_rtol(metric), None).result
+            x = self._descend(energy, x, self._coarse_rtol(energy), None).result
             x = x.unflatten(0, (len(a), count))
-            best = _pick(_measure(metric, x))
+            best = pick(measure(energy, x))
             x, chosen = x[row[:, 0], best], chosen[row[:, 0], best].unsqueeze(1)
         return x, [list(named)[i] for i in chosen[:, 0].tolist()]

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.solvers.descent import energy, guarded_steps
+from diffodesic.geometry.energy import PathEnergy, evaluate
 from diffodesic.numerics.cost import record
 from diffodesic.numerics.curves import Polyline, constant_speed
 
+__all__ = ["Measure", "measure", "pick", "respace"]
 
-class _Measure(NamedTuple):
+
+class Measure(NamedTuple):
     """What is known of candidate paths (B, C, n+1, d): each (B, C)."""
 
     length: Tensor
@@ -22,23 +23,24 @@ class _Measure(NamedTuple):
     sound: Tensor
 
 
-def _measure(metric: Metric, paths: Tensor) -> _Measure:
+def measure(energy: PathEnergy, paths: Tensor) -> Measure:
+    """Lengths, energies and soundness of candidate paths (B, C, n+1, d); no gradient."""
     record(node_gradients=paths[..., 0].numel() / 3)
     with torch.no_grad():
-        steps, wrong = guarded_steps(metric, paths)
-    sound = metric.resolves(paths) & ~wrong.any(-1)
+        found = evaluate(energy, paths, order=0)
+    sound = energy.resolves(paths) & ~found.doubtful.any(-1)
     # NaN sorts last
-    length = steps.clamp(min=0).sqrt().sum(-1).nan_to_num(nan=torch.inf)
-    return _Measure(length, energy(steps).nan_to_num(nan=torch.inf), sound)
+    length = found.squared_steps.clamp(min=0).sqrt().sum(-1).nan_to_num(nan=torch.inf)
+    return Measure(length, found.energy.nan_to_num(nan=torch.inf), sound)
 
 
-def _pick(found: _Measure) -> Tensor:
+def pick(found: Measure) -> Tensor:
     """Index of the candidate of least energy, of sound ones if there are any, (B,)."""
     among = found.sound | ~found.sound.any(1, keepdim=True)
     return torch.where(among, found.energy, torch.inf).argmin(1)
 
 
-def _respace(metric: Metric, x: Tensor, nodes: int, other: Tensor | None = None) -> Tensor:
+def respace(energy: PathEnergy, x: Tensor, nodes: int, other: Tensor | None = None) -> Tensor:
     """Move to ``nodes`` segments of equal length along the path through ``x``.
 
     Between the old nodes the path is a spline or, where the metric has segments of its own, runs
@@ -48,7 +50,7 @@ def _respace(metric: Metric, x: Tensor, nodes: int, other: Tensor | None = None)
     or wholly, by their old parameter instead.
 
     Args:
-        metric: the geometry.
+        energy: what is minimised.
         x: paths (B, k+1, d).
         nodes: number n of segments.
         other: a rival (B, n+1, d), taken where it has still less energy, or None.
@@ -59,41 +61,41 @@ def _respace(metric: Metric, x: Tensor, nodes: int, other: Tensor | None = None)
     record(node_gradients=x[..., 0].numel() / 3)
     with torch.no_grad():
         # negative steps are counted and reported where they are judged, not here
-        lengths = guarded_steps(metric, x)[0].abs().nan_to_num().sqrt()
+        lengths = evaluate(energy, x, order=0).squared_steps.abs().nan_to_num().sqrt()
     even = lengths.mean(-1, keepdim=True).expand_as(lengths)
 
     def held(path: Tensor) -> Tensor:
-        return torch.cat([x[:, :1], metric.confine(path[:, 1:-1]), x[:, -1:]], 1)
+        return torch.cat([x[:, :1], energy.confine(path[:, 1:-1]), x[:, -1:]], 1)
 
     def spread(along: Callable[[Tensor], Tensor]) -> Tensor:
         out = held(along(lengths))
         for share in (0.5, 1.0):
-            good = metric.resolves(out)[..., None, None]
+            good = energy.resolves(out)[..., None, None]
             if not bool(good.all()):
                 out = torch.where(good, out, held(along(torch.lerp(lengths, even, share))))
         return out
 
-    rivals = [spread(lambda arc: constant_speed(metric.curve(x), arc, nodes))]
-    if metric.bent_segments:
-        rivals.append(spread(lambda arc: _along_segments(metric, x, arc, nodes)))
+    rivals = [spread(lambda arc: constant_speed(energy.curve(x), arc, nodes))]
+    if energy.exact_segments:
+        rivals.append(spread(lambda arc: _along_segments(energy, x, arc, nodes)))
     if other is not None:
         rivals.append(other)
     if len(rivals) == 1:
         return rivals[0]
     paths = torch.stack(rivals, 1)
-    return paths[torch.arange(len(x), device=x.device), _pick(_measure(metric, paths))]
+    return paths[torch.arange(len(x), device=x.device), pick(measure(energy, paths))]
 
 
 def _along_segments(
-    metric: Metric, x: Tensor, lengths: Tensor, nodes: int, pieces: int = 8
+    energy: PathEnergy, x: Tensor, lengths: Tensor, nodes: int, pieces: int = 8
 ) -> Tensor:
     """Points at equal arc length along the metric's own segments between nodes (B, k+1, d)."""
-    # within a segment the arc is shared out by ``metric.weights``, which costs nothing
+    # within a segment the arc is shared out by ``energy.weights``, which costs nothing
     count = pieces * (x.shape[1] - 1)
     s = torch.linspace(0, 1, count + 1, dtype=x.dtype, device=x.device)
-    fine = metric.segments(x)(s)
-    size = metric.weights((fine[:, 1:] + fine[:, :-1]) / 2)
-    parts = fine.diff(dim=1).square().split(metric.blocks, -1)
+    fine = energy.segments(x)(s)
+    size = energy.weights((fine[:, 1:] + fine[:, :-1]) / 2)
+    parts = fine.diff(dim=1).square().split(energy.blocks, -1)
     arc = (size * torch.stack([part.sum(-1) for part in parts], -1)).sum(-1).sqrt()
     arc = arc.unflatten(1, (-1, pieces))
     total = arc.sum(-1, keepdim=True)

@@ -100,8 +100,9 @@ def path_diagnostics(
     asymmetry = _asymmetry(denoiser, nodes, directions)
     with torch.no_grad():
         maxwell, error = _maxwell(denoiser, nodes, directions)
-        raw, wrong = two_point.steps(nodes), closure.judged_steps(nodes)[1]
-    return PathDiagnostics(nodes[:, -1], asymmetry, maxwell, error, raw, wrong)
+        raw = two_point.squared_steps(nodes)
+        doubtful = closure.energy().evaluate(nodes, order=0).doubtful
+    return PathDiagnostics(nodes[:, -1], asymmetry, maxwell, error, raw, doubtful)
 
 
 def _asymmetry(denoiser: Denoiser, x: Tensor, probes: Tensor) -> Tensor:

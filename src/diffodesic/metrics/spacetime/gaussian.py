@@ -16,7 +16,8 @@ import math
 import torch
 from torch import Tensor
 
-from diffodesic.metrics.spacetime.points import NoisyPoints, pack
+from diffodesic.geometry.energy import PathEnergy
+from diffodesic.metrics.spacetime.points import NoisyEnergy, NoisyPoints, pack
 
 __all__ = ["Hyperbolic"]
 
@@ -74,6 +75,10 @@ class Hyperbolic(NoisyPoints):
         k = x[..., -1].exp()
         c = 1 / (1 / self.variance + k)
         return torch.stack([k**2 * c, self.data_dim / 2 * (k * c) ** 2], -1)
+
+    def energy(self) -> PathEnergy:
+        """The energy of ``squared_steps``, preconditioned by :meth:`weights`."""
+        return _HyperbolicEnergy(self)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance between packed points, exact.
@@ -139,3 +144,10 @@ class Hyperbolic(NoisyPoints):
 
     def _top(self, s: Tensor) -> Tensor:
         return (self.variance - s**2).clamp(min=0).sqrt()
+
+
+class _HyperbolicEnergy(NoisyEnergy):
+    metric: Hyperbolic
+
+    def weights(self, x: Tensor) -> Tensor:
+        return self.metric.weights(x)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.energy import PathEnergy
+from diffodesic.geometry.metric import Metric, MetricEnergy
 
-__all__ = ["NoisyPoints", "from_natural", "natural", "natural_velocity", "pack"]
+__all__ = ["NoisyEnergy", "NoisyPoints", "from_natural", "natural", "natural_velocity", "pack"]
 
 
 def pack(z: Tensor, lam: Tensor) -> Tensor:
@@ -44,10 +45,9 @@ class NoisyPoints(Metric):
         """D + 1."""
         return self.data_dim + 1
 
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """The D coordinates of z, and log SNR."""
-        return (self.data_dim, 1)
+    def energy(self) -> PathEnergy:
+        """The energy of ``squared_steps``."""
+        return NoisyEnergy(self)
 
     def point(self, z: Tensor, log_snr: Tensor | float) -> Tensor:
         """Pack points.
@@ -79,3 +79,12 @@ class NoisyPoints(Metric):
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Unpack points (..., D + 1) into ``z`` (..., D) and ``log_snr`` (...)."""
         return x[..., :-1], x[..., -1]
+
+
+class NoisyEnergy(MetricEnergy):
+    """The energy of a metric on noisy points: z and log SNR have weights of their own."""
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The D coordinates of z, and log SNR."""
+        return (self.dim - 1, 1)

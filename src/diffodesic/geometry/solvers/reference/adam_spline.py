@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.solvers.base import Progress, Solution
-from diffodesic.geometry.solvers.descent import energy, evaluate, relative_norm
+from diffodesic.geometry.energy import PathEnergy, Progress, Solution, evaluate
+from diffodesic.geometry.solvers.descent import relative_norm
 from diffodesic.geometry.status import Status
 from diffodesic.numerics.curves import spline_basis
 
@@ -55,7 +54,7 @@ class AdamSpline:
 
     def solve(
         self,
-        metric: Metric,
+        energy: PathEnergy,
         a: Tensor,
         b: Tensor,
         nodes: int,
@@ -66,7 +65,7 @@ class AdamSpline:
         """Minimise the energy between ``a`` and ``b`` (B, d); arguments as for Relax.
 
         Args:
-            metric: the geometry.
+            energy: what is minimised.
             a: starts (B, d).
             b: ends (B, d).
             nodes: number n of segments of the result.
@@ -92,17 +91,17 @@ class AdamSpline:
         for points, rounds in self.schedule:
             for i in range(rounds):
                 x = self._curve(a, b, coefficients, points)
-                _, grad, _ = evaluate(metric, x)
+                grad = evaluate(energy, x).slope
                 optimiser.zero_grad()
                 x.backward(grad)
                 optimiser.step()
                 if progress:
                     progress(f"{points} points, step {i + 1} of {rounds}", x.detach())
         with torch.no_grad():
-            x = metric.confine(self._curve(a, b, coefficients, nodes + 1))
-        steps, grad, _ = evaluate(metric, x)
-        h0 = metric.curvature(x, steps)
-        norm = relative_norm(h0, grad, energy(steps))
+            x = energy.confine(self._curve(a, b, coefficients, nodes + 1))
+        found = evaluate(energy, x)
+        steps = found.squared_steps
+        norm = relative_norm(energy.preconditioner(x, steps), found.slope, found.energy)
         taken = torch.full((len(a),), sum(rounds for _, rounds in self.schedule))
         return Solution(x, norm, [_judge(row) for row in steps], taken, ["chord"] * len(a))
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.solvers.base import Progress, Solution
-from diffodesic.geometry.solvers.descent import energy, evaluate, relative_norm
-from diffodesic.geometry.solvers.reference.common import dot, first_path, solution
+from diffodesic.geometry.energy import PathEnergy, Progress, Solution, evaluate
+from diffodesic.geometry.solvers.descent import relative_norm
+from diffodesic.geometry.solvers.reference.common import first_path, solution
 from diffodesic.geometry.status import Status
+from diffodesic.numerics.hessians import dot
+
+__all__ = ["Neb"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Neb:
 
     def solve(
         self,
-        metric: Metric,
+        energy: PathEnergy,
         a: Tensor,
         b: Tensor,
         nodes: int,
@@ -50,29 +52,30 @@ class Neb:
         progress: Progress | None = None,
     ) -> Solution:
         """Find paths of n = ``nodes`` segments from ``a`` to ``b``, both (B, d); see ``Solver``."""
-        x, names = first_path(metric, a, b, nodes, init)
-        band = _Band(metric, x, self.spring)
+        x, names = first_path(energy, a, b, nodes, init)
+        band = _Band(energy, x, self.spring)
         while band.active and band.rounds < self.iterations:
             band.round(self.rtol, self.longest)
             if progress:
                 left = f"{band.active} of {len(x)} paths active"
                 progress(f"round {band.rounds}: {left}", band.result.clone())
-        steps, grad, _ = evaluate(metric, band.result)
         judged = [end or Status.ITERATION_LIMIT for end in band.ends]
-        return solution(metric, band.result, steps, grad, judged, band.taken, names)
+        return solution(
+            energy, band.result, evaluate(energy, band.result), judged, band.taken, names
+        )
 
 
 class _Band:
     """The moving bands; first axis of all state but ``result``, ``taken``: the active pairs."""
 
-    def __init__(self, metric: Metric, x: Tensor, spring: float) -> None:
-        self.metric, self.spring, self.rounds = metric, spring, 0
+    def __init__(self, energy: PathEnergy, x: Tensor, spring: float) -> None:
+        self.objective, self.spring, self.rounds = energy, spring, 0
         self.result, self.taken = x.clone(), torch.zeros(len(x), dtype=torch.long)
         self.ends: list[Status | None] = [None] * len(x)
         self.home = torch.arange(len(x))
-        sizes = torch.tensor(metric.blocks, device=x.device)
-        # the Hessian of a constant metric, up to its path Laplacian: n w
-        weight = metric.weights(x).repeat_interleave(sizes, -1)
+        sizes = torch.tensor(energy.blocks, device=x.device)
+        # the Hessian of a constant energy, up to its path Laplacian: n w
+        weight = energy.weights(x).repeat_interleave(sizes, -1)
         self.scale = ((x.shape[1] - 1) * weight).sqrt()
         self.x, self.before = x, x
         self.velocity, self.force = torch.zeros_like(x), torch.zeros_like(x)
@@ -85,10 +88,10 @@ class _Band:
 
     def round(self, rtol: float, longest: float) -> None:
         """Move every active band by one step of FIRE, and end those at rest."""
-        steps, grad, _ = evaluate(self.metric, self.x)
+        found = evaluate(self.objective, self.x)
+        steps, grad, value = found.squared_steps, found.slope, found.energy
         force = self._force(steps, grad)
-        value = energy(steps)
-        h0 = self.metric.curvature(self.x, steps)
+        h0 = self.objective.preconditioner(self.x, steps)
         norm = relative_norm(h0, force * self.scale, value)
         finite = torch.isfinite(value + grad.flatten(1).sum(-1))
         lost = ~finite if self.rounds else torch.zeros_like(finite)
@@ -147,7 +150,7 @@ class _Band:
         gap = (self.x * self.scale).diff(dim=1).norm(dim=-1).mean(-1)
         most = move.norm(dim=-1).amax(-1)
         move = move * (0.5 * gap / most.clamp(min=1e-300)).clamp(max=1)[:, None, None]
-        self.x = self.metric.confine(self.x + move / self.scale)
+        self.x = self.objective.confine(self.x + move / self.scale)
 
     def _end(self, ends: dict[Status, Tensor]) -> None:
         """Drop the bands that end."""

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.solvers.base import Progress, Solution
-from diffodesic.geometry.solvers.descent import energy, evaluate, relative_norm
+from diffodesic.geometry.energy import Evaluation, PathEnergy, Progress, Solution, evaluate
+from diffodesic.geometry.solvers.descent import relative_norm
 from diffodesic.geometry.solvers.reference.common import first_path, solution
 from diffodesic.geometry.status import Status
+
+__all__ = ["LBFGS", "AdamNodes"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class AdamNodes:
 
     def solve(
         self,
-        metric: Metric,
+        energy: PathEnergy,
         a: Tensor,
         b: Tensor,
         nodes: int,
@@ -44,17 +45,16 @@ class AdamNodes:
         progress: Progress | None = None,
     ) -> Solution:
         """Find paths of n = ``nodes`` segments from ``a`` to ``b``, both (B, d); see ``Solver``."""
-        x, names = first_path(metric, a, b, nodes, init)
+        x, names = first_path(energy, a, b, nodes, init)
         optimiser = torch.optim.Adam([x], lr=self.learning_rate)
         for i in range(self.steps):
-            _, x.grad, _ = evaluate(metric, x)
+            x.grad = evaluate(energy, x).slope
             optimiser.step()
-            x.copy_(metric.confine(x))
+            x.copy_(energy.confine(x))
             if progress:
                 progress(f"step {i + 1} of {self.steps}", x.clone())
-        steps, grad, _ = evaluate(metric, x)
-        ends = [Status.FIXED_BUDGET] * len(x)
-        return solution(metric, x, steps, grad, ends, torch.full((len(x),), self.steps), names)
+        ends, taken = [Status.FIXED_BUDGET] * len(x), torch.full((len(x),), self.steps)
+        return solution(energy, x, evaluate(energy, x), ends, taken, names)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class LBFGS:
 
     def solve(
         self,
-        metric: Metric,
+        energy: PathEnergy,
         a: Tensor,
         b: Tensor,
         nodes: int,
@@ -84,10 +84,10 @@ class LBFGS:
         progress: Progress | None = None,
     ) -> Solution:
         """Find paths of n = ``nodes`` segments from ``a`` to ``b``, both (B, d); see ``Solver``."""
-        x, names = first_path(metric, a, b, nodes, init)
+        x, names = first_path(energy, a, b, nodes, init)
         ends, taken, found = [], torch.zeros(len(x), dtype=torch.long), []
         for i in range(len(x)):
-            problem = _Closure(metric, x[i : i + 1])
+            problem = _Closure(energy, x[i : i + 1])
             optimiser = torch.optim.LBFGS(
                 [problem.inner],
                 max_iter=5,
@@ -105,45 +105,43 @@ class LBFGS:
                     x[i] = problem.best[0][0]
                     progress(f"pair {i + 1}, iteration {int(taken[i])}", x.clone())
             ends.append(end or Status.ITERATION_LIMIT)
-            found.append(problem.best)
-        x, steps, grad = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return solution(metric, x, steps, grad, ends, taken, names)
+            x_best, last = problem.best
+            found.append((x_best, last.squared_steps, last.slope, last.doubtful))
+        x, steps, grad, doubtful = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return solution(energy, x, Evaluation(steps, doubtful, grad), ends, taken, names)
 
 
 class _Closure:
     """Energy of one path as torch's optimisers want it; remembers the best path."""
 
-    def __init__(self, metric: Metric, x: Tensor) -> None:
-        self.metric, self.ends = metric, x
+    def __init__(self, energy: PathEnergy, x: Tensor) -> None:
+        self.objective, self.ends = energy, x
         self.inner = x[:, 1:-1].clone().requires_grad_()
-        steps, grad, _ = evaluate(metric, x)
-        self.last = self.best = (x, steps, grad)
-        self.settled = energy(steps)
+        self.last = self.best = (x, evaluate(energy, x))
+        self.settled = self.best[1].energy
 
     def __call__(self) -> Tensor:
         x = torch.cat([self.ends[:, :1], self.inner.detach(), self.ends[:, -1:]], 1)
-        x = self.metric.confine(x)
+        x = self.objective.confine(x)
         if not torch.equal(x, self.last[0]):  # a step begins where the last one ended
-            steps, grad, _ = evaluate(self.metric, x)
-            self.last = (x, steps, grad)
-        _, steps, grad = self.last
-        value = energy(steps)
+            self.last = (x, evaluate(self.objective, x))
+        value, grad = self.last[1].energy, self.last[1].slope
         if not bool(torch.isfinite(value + grad.sum())):
             # a wall, which the line search backs away from
             self.inner.grad = torch.zeros_like(self.inner)
-            return 10 * energy(self.best[1]).sum().abs()
-        if bool(value <= energy(self.best[1])):
+            return 10 * self.best[1].energy.sum().abs()
+        if bool(value <= self.best[1].energy):
             self.best = self.last
         self.inner.grad = grad[:, 1:-1].clone()
         return value.sum()
 
     def end(self, rtol: float) -> Status | None:
         """How the solve has ended, or None if it has not."""
-        x, steps, grad = self.best
-        value = energy(steps)
+        x, found = self.best
+        value, grad = found.energy, found.slope
         if not bool(torch.isfinite(value + grad.sum())):
             return Status.NON_FINITE
-        h0 = self.metric.curvature(x, steps)
+        h0 = self.objective.preconditioner(x, found.squared_steps)
         if float(relative_norm(h0, grad, value)) ** 2 <= rtol:
             return Status.CONVERGED
         stalled = bool(self.settled - value <= 1e-14 * value.abs()) and x is not self.ends

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.solvers.base import Progress, Solution
-from diffodesic.geometry.solvers.descent import energy, evaluate
-from diffodesic.geometry.solvers.reference.common import dot, first_path, solution
+from diffodesic.geometry.energy import PathEnergy, Progress, Solution, discrete_energy, evaluate
+from diffodesic.geometry.solvers.reference.common import first_path, solution
 from diffodesic.geometry.status import Status
 from diffodesic.numerics.cost import record
+from diffodesic.numerics.derivatives import lower
+from diffodesic.numerics.linear import conjugate_gradient
+
+__all__ = ["Georce"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Georce:
     The published energy holds the metric fixed at the left end of every segment, and is of first
     order in 1/n.  Up to ``dense`` coordinates the metric tensors are formed, d products ``flat``
     per segment and round; above that the system is solved by conjugate gradients on ``flat``,
-    preconditioned by the path Laplacian.  Both need ``metric.inner``.
+    preconditioned by the path Laplacian.  Both need ``energy.inner``.
 
     Args:
         rtol: stop when the predicted decrease of the energy is at most this share of it.
@@ -51,7 +53,7 @@ class Georce:
 
     def solve(
         self,
-        metric: Metric,
+        energy: PathEnergy,
         a: Tensor,
         b: Tensor,
         nodes: int,
@@ -60,19 +62,19 @@ class Georce:
         progress: Progress | None = None,
     ) -> Solution:
         """Find paths of n = ``nodes`` segments from ``a`` to ``b``, both (B, d); see ``Solver``."""
-        x, names = first_path(metric, a, b, nodes, init)
+        x, names = first_path(energy, a, b, nodes, init)
         ends: list[Status | None] = [None] * len(x)
         taken = torch.zeros(len(x), dtype=torch.long)
         active = torch.arange(len(x))
         for i in range(self.iterations):
             now = x[active]
-            steps, grad = _left_gradient(metric, now)
-            direction, positive = self._direction(metric, now, steps, grad)
-            value, slope = energy(steps), (grad * direction).flatten(1).sum(-1)
+            steps, grad = _left_gradient(energy, now)
+            direction, positive = self._direction(energy, now, steps, grad)
+            value, slope = discrete_energy(steps), (grad * direction).flatten(1).sum(-1)
             finite = torch.isfinite(value + grad.flatten(1).sum(-1))
             done = finite & positive & (slope / 2 <= self.rtol * value.abs())
             trying = finite & positive & ~done
-            moved, accepted = _backtrack(metric, now, direction, value, slope, trying)
+            moved, accepted = _backtrack(energy, now, direction, value, slope, trying)
             x[active] = moved
             taken[active] += accepted.long()
             for mask, status in (
@@ -88,20 +90,19 @@ class Georce:
                 progress(f"round {i + 1}: {len(active)} of {len(x)} paths active", x.clone())
             if not len(active):
                 break
-        steps, grad, _ = evaluate(metric, x)
         judged = [end or Status.ITERATION_LIMIT for end in ends]
-        return solution(metric, x, steps, grad, judged, taken, names)
+        return solution(energy, x, evaluate(energy, x), judged, taken, names)
 
     def _direction(
-        self, metric: Metric, x: Tensor, steps: Tensor, grad: Tensor
+        self, energy: PathEnergy, x: Tensor, steps: Tensor, grad: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The frozen problem's step (B, n+1, d), uphill, and where its tensors are positive."""
-        if metric.dim > self.dense:
-            return self._iterative(metric, x, steps, grad)
+        if energy.dim > self.dense:
+            return self._iterative(energy, x, steps, grad)
         n, left = x.shape[1] - 1, x[:, :-1]
-        basis = torch.eye(metric.dim, dtype=x.dtype, device=x.device)
-        point = left[:, :, None].expand(*left.shape[:2], metric.dim, metric.dim).contiguous()
-        tensors = _flat(metric, point, basis.expand_as(point).contiguous())
+        basis = torch.eye(energy.dim, dtype=x.dtype, device=x.device)
+        point = left[:, :, None].expand(*left.shape[:2], energy.dim, energy.dim).contiguous()
+        tensors = _flat(energy, point, basis.expand_as(point).contiguous())
         factor, info = torch.linalg.cholesky_ex((tensors + tensors.mT) / 2)
         positive = (info == 0).all(-1)
         inverse = torch.cholesky_inverse(torch.where(positive[:, None, None, None], factor, basis))
@@ -113,63 +114,58 @@ class Georce:
         return d, positive
 
     def _iterative(
-        self, metric: Metric, x: Tensor, steps: Tensor, grad: Tensor
+        self, energy: PathEnergy, x: Tensor, steps: Tensor, grad: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The same by conjugate gradients; paths along which they fail are not positive."""
-        n, h0 = x.shape[1] - 1, metric.curvature(x, steps)
-        d, r = torch.zeros_like(x), grad.clone()
-        z = h0.solve(r)
-        p, rz = z, dot(r, z)
-        goal, positive = self.cg_rtol**2 * rz, torch.ones_like(rz, dtype=torch.bool)
-        for _ in range(200):
+        n = x.shape[1] - 1
+
+        def frozen(p: Tensor) -> Tensor:
             ap = torch.zeros_like(p)
-            momenta = n * _flat(metric, x[:, :-1], p.diff(dim=1))
+            momenta = n * _flat(energy, x[:, :-1], p.diff(dim=1))
             ap[:, 1:-1] = -momenta.diff(dim=1)
-            pap = dot(p, ap)
-            positive = positive & ((pap > 0) | (rz <= goal))
-            alpha = torch.where((rz > goal) & positive, rz / pap, 0.0)[:, None, None]
-            d, r = d + alpha * p, r - alpha * ap
-            z = h0.solve(r)
-            rz, before = dot(r, z), rz
-            if not bool(((rz > goal) & positive).any()):
-                break
-            p = z + (rz / before).nan_to_num()[:, None, None] * p
-        return d, positive
+            return ap
+
+        inverse = energy.preconditioner(x, steps).solve
+        found = conjugate_gradient(
+            frozen, grad, inverse=inverse, axes=2, rtol=self.cg_rtol, iterations=200
+        )
+        return found.x, found.positive
 
 
-def _flat(metric: Metric, x: Tensor, u: Tensor) -> Tensor:
+def _flat(energy: PathEnergy, x: Tensor, u: Tensor) -> Tensor:
     record(node_gradients=x[..., 0].numel())
-    return metric.flat(x, u).detach()
+    return lower(energy.inner, x, u).detach()
 
 
-def _left_steps(metric: Metric, x: Tensor) -> Tensor:
+def _left_steps(energy: PathEnergy, x: Tensor) -> Tensor:
     u = x.diff(dim=-2)
-    return metric.inner(x[..., :-1, :].contiguous(), u, u)
+    return energy.inner(x[..., :-1, :].contiguous(), u, u)
 
 
-def _left_gradient(metric: Metric, x: Tensor) -> tuple[Tensor, Tensor]:
+def _left_gradient(energy: PathEnergy, x: Tensor) -> tuple[Tensor, Tensor]:
     """Squared lengths with the metric of the left ends (B, n), and the gradient of the energy."""
     record(node_gradients=x.shape[0] * x.shape[1])
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        steps = _left_steps(metric, leaf)
-        (grad,) = torch.autograd.grad(energy(steps).sum(), leaf)
+        steps = _left_steps(energy, leaf)
+        (grad,) = torch.autograd.grad(discrete_energy(steps).sum(), leaf)
     grad[:, 0] = grad[:, -1] = 0
     return steps.detach(), grad
 
 
 def _backtrack(
-    metric: Metric, x: Tensor, direction: Tensor, value: Tensor, slope: Tensor, trying: Tensor
+    energy: PathEnergy, x: Tensor, direction: Tensor, value: Tensor, slope: Tensor, trying: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Halve the step until Armijo's rule holds: paths (B, n+1, d) and where it did (B,)."""
     out, accepted = x.clone(), torch.zeros_like(trying)
     share = 1.0
     while share > 1e-8 and bool((trying & ~accepted).any()):
         left = torch.nonzero(trying & ~accepted).flatten()
-        trial = metric.confine(x[left] - share * direction[left])
+        trial = energy.confine(x[left] - share * direction[left])
         record(node_gradients=trial[..., 0].numel() / 3)
         with torch.no_grad():
-            lower = energy(_left_steps(metric, trial)) <= value[left] - 1e-4 * share * slope[left]
-        out[left[lower]], accepted[left[lower]] = trial[lower], True
+            after = discrete_energy(_left_steps(energy, trial))
+            better = after <= value[left] - 1e-4 * share * slope[left]
+        out[left[better]], accepted[left[better]] = trial[better], True
         share /= 2
     return out, accepted

@@ -1,4 +1,14 @@
-"""The Gaussian closure: spacetime with every posterior closed at second order."""
+r"""The Gaussian closure: spacetime with every posterior closed at second order, C = sigma^2 J.
+
+With J = dm/dz, k = e^lam and w = dz - (m - z) dlam,
+
+    ds^2 = k w.Jw + |J|_F^2 dlam^2 / 2.
+
+It is exact for Gaussian laws, positive where J is, and free of traces of J, which networks get
+wrong.  A covariance with no eigenvalue above 2 sigma^2 obeys w.Jw >= |Jw|^2 / 2; steps take that
+bound where a network's J falls below it, or a search would move the posterior mean for nothing
+along directions where J is not positive.  Such segments are doubtful.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +17,13 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.metrics.spacetime.estimators.base import (
-    Estimator,
     Gradient,
-    _either,
-    _sides,
-    _trapezoid,
+    SpacetimeEnergy,
+    either,
     frobenius,
     relative_step,
+    sides_of,
+    trapezoid,
 )
 from diffodesic.numerics import derivatives
 from diffodesic.numerics.hessians import bend
@@ -21,7 +31,7 @@ from diffodesic.numerics.hessians import bend
 __all__ = ["Closure"]
 
 
-class Closure(Estimator):
+class Closure(SpacetimeEnergy):
     """The posterior closed at second order, by the trapezoidal rule.
 
     The closure metric falls steeply with noise. The midpoint rule would let one long segment jump
@@ -30,7 +40,8 @@ class Closure(Estimator):
     Args:
         denoiser: posterior mean.
         probes: (P, D) directions of unit second moment for |J|_F^2.
-        gradient: ``reverse`` or ``forward``.
+        gradient: see :class:`SpacetimeEnergy`.
+        log_snr_range: see :class:`SpacetimeEnergy`.
     """
 
     name = "closure"
@@ -38,9 +49,14 @@ class Closure(Estimator):
     largest_step = 1.0  # a factor e in the metric
 
     def __init__(
-        self, denoiser: Denoiser, probes: Tensor, *, gradient: Gradient = "reverse"
+        self,
+        denoiser: Denoiser,
+        probes: Tensor,
+        *,
+        gradient: Gradient = "reverse",
+        log_snr_range: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(denoiser, gradient=gradient)
+        super().__init__(denoiser, gradient=gradient, log_snr_range=log_snr_range)
         self.probes = probes
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -50,15 +66,15 @@ class Closure(Estimator):
         along = (w[..., 0, :] * jw[..., 1, :] + w[..., 1, :] * jw[..., 0, :]).sum(-1) / 2
         return x[..., -1].exp() * along + frobenius(pushed) / 2 * u[..., -1] * v[..., -1]
 
-    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Steps, and where ``w.Jw < 0`` at one end of the segment."""
-        squares, wrong = self._squares(x, _sides(x))
-        return _trapezoid(squares), _either(wrong)
+        squares, wrong = self._squares(x, sides_of(x))
+        return trapezoid(squares), either(wrong)
 
-    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def steps_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Steps, gradient of their sum, and wrong steps; pieces of nodes keep memory bounded."""
-        flat, sides = x.reshape(-1, x.shape[-1]), _sides(x)
-        pieces = self._reversed if self.gradient == "reverse" else self._forward
+        flat, sides = x.reshape(-1, x.shape[-1]), sides_of(x)
+        pieces = self._reversed if self.gradient != "forward" else self._forward
         # a node asks for its mean and, at twice that price, two sides and the probes
         chunk = self.denoiser.chunk
         limit = max(1, chunk // (1 + 2 * (2 + len(self.probes)))) if chunk else None
@@ -75,7 +91,7 @@ class Closure(Estimator):
         # before = x_i - x_{i-1}, after = x_{i+1} - x_i
         pull = at_side[..., :-1, 1, :] + at_side[..., 1:, 0, :]
         grad = at_node.reshape(x.shape) + bend(pull)
-        return _trapezoid(squares), grad / 2, _either(wrong)
+        return trapezoid(squares), grad / 2, either(wrong)
 
     def _push(self, x: Tensor, sides: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Parts of the metric at ``x`` (..., D+1) for M directions (..., M, D+1).

@@ -21,18 +21,19 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.metrics.spacetime.estimators.base import Estimator
-from diffodesic.metrics.spacetime.gaussian import Hyperbolic
+from diffodesic.metrics.spacetime.estimators.base import SpacetimeEnergy, reverse
+from diffodesic.metrics.spacetime.lines import natural_curve, natural_segments
 from diffodesic.metrics.spacetime.mismatched_estimation import Hubs, neighbours, symmetrised
 from diffodesic.metrics.spacetime.points import pack
 from diffodesic.metrics.spacetime.reverse_paths import entropies, frozen_noise, walk
+from diffodesic.numerics.curves import Polyline
 
 SHORT = 1e-3  # length of a difference, in the metric of Gaussian data with this variance
 
 __all__ = ["Mismatch"]
 
 
-class Mismatch(Estimator):
+class Mismatch(SpacetimeEnergy):
     """Steps, inner products and mean parameters by mismatched estimation with frozen noise.
 
     Nodes must keep well below the model's last level, up to which the data are observed.
@@ -44,13 +45,14 @@ class Mismatch(Estimator):
         seed: seed of the noise, drawn on the CPU.
         hubs: see :func:`diffodesic.metrics.spacetime.mismatch_steps`.
         chunk: at most so many hubs at a time; default all.
+        log_snr_range: see :class:`SpacetimeEnergy`.
 
     Raises:
         ValueError: for samples or levels too few.
     """
 
     name = "path"
-    along_natural_lines = True
+    exact_segments = True
 
     def __init__(
         self,
@@ -61,11 +63,11 @@ class Mismatch(Estimator):
         seed: int = 0,
         hubs: Hubs = "all",
         chunk: int | None = None,
+        log_snr_range: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(denoiser)
+        super().__init__(denoiser, log_snr_range=log_snr_range)
         self.samples, self.hubs, self.chunk = samples, hubs, chunk
         self.noise = frozen_noise(denoiser.dim, samples=samples, levels=levels, seed=seed)
-        self._gaussian = Hyperbolic(denoiser.dim, denoiser.variance, denoiser.mean)
 
     def rows(self, x: Tensor) -> Tensor:
         """Steps of each antithetic pair.
@@ -91,18 +93,22 @@ class Mismatch(Estimator):
             square.reshape(self.samples, *others.shape[:-1]), x.shape[-2] - 1, self.hubs
         )
 
-    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of :meth:`rows`, and that none is wrong: they are sums of squares."""
+    def steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of :meth:`rows`; none is doubtful: they are sums of squares."""
         steps = self.rows(x).mean(0)
         return steps, torch.zeros_like(steps, dtype=torch.bool)
 
-    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``judged_steps(x)`` and the gradient of their sum, in reverse mode."""
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            steps, wrong = self.judged_steps(leaf)
-            (grad,) = torch.autograd.grad(steps.sum(), leaf)
-        return steps.detach(), grad, wrong
+    def steps_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`steps` and the gradient of their sum, in reverse mode."""
+        return reverse(self.steps, x)
+
+    def curve(self, nodes: Tensor) -> Polyline:
+        """See :func:`natural_curve`."""
+        return natural_curve(self.gaussian, nodes)
+
+    def segments(self, nodes: Tensor) -> Polyline:
+        """See :func:`natural_segments`."""
+        return natural_segments(nodes)
 
     def residuals(self, x: Tensor) -> Tensor:
         """Features whose squares add up to the steps.
@@ -172,5 +178,5 @@ class Mismatch(Estimator):
 
     def _length(self, x: Tensor, u: Tensor) -> Tensor:
         """Length of ``u`` in the metric of Gaussian data, (..., 1); 1 where ``u`` is zero."""
-        square = self._gaussian.inner(x, u, u).unsqueeze(-1)
+        square = self.gaussian.inner(x, u, u).unsqueeze(-1)
         return torch.where(square > 0, square, 1.0).sqrt()

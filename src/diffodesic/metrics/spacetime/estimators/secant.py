@@ -26,8 +26,8 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.metrics.spacetime.estimators.base import (
-    Estimator,
     Gradient,
+    SpacetimeEnergy,
     frobenius,
     relative_step,
 )
@@ -39,14 +39,15 @@ FLOOR = 3e-3  # of the data's variance; chosen on the shipped 1 -> 7 and 0 -> 6
 __all__ = ["FLOOR", "Secant"]
 
 
-class Secant(Estimator):
+class Secant(SpacetimeEnergy):
     """Means compared by differences, covariances closed at second order.
 
     Args:
         denoiser: posterior mean.
         probes: (P, D) directions of unit second moment for |J|_F^2.
-        gradient: ``reverse`` or ``forward``.
+        gradient: see :class:`SpacetimeEnergy`.
         floor: share of the data's variance whose Gaussian steps are added; 0 for none.
+        log_snr_range: see :class:`SpacetimeEnergy`.
 
     Raises:
         ValueError: for a negative floor.
@@ -63,10 +64,11 @@ class Secant(Estimator):
         *,
         gradient: Gradient = "reverse",
         floor: float = FLOOR,
+        log_snr_range: tuple[float, float] | None = None,
     ) -> None:
         if not floor >= 0:
             raise ValueError(f"floor is {floor:g}; it must be 0 or more")
-        super().__init__(denoiser, gradient=gradient)
+        super().__init__(denoiser, gradient=gradient, log_snr_range=log_snr_range)
         self.probes, self.floor = probes, floor
         variance = floor * denoiser.variance
         self.ground = Hyperbolic(denoiser.dim, variance, denoiser.mean) if floor else None
@@ -83,12 +85,12 @@ class Secant(Estimator):
         found = found + square / 2 * u[..., -1] * v[..., -1]
         return found if self.ground is None else found + self.ground.inner(x, u, v)
 
-    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Steps, and where they are negative but for the floor; an evaluation and P JVPs a node."""
         steps, wrong = self._steps(x, *self._values(x))
         return steps + self._floor_steps(x), wrong
 
-    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def steps_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Steps, gradient of their sum, and wrong steps; pieces of nodes keep memory bounded."""
         paths = x.detach().reshape(-1, *x.shape[-2:])
         limit = self._limit()
@@ -100,10 +102,10 @@ class Secant(Estimator):
         return steps, grad, wrong
 
     def _together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """:meth:`steps_and_grad` of paths (B, n+1, D+1) that share their evaluations."""
+        """:meth:`steps_and_slope` of paths (B, n+1, D+1) that share their evaluations."""
         parts = self._pieces(x.reshape(-1, x.shape[-1]))
-        reverse = self.gradient == "reverse"
-        if reverse and len(parts) == 1:
+        backward = self.gradient != "forward"
+        if backward and len(parts) == 1:
             with torch.enable_grad():
                 leaf = parts[0].clone().requires_grad_()
                 values = self._values(leaf)
@@ -114,7 +116,7 @@ class Secant(Estimator):
             m, square = (torch.cat(part) for part in zip(*known, strict=True))
             steps, wrong, at_x, pulls = self._pulls(x, m, square)
             sizes = [len(part) for part in parts]
-            back = self._reversed if reverse else self._forward
+            back = self._reversed if backward else self._forward
             pieces = zip(parts, *(pull.split(sizes) for pull in pulls), strict=True)
             grad = torch.cat([back(*piece) for piece in pieces])
         return steps, at_x + grad.reshape(x.shape), wrong
@@ -134,7 +136,7 @@ class Secant(Estimator):
     def _known(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """:meth:`_values` without a graph, to the bit what they are with one."""
         # some of torch's layers round otherwise where no graph is kept
-        graph = self.gradient == "reverse"
+        graph = self.gradient != "forward"
         with torch.set_grad_enabled(graph):
             m, square = self._values(x.clone().requires_grad_(graph))
         return m.detach(), square.detach()
@@ -185,7 +187,7 @@ class Secant(Estimator):
 
     def _along(self, x: Tensor, u: Tensor) -> Tensor:
         """Derivative of the mean along ``u`` (..., D+1)."""
-        if self.gradient == "reverse" and self.denoiser.closed_form:
+        if self.gradient != "forward" and self.denoiser.closed_form:
             point, direction = (t.contiguous() for t in torch.broadcast_tensors(x, u))
             return derivatives.jvp(self._mean, (point,), (direction,))[1]
         # |dz| / sigma and dlam are of one size

@@ -1,23 +1,18 @@
-r"""Estimators of squared lengths in spacetime: what they ask of a denoiser, and their gradients.
+r"""The two-point estimator of spacetime: the exact energy of lines in the natural parameters.
 
-With eta = (k z, -k/2), mu = (m, E|x0|^2), k = e^lam and J = dm/dz  (2505.17517):
+With eta = (k z, -k/2), mu = (m, E|x0|^2), k = e^lam and G = d mu / d eta  (2505.17517),
 
-- :class:`TwoPoint`: ``(eta_2 - eta_1).(mu_2 - mu_1)`` = KL + reverse KL, exactly.  The gradient of
-  the sum of steps at node i needs no derivative of a divergence,
+    (eta_2 - eta_1).(mu_2 - mu_1) = KL + reverse KL,  exactly,
 
-      (2 mu_i - mu_{i-1} - mu_{i+1}) + G_i (2 eta_i - eta_{i-1} - eta_{i+1}),     G = d mu / d eta,
+and the gradient of the sum of steps at node i needs no derivative of a divergence,
 
-  G_i v is one product with the posterior covariance of the statistic.
-- :class:`Closure`: the posterior closed at second order, C = sigma^2 J.  With
-  w = dz - (m - z) dlam,    ds^2 = k w.Jw + |J|_F^2 dlam^2 / 2.   Exact for Gaussian laws, positive
-  where J is, and free of traces of J, which networks get wrong.  A covariance with no eigenvalue
-  above 2 sigma^2 obeys w.Jw >= |Jw|^2 / 2; steps take that bound where a network's J falls below
-  it, or a solver would move the posterior mean for nothing along directions where J is not
-  positive.  Such steps are counted.
+    (2 mu_i - mu_{i-1} - mu_{i+1}) + G_i (2 eta_i - eta_{i-1} - eta_{i+1});
+
+G_i v is one product with the posterior covariance of the statistic.
 
 Gradients are taken in reverse mode, or ``forward``: from evaluations alone, by central differences
 in the directions that the formulas name, with no memory for a backward pass.  Forward gradients use
-that J and its derivatives are symmetric, which a network is only nearly.
+that the Jacobian J = dm/dz and its derivatives are symmetric, which a network is only nearly.
 """
 
 from __future__ import annotations
@@ -25,38 +20,115 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.denoisers.denoiser import Denoiser, HasLogPartition
 from diffodesic.metrics.spacetime.estimators.base import (
-    Estimator,
     Gradient,
-    _reverse,
+    SpacetimeEnergy,
     relative_step,
+    reverse,
 )
-from diffodesic.metrics.spacetime.points import natural, natural_velocity, pack
+from diffodesic.metrics.spacetime.lines import natural_curve, natural_segments
+from diffodesic.metrics.spacetime.points import (
+    natural,
+    natural_velocity,
+    pack,
+)
 from diffodesic.numerics import derivatives
 from diffodesic.numerics.cost import record
-from diffodesic.numerics.hessians import bend
+from diffodesic.numerics.curves import Polyline
+from diffodesic.numerics.hessians import BlockTridiagonal, PathHessian, bend
 
 __all__ = ["TwoPoint"]
 
 
-class TwoPoint(Estimator):
+class TwoPoint(SpacetimeEnergy):
     """The exact form, with E|x0|^2 as the denoiser gives it, or by fixed random probes.
 
     Args:
         denoiser: posterior mean.
         probes: (P, D) directions of unit second moment for the divergence; None: the denoiser's
             own ``moments``, exact.
-        gradient: ``reverse`` or ``forward``; a closed form uses neither.
+        gradient: see :class:`SpacetimeEnergy`; a closed form uses none of them.
+        log_snr_range: see :class:`SpacetimeEnergy`.
     """
 
-    along_natural_lines = True
+    exact_segments = True
 
     def __init__(
-        self, denoiser: Denoiser, probes: Tensor | None = None, *, gradient: Gradient = "reverse"
+        self,
+        denoiser: Denoiser,
+        probes: Tensor | None = None,
+        *,
+        gradient: Gradient = "reverse",
+        log_snr_range: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(denoiser, gradient=gradient)
+        super().__init__(denoiser, gradient=gradient, log_snr_range=log_snr_range)
         self.probes, self.name = probes, "exact" if probes is None else "hutchinson"
+
+    @property
+    def _closed(self) -> bool:
+        return self.probes is None and self.denoiser.closed_form
+
+    def hessian(self, x: Tensor, squared_steps: Tensor) -> PathHessian:
+        """For exact denoisers, the full metric tensor of every segment.
+
+        Args:
+            x: paths (B, n+1, D + 1).
+            squared_steps: their squared segment lengths (B, n).
+
+        Returns:
+            the Hessian.
+
+        Cost per node: D + 1 evaluations, and O(D^3) to solve with: for D up to about 100.
+        """
+        if not self._closed:
+            return super().hessian(x, squared_steps)
+        with torch.no_grad():
+            tensor = self.matrix(x)
+        return BlockTridiagonal.of((tensor[:, 1:] + tensor[:, :-1]) / 2)
+
+    def curve(self, nodes: Tensor) -> Polyline:
+        """The C2 spline through nodes in the posterior of Gaussian data with this variance.
+
+        Its coordinates are the mean, and the logarithm of the precision, 1/v + k: they stay of
+        order one where the noise grows without limit, and are (z, log SNR) where there is little.
+
+        Args:
+            nodes: packed points (..., n+1, D + 1).
+
+        Returns:
+            the curve.
+        """
+        return natural_curve(self.gaussian, nodes)
+
+    def segments(self, nodes: Tensor) -> Polyline:
+        """The straight lines in eta whose energies :meth:`steps` are."""
+        return natural_segments(nodes)
+
+    def lower_bound(self, a: Tensor, b: Tensor) -> Tensor:
+        """``2 arccos BC``, BC the Bhattacharyya coefficient of the two posteriors.
+
+        Posteriors are unit vectors sqrt(p), and spacetime is part of that sphere. Never above pi:
+        it says something of close pairs only.
+
+        Args:
+            a: packed points (..., D + 1).
+            b: packed points (..., D + 1).
+
+        Returns:
+            (...), zero where the log-partition has no closed form.
+        """
+        if self.probes is not None or not isinstance(self.denoiser, HasLogPartition):
+            return super().lower_bound(a, b)
+        first, last = natural(a), natural(b)
+        ends, middle = torch.stack([first, last]), (first + last) / 2
+        psi = self.denoiser.log_partition
+        outer = psi(ends[..., :-1], -2 * ends[..., -1])
+        inner = psi(middle[..., :-1], -2 * middle[..., -1])
+        # -log BC, less what the difference of large numbers loses
+        lost = 64 * torch.finfo(a.dtype).eps * (outer.abs().sum(0) + inner.abs())
+        gap = (outer.mean(0) - inner - lost).clamp(min=0)
+        return 2 * torch.atan2((-torch.expm1(-2 * gap)).sqrt(), (-gap).exp())
 
     def mu(self, x: Tensor) -> Tensor:
         """Mean parameters ``(m, E|x0|^2)``, (..., D+1)."""
@@ -88,15 +160,15 @@ class TwoPoint(Estimator):
         turn = natural_velocity(point, basis)
         return turn @ columns @ turn.mT
 
-    def judged_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``d_eta . d_mu``, and where it is negative; one ``mu`` per node."""
         steps = (natural(x).diff(dim=-2) * self.mu(x).diff(dim=-2)).sum(-1)
         return steps, steps < 0
 
-    def steps_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def steps_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """By the formula above; one ``mu`` with a product with the covariance per node."""
-        if self.gradient == "reverse" and not (self.probes is None and self.denoiser.closed_form):
-            return _reverse(self.judged_steps, x)
+        if self.gradient != "forward" and not self._closed:
+            return reverse(self.steps, x)
         with torch.no_grad():
             d_eta = natural(x).diff(dim=-2)
             mu, pulled = self._mu_and_covariance(x, bend(d_eta))

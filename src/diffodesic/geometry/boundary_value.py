@@ -1,0 +1,321 @@
+"""Boundary-value verbs: ``geodesic`` and ``distance``.
+
+A solver sees only the energy of a path (:mod:`diffodesic.geometry.energy`).  Its discrete path is
+judged on a finer grid, along the smooth curve through the nodes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from diffodesic.geometry.energy import (
+    PathEnergy,
+    Progress,
+    Solution,
+    Solver,
+    discrete_energy,
+    evaluate,
+)
+from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.path import Certificate, Geodesic
+from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.geometry.status import SearchWarning, Status
+from diffodesic.numerics.cost import counting
+
+__all__ = ["UntilSettled", "checked", "distance", "geodesic", "search"]
+
+
+@dataclass(frozen=True)
+class UntilSettled:
+    """Double the number of segments until the refined length of every pair settles.
+
+    Attributes:
+        rtol: relative change of the refined length at which it has settled.
+        first: number of segments to begin with.
+        most: number of segments at which doubling ends, with status TOO_COARSE.
+    """
+
+    rtol: float = 1e-3
+    first: int = 16
+    most: int = 1024
+
+
+def geodesic(
+    metric: Metric,
+    a: Tensor,
+    b: Tensor,
+    *,
+    nodes: int | UntilSettled | None = 64,
+    solver: Solver | None = None,
+    init: Tensor | None = None,
+    refine: int = 8,
+    progress: Progress | None = None,
+) -> Geodesic:
+    """Path of least energy between two points.
+
+    Args:
+        metric: the geometry.
+        a: starts (..., d).
+        b: ends (..., d), broadcast against ``a``.
+        nodes: number n >= 2 of segments; the path has n + 1 points, ends included. None:
+            ``UntilSettled()``, doubled from 16 until the refined length moves by less than 1e-3.
+        solver: anything with the method of :class:`Solver`; default that of the metric's energy,
+            or ``Relax()``.
+        init: a first path (..., k+1, d); default the best of the energy's own starts.
+        refine: the certificate is taken on a grid this many times finer.
+        progress: called after every round with a short line and the paths (B, k+1, d).
+
+    Returns:
+        the path, its certificate and its cost.
+
+    Raises:
+        ValueError: for points of the wrong dimension, non-finite points, or ``nodes < 2``.
+
+    Warns:
+        SearchWarning: with the status sentence, where the search of a pair did not end well.
+
+    Cost: one energy gradient per solver round, and ``refine * nodes`` squared lengths for the
+    certificate.
+    """
+    path = search(
+        metric, a, b, nodes=nodes, solver=solver, init=init, refine=refine, progress=progress
+    )
+    _warn(path)
+    return path
+
+
+def distance(
+    metric: Metric,
+    a: Tensor,
+    b: Tensor,
+    *,
+    nodes: int | UntilSettled | None = 64,
+    solver: Solver | None = None,
+    init: Tensor | None = None,
+    refine: int = 8,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Refined length of the geodesic between ``a`` and ``b`` (..., d); as :func:`geodesic`.
+
+    Args:
+        metric: the geometry.
+        a: starts (..., d).
+        b: ends (..., d).
+        nodes: see :func:`geodesic`.
+        solver: see :func:`geodesic`.
+        init: see :func:`geodesic`.
+        refine: see :func:`geodesic`.
+        progress: see :func:`geodesic`.
+
+    Returns:
+        lengths (...).
+
+    Warns:
+        SearchWarning: as :func:`geodesic`.
+    """
+    path = search(
+        metric, a, b, nodes=nodes, solver=solver, init=init, refine=refine, progress=progress
+    )
+    _warn(path)
+    return path.length
+
+
+def _warn(path: Geodesic) -> None:
+    if not path.ok:
+        warnings.warn(path.status.value, SearchWarning, stacklevel=3)
+
+
+def search(
+    metric: Metric,
+    a: Tensor,
+    b: Tensor,
+    *,
+    nodes: int | UntilSettled | None = 64,
+    solver: Solver | None = None,
+    init: Tensor | None = None,
+    refine: int = 8,
+    progress: Progress | None = None,
+) -> Geodesic:
+    """:func:`geodesic` without the warning, for verbs that tell the status themselves."""
+    if refine < 1:
+        raise ValueError(f"refine must be at least 1, got {refine}")
+    if not isinstance(nodes, int):
+        at = partial(search, metric, a, b, solver=solver, refine=refine, progress=progress)
+        return _until_settled(at, init, nodes or UntilSettled())
+    if nodes < 2:
+        raise ValueError(f"nodes must be at least 2, got {nodes}")
+    a, b = checked(metric, a, "a"), checked(metric, b, "b")
+    kind = torch.promote_types(a.dtype, b.dtype)
+    a, b = torch.broadcast_tensors(a.to(kind), b.to(kind))
+    batch = a.shape[:-1]
+    flat_a, flat_b = a.reshape(-1, metric.dim), b.reshape(-1, metric.dim)
+    if init is not None:
+        if init.ndim < 2 or init.shape[-2] < 2 or init.shape[-1] != metric.dim:
+            raise ValueError(
+                f"init has shape {tuple(init.shape)}; it must be (..., k+1, "
+                f"{metric.dim}) with k >= 1"
+            )
+        init = init.expand(*batch, *init.shape[-2:]).reshape(-1, *init.shape[-2:]).to(flat_a)
+        init = torch.cat([flat_a[:, None], init[:, 1:-1], flat_b[:, None]], 1)
+    with counting() as cost:
+        energy = metric.energy().settled(flat_a, flat_b)
+        solver = solver or energy.default_solver or Relax()
+        solution = _solve(solver, energy, flat_a, flat_b, nodes, init, progress)
+        certificate, negative, smooth = _certify(energy, solution, refine)
+    unresolved = ~energy.resolves(solution.nodes)
+    statuses = tuple(
+        _judge(*found)
+        for found in zip(solution.statuses, negative.tolist(), unresolved.tolist(), strict=True)
+    )
+    shaped = Certificate(
+        **{k: getattr(certificate, k).reshape(batch) for k in Certificate.__dataclass_fields__}
+    )
+    return Geodesic(
+        metric,
+        energy,
+        solution.nodes.reshape(*batch, nodes + 1, metric.dim),
+        shaped,
+        statuses,
+        cost,
+        solution.iterations.reshape(batch),
+        tuple(solution.start),
+        smooth.reshape(batch),
+    )
+
+
+def _until_settled(
+    at: Callable[..., Geodesic], init: Tensor | None, rule: UntilSettled
+) -> Geodesic:
+    """Double the number of segments until the refined lengths settle."""
+    with counting() as cost:
+        path = at(nodes=rule.first, init=init)
+        settled = torch.zeros_like(path.length, dtype=torch.bool)
+        start, iterations = path.start, path.iterations
+        while not bool(settled.all()) and path.nodes.shape[-2] - 1 < rule.most:
+            before, nodes = path.length, 2 * (path.nodes.shape[-2] - 1)
+            path = at(nodes=nodes, init=path.nodes)
+            iterations = iterations + path.iterations
+            # NaN counts as settled, so that one bad pair does not keep the loop running
+            settled = ~((path.length - before).abs() > rule.rtol * path.length)
+    statuses = tuple(
+        status if done or status is not Status.CONVERGED else Status.TOO_COARSE
+        for status, done in zip(path.statuses, settled.flatten().tolist(), strict=True)
+    )
+    return replace(path, cost=cost, statuses=statuses, start=start, iterations=iterations)
+
+
+def checked(metric: Metric, x: Tensor, name: str) -> Tensor:
+    """Points (..., d) of a metric, floating point and detached.
+
+    Args:
+        metric: the geometry.
+        x: the points.
+        name: of the argument, for the message.
+
+    Returns:
+        the points.
+
+    Raises:
+        ValueError: for another dimension, no points, values that are not finite or out of bounds.
+    """
+    x = torch.as_tensor(x).detach()
+    if x.ndim == 0 or x.shape[-1] != metric.dim:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}; its last axis must be {metric.dim}, "
+            "the dimension of the metric"
+        )
+    if not x.is_floating_point():
+        x = x.to(torch.get_default_dtype())
+    if not x.numel():
+        raise ValueError(f"{name} holds no points")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError(f"{name} holds values that are not finite")
+    if not torch.equal(metric.energy().confine(x), x):
+        raise ValueError(f"{name} holds points outside the range of the metric")
+    return x
+
+
+def _judge(status: Status, negative: bool, unresolved: bool) -> Status:
+    """What the certificate makes of a solver's own good word."""
+    if not status.ok:
+        return status
+    if negative:
+        return Status.NEGATIVE_STEPS
+    return Status.TOO_COARSE if unresolved else status
+
+
+def _solve(
+    solver: Solver,
+    energy: PathEnergy,
+    a: Tensor,
+    b: Tensor,
+    nodes: int,
+    init: Tensor | None,
+    progress: Progress | None,
+) -> Solution:
+    """Solve the pairs that differ; a pair of equal points is its own path."""
+    same = (a == b).all(-1)
+    moving = ~same
+    x = a[:, None].expand(-1, nodes + 1, -1).clone()
+    norm, iterations = a.new_zeros(len(a)), torch.zeros(len(a), dtype=torch.long)
+    statuses, start = [Status.SAME_POINT] * len(a), ["chord"] * len(a)
+    if bool(moving.any()):
+        found = solver.solve(
+            energy,
+            a[moving],
+            b[moving],
+            nodes,
+            progress=progress,
+            init=None if init is None else init[moving],
+        )
+        x[moving], norm[moving] = found.nodes, found.gradient_norm
+        iterations[moving.cpu()] = found.iterations
+        for i, home in enumerate(torch.nonzero(moving).flatten().tolist()):
+            statuses[home], start[home] = found.statuses[i], found.start[i]
+    return Solution(x, norm, statuses, iterations, start)
+
+
+def _certify(
+    energy: PathEnergy, solution: Solution, refine: int
+) -> tuple[Certificate, Tensor, Tensor]:
+    """The certificate; which paths (B,) have negative squared lengths; which are smooth."""
+    x = solution.nodes
+    n = x.shape[1] - 1
+    s = torch.linspace(0, 1, refine * n + 1, dtype=x.dtype, device=x.device)
+    with torch.no_grad():
+        # one pair at a time: the fine grid of a whole batch need not fit in memory
+        judged = [evaluate(energy, energy.confine(energy.curve(path)(s)), order=0) for path in x]
+        coarse = evaluate(energy, x, order=0)
+        lower = energy.lower_bound(x[:, 0], x[:, -1])
+        upper = torch.full_like(lower, torch.inf)
+        smooth = torch.ones_like(lower, dtype=torch.bool)
+        if energy.exact_segments:
+            upper = evaluate(energy, x[:, [0, -1]], order=0).squared_steps[:, 0]
+            upper = upper.clamp(min=0).sqrt()
+            bound = coarse.squared_steps.clamp(min=0).sqrt().sum(-1)
+            length = torch.stack([one.squared_steps.clamp(min=0).sqrt().sum() for one in judged])
+            smooth = ~(length > bound)  # the segments are a path too
+            for i in torch.nonzero(~smooth).flatten().tolist():
+                judged[i] = evaluate(energy, energy.segments(x[i])(s), order=0)
+    fine = torch.stack([one.squared_steps for one in judged])
+    doubtful = torch.stack([one.doubtful for one in judged])
+    speed = coarse.squared_steps.clamp(min=0).sqrt()
+    spread = speed.std(-1, correction=0) / speed.mean(-1)
+    certificate = Certificate(
+        length=fine.clamp(min=0).sqrt().sum(-1),
+        energy=discrete_energy(fine),
+        discrete_length=speed.sum(-1),
+        discrete_energy=coarse.energy,
+        speed_spread=spread.nan_to_num(),
+        gradient_norm=solution.gradient_norm,
+        negative_fraction=doubtful.to(x.dtype).mean(-1),
+        lower=lower,
+        upper=upper,
+    )
+    return certificate, (fine < 0).any(-1), smooth
