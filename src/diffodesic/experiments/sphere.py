@@ -25,8 +25,8 @@ from diffodesic.denoisers.sphere import SphereDenoiser, great_circle_angle
 from diffodesic.experiments.common.points_network import learn_points
 from diffodesic.experiments.common.statistics import mean_of
 from diffodesic.experiments.experiment import Context, Number, Outcome
-from diffodesic.geometry.exponential import exp
 from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.exponential import exp
 from diffodesic.geometry.path import Geodesic
 from diffodesic.images.baselines.latent import lerp, slerp
 from diffodesic.metrics.continuation import Alarm, Method, continue_path

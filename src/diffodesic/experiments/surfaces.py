@@ -25,8 +25,8 @@ from diffodesic.denoisers.noise_level import choose_noise_level
 from diffodesic.experiments.common.points_network import learn_points
 from diffodesic.experiments.common.statistics import mean_difference, mean_of
 from diffodesic.experiments.experiment import Context, Number, Outcome
-from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.images.baselines.latent import lerp, slerp
 from diffodesic.images.baselines.likely import likely_path

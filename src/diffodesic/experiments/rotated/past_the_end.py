@@ -20,8 +20,8 @@ from torch import Tensor
 from diffodesic.experiments.common.statistics import draws, resampled_mean
 from diffodesic.experiments.rotated.digits import ORBIT, angles_found, turned
 from diffodesic.experiments.rotated.settings import Method, Settings, solver
-from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.energy import Solver
+from diffodesic.geometry.metric import Metric
 from diffodesic.images.baselines.between import rival_curve
 from diffodesic.images.lifting import Bridge
 from diffodesic.images.spaces import image_geodesic, image_metric
