@@ -221,7 +221,7 @@ def test_training_into_a_file_is_refused(run, place):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("images.lifting", "lift"), ("images.spaces", "geodesic"), ("output.pictures", "animation")],
+    [("images.lifting", "lift"), ("images.spaces", "search"), ("output.pictures", "animation")],
 )
 def test_an_interruption_leaves_the_earlier_run(run, place, monkeypatch, module, name):
     assert run(*TINY)[0] == 0
@@ -243,7 +243,7 @@ def test_an_interrupted_run_goes_on_to_the_same_files(run, place, monkeypatch, w
     words = (*TINY, "--frames=24", "--metric=score")
     assert run(*words, "--outdir=whole")[0] == 0
     module, name, kept = {
-        "the path": ("images.spaces", "geodesic", 1),
+        "the path": ("images.spaces", "search", 1),
         "its frames": ("images.interpolation", "make_row", 2),
         "its files": ("output.pictures", "animation", 5),
     }[when]
@@ -282,7 +282,7 @@ def test_another_command_does_not_take_what_is_left(run, place, monkeypatch):
     assert json.loads((place / "out/result.json").read_text())["settings"]["metric"] == "euclidean"
     # and the first one still goes on: nothing is lifted or solved again
     monkeypatch.setattr("diffodesic.images.lifting.lift", interrupt)
-    monkeypatch.setattr("diffodesic.images.spaces.geodesic", interrupt)
+    monkeypatch.setattr("diffodesic.images.spaces.search", interrupt)
     assert run(*TINY, "--metric=score")[0] == 0
     assert json.loads((place / "out/result.json").read_text())["settings"]["metric"] == "score"
     assert not (place / "out" / "partial").exists()

@@ -30,7 +30,7 @@ from diffodesic.images.extrapolation import Extrapolation, extrapolate
 from diffodesic.metrics.continuation import Alarm, Continuation, Stop, continue_path
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
 from diffodesic.numerics.ode import IntegrationError, rk45
-from support.checks import Draw, same
+from support.checks import Draw, same, status_is_looked_at
 from support.tiny import pictures, tiny_model
 
 TIGHT = Relax(rtol=1e-12)
@@ -160,6 +160,7 @@ def test_what_stops_being_finite_ends_there(method):
 
 
 @pytest.mark.parametrize("rank", [1, 2])
+@status_is_looked_at
 def test_a_metric_that_is_not_finite_keeps_the_points_before(rank: int):
     """Several scores are solved by Cholesky, a pullback by conjugate gradients: both say so."""
 
