@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.metrics.spacetime.metric import Spacetime
@@ -180,7 +179,7 @@ def _solve(
     level = _basin_level(potential, states) if options.log_snr is None else options.log_snr
     # in few coordinates the divergence of a network is cheap, too
     space = Spacetime(denoiser, estimator="exact")
-    return geodesic(
+    return search(
         space,
         *space.point(states, level),
         nodes=options.nodes,
