@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,12 @@ def test_an_array_is_mapped_and_keeps_what_was_written(tmp_path):
     assert Store(tmp_path / "c", {}).array("frames", (1, 3)).eq(7).all()
     assert (tmp_path / "c" / "frames.bin").stat().st_size == 8 * 18
     assert Store(None, {}).array("frames", (4, 3)).shape == (4, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="files can only be sparse here")
+def test_an_array_has_its_room_on_the_disk_before_it_is_filled(tmp_path):
+    Store(tmp_path, {}).array("frames", (1000, 100))
+    assert 512 * (tmp_path / "frames.bin").stat().st_blocks >= 800_000
 
 
 def test_a_fingerprint_knows_shape_dtype_and_value():

@@ -11,7 +11,6 @@ cross-entropy with smoothed labels (.1), with Adam and one cosine of the learnin
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffodesic.models.datasets import load_mnist, rotate
+from diffodesic.output.folder import replace_files
+from diffodesic.output.records import write_json
 
 __all__ = ["DigitClassifier", "load_classifier", "train_classifier"]
 
@@ -141,7 +142,7 @@ def _write(
     epochs: int,
     seed: int,
 ) -> float:
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     images, labels = load_mnist(data, "test")
     g = torch.Generator().manual_seed(seed + 1)
@@ -150,12 +151,12 @@ def _write(
         "upright": accuracy(network, images, labels),
         "turned": accuracy(network, turned, labels),
     }
-    outdir.mkdir(parents=True, exist_ok=True)
-    (outdir / "weights.safetensors").write_bytes(save(network.state_dict()))
     config = {"name": NAME, "features": network.num_features, "rotation": rotation,
               "epochs": epochs, "seed": seed, "held_out_accuracy": scores}  # fmt: skip
-    (outdir / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    (outdir / "CARD.md").write_text(_CARD.format(rotation=rotation, epochs=epochs, **scores))
+    with replace_files(outdir) as folder:
+        save_file(network.state_dict(), folder / "weights.safetensors")
+        write_json(folder / "config.json", config)
+        (folder / "CARD.md").write_text(_CARD.format(rotation=rotation, epochs=epochs, **scores))
     return scores["turned"]
 
 

@@ -1,8 +1,8 @@
-"""One path between two images: its frames, its length, and how it was paced.
+"""One path between two images: its frames, their spacing, and its length.
 
-Frames are at equal steps of the metric along a path, or at equal steps that an eye would see: of
-the distance under a named feature extractor.  For the latter the path is looked at twice as
-densely first, and parameters are taken where the sum of distances is a multiple of its share.
+Frames are at equal steps of the metric, or at equal steps of the distance under a named feature
+extractor ("perceptual").  For the latter the distances of twice as many frames are summed, and the
+parameters of the frames are those at equal shares of the sum.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _perceptual(
     with torch.no_grad():
         images, _ = shown(dense)
     steps = features.distance(images[:-1].float(), images[1:].float()).to(s)
-    # a little of the parameter's own pace keeps frames apart where nothing is seen to change
+    # a small constant keeps frames apart where the features do not change
     steps = steps + 1e-3 * steps.mean() + torch.finfo(s.dtype).tiny
     reach = torch.nn.functional.pad(steps.cumsum(0), (1, 0))
     wanted = s * reach[-1]

@@ -1,6 +1,6 @@
-"""A sheet of axes to draw on, for figures of experiments: matplotlib, and nothing of ours.
+"""Axes of matplotlib for every figure.
 
-Who draws calls methods of the axes and need not import matplotlib.
+Functions that draw call methods of the axes, so that no other file imports matplotlib.
 
 **Cost** no network evaluation.
 """

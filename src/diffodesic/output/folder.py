@@ -46,8 +46,8 @@ def replace_files(outdir: str | os.PathLike[str], *, stale: Sequence[str] = ()) 
     """Open a temporary folder, and move its files into ``outdir`` when the block has ended well.
 
     Args:
-        outdir: the folder of the results, made if needed. Files in it are replaced one by one, so
-            that each is whole at any time; after an error in the block all are as they were.
+        outdir: the folder of the results, made if needed. Its files are replaced one by one, and
+            each is whole at any time. After an error in the block all files are as before.
         stale: patterns of the files that an earlier run of the same kind may have left in
             ``outdir``; those that the block did not write are removed, and no others.
 

@@ -121,7 +121,7 @@ def _common(rows: Mapping[str, Sequence[Image]]) -> tuple[int, tuple[int, ...]]:
 
 
 def _cell(shape: tuple[int, ...], size: int) -> tuple[int, int]:
-    """Height and width on the page: whole factors up (pixels stay pixels), any factor down."""
+    """Height and width of a frame: enlarged by whole factors, reduced by any factor."""
     height, width = shape[:2]
     factor = size / height if height > size else max(1, round(size / height))
     return round(height * factor), round(width * factor)

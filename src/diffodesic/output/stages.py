@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -159,7 +160,9 @@ class Store:
         file, size = self.folder / f"{name}.bin", math.prod(shape)
         # torch would make the file longer too, but spoils its first byte on the way
         with file.open("ab") as end:
-            end.truncate(max(end.tell(), 8 * size))
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a crash later
+                os.posix_fallocate(end.fileno(), 0, 8 * size)
+            end.truncate(max(end.seek(0, os.SEEK_END), 8 * size))
         return torch.from_file(str(file), shared=True, size=size, dtype=torch.float64).view(shape)
 
     def part(self, name: str) -> Store:

@@ -1,7 +1,7 @@
-"""Curves as inline SVG, for pages.
+"""Curves over s in [0, 1] as inline SVG, for pages.
 
-A chart maps s in [0, 1] to x and a value to y in its own units (`viewBox`), and carries in data
-attributes where the cursor goes for each frame, so that the page's script holds no scale.
+The data attributes of a chart hold the position of its cursor at every frame, in units of its
+`viewBox`. The script of the page therefore needs no scale.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-# the drawing's own units: width, height, and the margins around the plot
+# width, height and margins of the plot, in units of the viewBox
 _WIDTH, _HEIGHT = 460.0, 190.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 10.0, 26.0
 
@@ -40,7 +40,7 @@ def chart(
 
     Args:
         curves: at least one; the first is drawn on top.
-        label: what the values are, for those who hear the page.
+        label: what the values are, for screen readers.
         frames: the parameters s at which the cursor can stand.
         from_zero: whether the axis must reach 0.
 
@@ -87,7 +87,7 @@ def _ticks(values: Sequence[float], *, from_zero: bool) -> list[float]:
     low, high = min(finite), max(finite)
     if from_zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    # a constant gets a band around it; otherwise rounding noise would fill the chart
+    # else a constant curve would be drawn as its rounding errors
     if high - low <= 1e-6 * max(abs(low), abs(high)):
         low, high = low - 0.5, high + 0.5
     rough = (high - low) / 4
@@ -102,7 +102,7 @@ def _tick(value: float) -> str:
 
 
 def _outline(points: Sequence[tuple[float, float]]) -> str:
-    """A path through the finite points, lifted over the others."""
+    """An SVG path through the points, with a gap at those that are not finite."""
     parts, pen = [], "M"
     for px, py in points:
         if math.isfinite(py):

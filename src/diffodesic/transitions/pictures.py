@@ -1,6 +1,7 @@
-"""Pictures of transition paths: over the energy surface, and their profiles along the way.
+"""Pictures of transition paths: over the energy surface, and energies along the paths.
 
-Angles are drawn in degrees on one cell, the Ramachandran plot; lines break where they leave it.
+Angles are drawn in degrees on one periodic cell (a Ramachandran plot). A line that leaves the cell
+is interrupted, and goes on at the opposite side.
 
 **Cost** energies on a grid for the surface.
 """
@@ -21,7 +22,7 @@ from diffodesic.transitions.recipe import Pathways
 
 __all__ = ["draw_landscape", "draw_profiles"]
 
-_SHOWN = 30  # more lines hide the surface
+_SHOWN = 30  # paths drawn; more would hide the surface
 _PATHS, _MEAN, _MARK = "#cf5a12", "#0b66a8", "#1c1e22"
 
 
@@ -124,7 +125,7 @@ def _surface(ax: Any, found: Pathways, scale: float) -> None:
     grid = torch.stack(torch.meshgrid(*sides, indexing="xy"), -1)
     energy = potential(grid)
     low = float(energy.min())
-    # above the paths the surface is only high
+    # colours end a little above the energies of the paths
     top = low + 1.35 * (float(found.paths.max_energy.quantile(0.95)) - low)
     colours = ax.contourf(
         sides[0] * scale, sides[1] * scale, energy.clamp(max=top), levels=18, cmap="Greys_r"
@@ -138,14 +139,14 @@ def _surface(ax: Any, found: Pathways, scale: float) -> None:
 
 
 def _axis(potential: Potential) -> tuple[float, str, tuple[str, str]]:
-    """Factor to the units drawn, their text, and the names of the coordinates."""
+    """Factor from coordinates to the units drawn, name of these units, names of the axes."""
     if potential.period == (2 * math.pi,) * 2:
         return 180 / math.pi, " (degrees)", ("phi", "psi")
     return 1.0, "", ("x", "y")
 
 
 def _window(found: Pathways, scale: float) -> list[tuple[float, float]]:
-    """What is drawn: one cell, or the box with whatever the paths do outside it."""
+    """Limits of the axes: one periodic cell, or the box enlarged to hold the paths."""
     potential = found.paths.potential
     seen = torch.cat([found.paths.frames[:_SHOWN].reshape(-1, 2), found.mean])
     sides = []
@@ -157,7 +158,7 @@ def _window(found: Pathways, scale: float) -> list[tuple[float, float]]:
 
 
 def _lines(potential: Potential, x: Tensor) -> Tensor:
-    """Points (n, 2) brought into the cell, with a gap wherever a line would cross it."""
+    """Points (n, 2) wrapped into the cell, with NaN between two on opposite sides of it."""
     wrapped = potential.wrap(x)
     jumps = ((wrapped[1:] - wrapped[:-1]) - (x[1:] - x[:-1])).abs().amax(-1) > 1e-6
     cuts = (jumps.nonzero()[:, 0] + 1).tolist()

@@ -4,10 +4,10 @@ A path of torsions t_0 .. t_n becomes structures by minimising U with stiff rest
 
     x_i = argmin U(x) + K/2 |t(x) - t_i|^2,        |t(x_i) - t_i| = |dU/dt| / K,
 
-each started from its neighbour.  One sweep runs from the first state, one from the last, and they
-are joined where the sum of energies is lowest: each end keeps its given state, and a sweep that
-dragged a slow coordinate past its barrier is left.  Hydrogens of a methyl group that carry other
-labels in the two states show as a jump there.
+each started from its neighbour.  One sweep starts at the first state and one at the last.  They
+are joined where the sum of their energies is lowest.  Both ends are then the given states, and
+where a sweep has carried a slow coordinate past its barrier the other sweep is taken.  If the
+hydrogens of a methyl group have other labels in the two states, there is a jump at the joint.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def follow(
 
 
 def _seam(there: Tensor, back: Tensor, energies: Tensor, kT: float) -> int:
-    """Where to change sweeps: within kT of the lowest sum of energies, at the smallest jump."""
+    """Where to join the sweeps: at the smallest jump within kT of the lowest sum of energies."""
     total = energies[0].cumsum(0)[:-1] + energies[1].flip(0).cumsum(0).flip(0)[1:]
     jump = _rmsd(there[:-1], back[1:])
     return 1 + int(torch.where(total <= total.min() + kT, jump, math.inf).argmin())
@@ -202,7 +202,7 @@ def thin(states: Tensor, count: int) -> Tensor:
 
 
 def _walk(states: Tensor, reach: float, count: int) -> list[int] | None:
-    """From end to end by last states within reach; None if that takes too many or is stuck."""
+    """From end to end, each time to the last state within reach; None if ``count`` are too few."""
     chosen, last = [0], len(states) - 1
     while chosen[-1] != last:
         here = chosen[-1]

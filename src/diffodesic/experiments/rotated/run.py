@@ -5,8 +5,8 @@ was trained on digits at all angles within +-90 degrees.  Metrics, levels, weigh
 tried on validation digits (docs/rotated-digits.md); the test digits were opened once.
 
 Methods are compared with the truth, with the orbit (the digit at any angle) and as sets, under two
-extractors (:mod:`rotated_digits`), with intervals by resampling digits (:mod:`resample`).  What a
-method found at one gap is a file in ``partial/``: an interrupted run goes on where it stopped.
+feature extractors, with intervals by resampling digits.  Frames and scores of a method at one gap
+are stages in ``partial/``, so that an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
