@@ -348,7 +348,7 @@ def test_cost_of_inner(estimator: str, evaluations: int, derivatives: int, draw:
     # per point, with three probes: a mixture knows its covariance; else the derivative of mu
     # counts beside what it differentiates
     mix = GaussianMixture(draw(4, 2), std=0.4)
-    space = Spacetime(mix, estimator=estimator, probes=3)  # type: ignore[arg-type]
+    space = Spacetime(mix, estimator=estimator, probes=3)
     x, u = draw(2, 5, 3)
     with counting() as cost:
         space.inner(x, u, u)
@@ -359,7 +359,7 @@ def test_errors_say_which_argument_is_wrong(draw: Draw):
     mix = GaussianMixture(draw(4, 3))
     space = Spacetime(mix, log_snr_range=(-5.0, 5.0))
     with pytest.raises(ValueError, match="unknown estimator 'guess'; choose one of exact"):
-        Spacetime(mix, estimator="guess")  # type: ignore[arg-type]
+        Spacetime(mix, estimator="guess")
     for probes in (0, draw(2, 4), draw(3)):
         with pytest.raises(ValueError, match=r"must be \(P, 3\)"):
             Spacetime(mix, probes=probes)

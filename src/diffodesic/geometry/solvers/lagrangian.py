@@ -24,7 +24,7 @@ from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.geometry.wrappers import EnergyWrapper
 
-__all__ = ["AugmentedLagrangian", "Constraint", "PenalisedEnergy"]
+__all__ = ["AugmentedLagrangian", "Constraint", "Multipliers", "PenalisedEnergy"]
 
 Constraint = Callable[[Tensor], Tensor]
 
@@ -85,7 +85,7 @@ class AugmentedLagrangian:
         scale = (-values.amin(-1)).clamp(min=0) if init is None else values.abs().amax(-1)
         # ends on the limit leave no room for a strict margin
         room = ends.amin(-1).clamp(min=0)
-        state = _State(
+        state = Multipliers(
             margin=torch.minimum(self.tolerance * scale, room / 2),
             multipliers=torch.zeros_like(values),
             # where it is broken most, the first penalty outweighs the energy
@@ -113,7 +113,7 @@ class AugmentedLagrangian:
         a: Tensor,
         b: Tensor,
         rows: Tensor,
-        state: _State,
+        state: Multipliers,
         found: Solution,
         progress: Progress | None,
     ) -> None:
@@ -144,7 +144,7 @@ class AugmentedLagrangian:
 
 
 @dataclass
-class _State:
+class Multipliers:
     """What the rounds hand on, first axis B."""
 
     margin: Tensor  # (B,)
@@ -173,7 +173,7 @@ class PenalisedEnergy(EnergyWrapper):
         method: AugmentedLagrangian,
         a: Tensor,
         b: Tensor,
-        state: _State,
+        state: Multipliers,
         rows: Tensor,
     ) -> None:
         super().__init__(wrapped)

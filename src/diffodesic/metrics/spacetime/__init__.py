@@ -4,6 +4,11 @@ from diffodesic.metrics.spacetime.closed_forms import AnisotropicGaussian, TwoPo
 from diffodesic.metrics.spacetime.consistency import PathDiagnostics, path_diagnostics
 from diffodesic.metrics.spacetime.constraints import AvoidRegion, MinLogSNR
 from diffodesic.metrics.spacetime.dimension import dimension_from_slope, flipd, normal_bundle
+from diffodesic.metrics.spacetime.estimators.base import SpacetimeEnergy
+from diffodesic.metrics.spacetime.estimators.closure import Closure
+from diffodesic.metrics.spacetime.estimators.entropy import Mismatch
+from diffodesic.metrics.spacetime.estimators.secant import Secant
+from diffodesic.metrics.spacetime.estimators.two_point import TwoPoint
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.mismatched_estimation import (
@@ -26,11 +31,16 @@ from diffodesic.metrics.spacetime.straight_lines import e_geodesic, m_geodesic
 __all__ = [
     "AnisotropicGaussian",
     "AvoidRegion",
+    "Closure",
     "Divergences",
     "Hyperbolic",
     "MinLogSNR",
+    "Mismatch",
     "PathDiagnostics",
+    "Secant",
     "Spacetime",
+    "SpacetimeEnergy",
+    "TwoPoint",
     "TwoPointData",
     "dimension_from_slope",
     "divergences",

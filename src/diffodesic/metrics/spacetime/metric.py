@@ -84,7 +84,7 @@ class Spacetime(NoisyPoints):
         self,
         denoiser: Denoiser,
         *,
-        estimator: EstimatorName | SpacetimeEnergy | None = None,
+        estimator: str | SpacetimeEnergy | None = None,
         probes: int | Tensor = 2,
         seed: int = 0,
         log_snr_range: tuple[float, float] | None = None,
@@ -104,7 +104,7 @@ class Spacetime(NoisyPoints):
 
     def _build(self, name: str, gradient: Gradient, seed: int) -> SpacetimeEnergy:
         for option, value, known in (
-            ("estimator", name, get_args(EstimatorName)),
+            ("estimator", name, tuple(ESTIMATORS)),
             ("gradient", gradient, get_args(Gradient)),
         ):
             if value not in known:
