@@ -6,33 +6,17 @@ from diffodesic.denoisers.flow import drop, lift, sample_posterior
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.denoisers.network import NetworkDenoiser, NetworkOptions, from_network
 from diffodesic.denoisers.noise_level import NoiseLevel, choose_noise_level
-from diffodesic.denoisers.schedules import (
-    EDM,
-    VP,
-    Cosine,
-    FlowMatching,
-    LinearLogSNR,
-    Schedule,
-    Tabulated,
-)
 from diffodesic.denoisers.selfcheck import SelfCheck, self_check
 from diffodesic.denoisers.sphere import SphereDenoiser
 
 __all__ = [
-    "EDM",
-    "VP",
-    "Cosine",
     "Denoiser",
-    "FlowMatching",
     "GaussianMixture",
-    "LinearLogSNR",
     "NetworkDenoiser",
     "NetworkOptions",
     "NoiseLevel",
-    "Schedule",
     "SelfCheck",
     "SphereDenoiser",
-    "Tabulated",
     "choose_noise_level",
     "drop",
     "from_network",

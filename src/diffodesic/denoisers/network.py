@@ -17,9 +17,9 @@ its noise at t = 1.  Time is a differentiable function of sigma, so dm/dsigma is
 
 Jacobian products are taken in one of three ways,
 
-    forward             dual numbers: one pass of about twice the work
-    double-vjp          J v = d/du (J^T u . v), for networks that know reverse mode only
-    finite-difference   (m(z + h v) - m(z - h v)) / 2h, from evaluations only,
+    forward             dual numbers: one evaluation and one derivative
+    double-vjp          J v = d/du (J^T u . v), with reverse mode only: two derivatives
+    finite-difference   (m(z + h v) - m(z - h v)) / 2h: two evaluations, no derivative,
 
 with h from ``Denoiser.displacement`` and the rounding unit of the network.  Relative error of the
 last on smooth networks, D = 2 to 3072: 1e-4 to 1e-3 in float32, 1e-9 in float64.
@@ -250,23 +250,7 @@ class NetworkDenoiser(Denoiser):
             )
 
     def jvp(self, z: Tensor, sigma: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`Denoiser.jvp`, in the way that ``jvp_mode`` names.
-
-        Args:
-            z: noisy points (..., D).
-            sigma: noise standard deviations (...).
-            v: directions (..., D), broadcast against ``z``.
-
-        Returns:
-            ``(m, J v)``; by finite differences m is off by the order of h^2.
-
-        Raises:
-            NetworkError: if the network does not support forward mode.
-            RuntimeError: whatever else the network raises.
-
-        Cost: one evaluation and one derivative per point (two derivatives by double-vjp), or two
-        evaluations by finite differences.
-        """
+        """As :meth:`Denoiser.jvp`, by ``jvp_mode``; its module lists what the modes cost."""
         mode = self._tested_mode() if self.jvp_mode == "auto" else self.jvp_mode
         if mode == "finite-difference":
             return self.difference(z, sigma, v)

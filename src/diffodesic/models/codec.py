@@ -74,5 +74,5 @@ class PixelCodec:
         return images.flatten(-3) * 2 - 1
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images (..., C, H, W) in [0, 1] of vectors (..., D); what leaves the range is cut."""
+        """Images (..., C, H, W) in [0, 1], clipped, of vectors (..., D)."""
         return ((z + 1) / 2).clamp(0, 1).unflatten(-1, self.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,7 +17,7 @@ from diffodesic.models.codec import Codec, PixelCodec
 from diffodesic.models.folder import ModelError, write_model
 from diffodesic.models.unet import UNet
 
-__all__ = ["Conditioner", "Model", "ModelError", "as_model"]
+__all__ = ["Conditioner", "Model", "ModelError", "as_model", "require_label"]
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -42,6 +42,31 @@ class Conditioner:
                 f"{', '.join(self.names) or 'no condition'}"
             )
         return self.encode(**words)
+
+    @classmethod
+    def of_labels(cls, classes: int, encode: Callable[[Tensor], Tensor]) -> Conditioner:
+        """The conditioner of a model of classes.
+
+        Args:
+            classes: their number; 0 for an unconditional model.
+            encode: makes the network's ``class_labels`` of a label, for one sample.
+
+        Returns:
+            the conditioner, with the word ``label``.
+        """
+
+        def arguments(label: int) -> dict[str, Any]:
+            if not 0 <= int(label) < classes:
+                raise ModelError(f"label is {label}; this model has classes 0 to {classes - 1}")
+            return {"class_labels": encode(torch.tensor(int(label)))}
+
+        return cls(("label",) if classes else (), arguments)
+
+
+def require_label(arguments: Container[str]) -> None:
+    """Refuse to evaluate a model of classes without a label among its arguments."""
+    if "class_labels" not in arguments:
+        raise ModelError('this model has classes; bind one by given({"label": ...}) (--label)')
 
 
 @dataclass(frozen=True)

@@ -81,16 +81,7 @@ class RunSettings:
 
 
 def check_positive(settings: RunSettings, *names: str, whole: bool = False) -> None:
-    """Check that settings are positive and finite.
-
-    Args:
-        settings: of a run.
-        names: the settings to check; tuples are checked entry by entry, and None passes.
-        whole: whether they count something.
-
-    Raises:
-        ValueError: for another number, naming the setting.
-    """
+    """Refuse settings that are not positive and finite: tuples entry by entry; None passes."""
     for name in names:
         value = getattr(settings, name)
         entries = value if isinstance(value, tuple) else () if value is None else (value,)

@@ -8,7 +8,7 @@
 
 With a guidance g other than 1 the network's output is ``u + g (c - u)``, where c is its output
 under the prompt and u under the negative prompt (2207.12598).  That is no posterior mean; the
-default, g = 1, is the geometry of c alone.
+default, g = 1, is the geometry of c alone.  Weights are read from safetensors, never from pickles.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from torch import Tensor, nn
 
 from diffodesic.denoisers.network import JvpMode, NetworkOptions, from_network
 from diffodesic.models.adapters.diffusers_scheduler import Convention, read_convention
-from diffodesic.models.adapters.labels import check_label, label_conditioner
 from diffodesic.models.adapters.latents import latent_codec
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.folder import ModelError
-from diffodesic.models.model import Conditioner, Model
+from diffodesic.models.model import Conditioner, Model, require_label
 from diffodesic.models.prepare import chunk_of, frozen, moved
 
 __all__ = ["PREFIX", "PipelineNetwork", "from_pipeline", "load"]
@@ -90,7 +89,7 @@ class PipelineNetwork(nn.Module):
 
     def _predict(self, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
         if self.needs_label:
-            check_label(condition)
+            require_label(condition)
         if "time_ids" in condition:
             added = {name: condition[name] for name in ("text_embeds", "time_ids")}
             rest = {name: value for name, value in condition.items() if name not in added}
@@ -203,7 +202,7 @@ def _conditioner(pipe: Any, network: Any, word: str, shape: tuple[int, int, int]
         sized = getattr(network.config, "addition_embed_type", None) == "text_time"
         return Conditioner(_PROMPTS, partial(_prompt_arguments, pipe, shape[1:] if sized else None))
     classes = network.config.get("num_class_embeds") or network.config.get("num_embeds_ada_norm")
-    return label_conditioner(classes, lambda label: label)
+    return Conditioner.of_labels(classes or 0, lambda label: label)
 
 
 @torch.no_grad()
@@ -259,23 +258,7 @@ def _encoded(pipe: Any, prompt: str, negative: str, guided: bool) -> dict[str, T
 def load(
     rest: str, *, device: torch.device | str, allow_download: bool, allow_pickle: bool
 ) -> Model:
-    """Load a pipeline from a folder.
-
-    Args:
-        rest: a folder written by ``save_pretrained``, or the name of a repository that lies in
-            the cache.
-        device: where it runs.
-        allow_download: fetch a repository that is not in the cache.
-        allow_pickle: of no effect: weights are read from safetensors alone.
-
-    Returns:
-        the model, in float32.
-
-    Raises:
-        ModelError: for a folder without a pipeline or with parts of it missing, or a device that
-            is not there.
-        ImportError: without diffusers, or transformers where prompts need it.
-    """
+    """Load a folder, or a repository from the cache; ``registry`` describes the arguments."""
     folder = Path(rest)
     absent = _check_folder(folder) if folder.is_dir() else {}
     try:

@@ -18,10 +18,9 @@ from torch.nn import functional as F
 
 from diffodesic.denoisers.network import NetworkOptions, from_network
 from diffodesic.denoisers.schedules import EDM
-from diffodesic.models.adapters.labels import check_label, label_conditioner
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.folder import ModelError
-from diffodesic.models.model import Model
+from diffodesic.models.model import Conditioner, Model, require_label
 from diffodesic.models.prepare import chunk_of, frozen, moved
 
 __all__ = ["PREFIX", "load"]
@@ -34,21 +33,7 @@ _RANGE = (0.002, 80.0)  # of training, where the file says 0 or infinity
 def load(
     rest: str, *, device: torch.device | str, allow_download: bool, allow_pickle: bool
 ) -> Model:
-    """Load a pickle of the EDM project.
-
-    Args:
-        rest: the file.
-        device: where the network runs.
-        allow_download: nothing is downloaded in any case.
-        allow_pickle: whether the caller trusts the file; without it nothing is read.
-
-    Returns:
-        the model, in float32; bind a class by ``given({"label": 3})`` where it has classes.
-
-    Raises:
-        ModelError: without ``allow_pickle``, for a missing file, one of another kind, or one
-            whose network lives on latents.
-    """
+    """Load a pickle, if the caller allows it; ``registry`` describes the arguments."""
     path = Path(rest)
     if not allow_pickle:
         raise ModelError(
@@ -94,7 +79,7 @@ def _model(network: nn.Module, name: str) -> Model:
         jvp_mode="auto",
         options=NetworkOptions(chunk=chunk_of(shape)),
     )
-    conditioner = label_conditioner(labels, lambda label: F.one_hot(label, labels).float())
+    conditioner = Conditioner.of_labels(labels, lambda label: F.one_hot(label, labels).float())
     return Model(denoiser, PixelCodec(shape), name, {}, conditioner=conditioner)
 
 
@@ -108,5 +93,5 @@ class _Float32(nn.Module):
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """E[x0 | x] at sigma = t."""
         if self.labels:
-            check_label(() if class_labels is None else ("class_labels",))
+            require_label(() if class_labels is None else ("class_labels",))
         return self.network(x, t, class_labels, force_fp32=True)

@@ -24,7 +24,7 @@ __all__ = ["LatentCodec", "latent_codec"]
 
 @dataclass(frozen=True)
 class LatentCodec:
-    """Images (..., 3, H, W) in [0, 1] as vectors (..., D) of latents, with a loss.
+    """Images (..., 3, H, W) in [0, 1] as vectors (..., D) of latents; decoding loses something.
 
     Attributes:
         vae: the autoencoder, in float32.
@@ -42,19 +42,7 @@ class LatentCodec:
     lossless: bool = field(default=False, init=False)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents of images in [0, 1]; deterministic.
-
-        Args:
-            images: (..., C, H, W).
-
-        Returns:
-            vectors (..., D), in the dtype and on the device of the images.
-
-        Raises:
-            ModelError: if the autoencoder's latents have another shape than the network takes.
-
-        Cost: one pass of the encoder per image.
-        """
+        """Vectors (..., D) of images (..., C, H, W) in [0, 1]; one encoder pass per image."""
         check_images(images, self.shape)
         flat = images.reshape(-1, *self.shape)
         latents = torch.cat([self._encoded(image) for image in flat.split(1)])
@@ -66,16 +54,7 @@ class LatentCodec:
         return latents.reshape(*images.shape[:-3], math.prod(self.latent_shape)).to(images)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images in [0, 1] of latents; what leaves the range is cut.
-
-        Args:
-            z: vectors (..., D).
-
-        Returns:
-            (..., C, H, W), in the dtype and on the device of ``z``.
-
-        Cost: one pass of the decoder per image.
-        """
+        """Images (..., C, H, W) in [0, 1], clipped, of vectors (..., D); one pass per image."""
         flat = z.reshape(-1, *self.latent_shape)
         images = torch.cat([self._decoded(latent) for latent in flat.split(1)])
         return images.reshape(*z.shape[:-1], *self.shape).to(z)

@@ -1,4 +1,9 @@
-"""A model of the user's own code: ``python:package.module:function``."""
+"""A model of the user's own code: ``python:package.module:function``.
+
+The module is looked for in the current folder first, and imported: its code runs.  The function
+returns a model, or what ``from_network`` makes on images (C, H, W); if it has an argument
+``device``, it gets the device.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +25,7 @@ PREFIX = "python"
 def load(
     rest: str, *, device: torch.device | str, allow_download: bool, allow_pickle: bool
 ) -> Model:
-    """Call a function and take the model that it returns.
-
-    Args:
-        rest: ``package.module:function``; the module is looked for in the current folder first.
-            It is imported: its code runs.
-        device: passed to the function if it has an argument of this name.
-        allow_download: of no effect here.
-        allow_pickle: of no effect here.
-
-    Returns:
-        the model; a `NetworkDenoiser` on images (C, H, W) is taken to live on pixels in [-1, 1].
-
-    Raises:
-        ModelError: if the address leads to no function, or the function returns something else.
-    """
+    """Call the function at ``package.module:function``; ``registry`` describes the arguments."""
     module, _, name = rest.partition(":")
     if not (module and name):
         raise ModelError(

@@ -4,8 +4,11 @@ A family is a module with its ``PREFIX`` and a function
 
     load(rest, *, device, allow_download, allow_pickle) -> Model
 
-(or what ``from_network`` makes).  The families of this package are the files of this folder that
-have a ``PREFIX``; a new one is one more file.  Another package adds a family by an entry point,
+which gets the REST and the arguments of ``diffodesic.load``, raises a ModelError that says what to
+change, and may also return what ``from_network`` makes on images (C, H, W).
+
+The families of this package are the files of this folder that have a ``PREFIX``; a new one is one
+more file.  Another package adds a family by an entry point,
 
     [project.entry-points."diffodesic.models"]
     PREFIX = "package.module"
