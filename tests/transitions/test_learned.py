@@ -1,4 +1,4 @@
-"""The learned denoiser: laws that hold for any weights; opening a folder, and refusing one."""
+"""The learned denoiser: what holds for any weights; opening a folder, and refusing one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffodesic import Relax, Spacetime, geodesic, load
 from diffodesic.numerics.cost import counting
 from diffodesic.transitions.learned import (
     CoordinateNet,
-    Law,
+    Coordinates,
     LearnedDenoiser,
     describe,
     load_denoiser,
@@ -27,37 +27,41 @@ from diffodesic.transitions.surfaces import alanine
 from support.checks import same
 
 TURN = 2 * math.pi
-TORUS = Law((TURN, TURN), (0.0, 0.0), (TURN, TURN), (0.3, 0.4), 0.03, TURN)
-LINE = Law((None, None), (0.2, -0.5), (1.0, 0.3), (0.1, 0.2), 0.01, 10.0)
-MIXED = Law((None, 3.0, TURN), (0.2, 1.5, 0.0), (1.0, 3.0, TURN), (0.1, 0.0, 0.3), 0.03, TURN)
-LAWS = pytest.mark.parametrize("law", [TORUS, LINE, MIXED], ids=["torus", "line", "mixed"])
+TORUS = Coordinates((TURN, TURN), (0.0, 0.0), (TURN, TURN), (0.3, 0.4), 0.03, TURN)
+LINE = Coordinates((None, None), (0.2, -0.5), (1.0, 0.3), (0.1, 0.2), 0.01, 10.0)
+MIXED = Coordinates(
+    (None, 3.0, TURN), (0.2, 1.5, 0.0), (1.0, 3.0, TURN), (0.1, 0.0, 0.3), 0.03, TURN
+)
+COORDINATES = pytest.mark.parametrize(
+    "coordinates", [TORUS, LINE, MIXED], ids=["torus", "line", "mixed"]
+)
 
 
-def denoiser(law: Law) -> LearnedDenoiser:
+def denoiser(coordinates: Coordinates) -> LearnedDenoiser:
     """Any weights: a fresh network gives zero, so its last layer is drawn too."""
     torch.manual_seed(0)
-    network = CoordinateNet(law, width=16, blocks=2, harmonics=3)
+    network = CoordinateNet(coordinates, width=16, blocks=2, harmonics=3)
     for parameter in network.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
     return LearnedDenoiser(network)
 
 
-@LAWS
-def test_a_shift_by_periods_shifts_the_mean(law, draw, uniform):
-    d = denoiser(law)
-    z, sigma = 2 * draw(20, law.dim), uniform(0.02, 6.0, 20)
-    turns = torch.tensor([length or 0.0 for length in law.period], dtype=torch.float64)
+@COORDINATES
+def test_a_shift_by_periods_shifts_the_mean(coordinates, draw, uniform):
+    d = denoiser(coordinates)
+    z, sigma = 2 * draw(20, coordinates.dim), uniform(0.02, 6.0, 20)
+    turns = torch.tensor([length or 0.0 for length in coordinates.period], dtype=torch.float64)
     for count in (1, -2):
         same(d(z + count * turns, sigma), d(z, sigma) + count * turns)
     same(d.jvp(z + turns, sigma, turns + 1)[1], d.jvp(z, sigma, turns + 1)[1])
 
 
-@LAWS
+@COORDINATES
 @pytest.mark.parametrize("forces", [True, False])
-def test_without_noise_the_mean_is_the_point(law, forces, draw):
-    law = law if forces else replace(law, width=(0.0,) * law.dim)
-    known = torch.tensor(law.width) > 0
-    d, z = denoiser(law), draw(10, law.dim)
+def test_without_noise_the_mean_is_the_point(coordinates, forces, draw):
+    coordinates = coordinates if forces else replace(coordinates, width=(0.0,) * coordinates.dim)
+    known = torch.tensor(coordinates.width) > 0
+    d, z = denoiser(coordinates), draw(10, coordinates.dim)
     sizes = [
         (d(z, torch.tensor(sigma, dtype=torch.float64)) - z).abs().amax(0) for sigma in (1e-4, 1e-5)
     ]
@@ -81,10 +85,10 @@ def test_much_noise_on_a_circle_leaves_the_first_wave(draw):
         assert 0.01 < float(ratio.max()) < 10
 
 
-@LAWS
-def test_sizes_are_numbers_in_single_precision(law):
+@COORDINATES
+def test_sizes_are_numbers_in_single_precision(coordinates):
     sigma = torch.logspace(-2, 3, 60)
-    for size in (law.shift(sigma), law.precondition(sigma)[1]):
+    for size in (coordinates.shift(sigma), coordinates.precondition(sigma)[1]):
         assert bool((size > 0).all())
         assert bool(size.reciprocal().isfinite().all())
 
@@ -112,9 +116,9 @@ def test_points_go_where_the_weights_are(draw):
 
 def test_lines_are_preconditioned_as_by_edm(uniform):
     sigma = uniform(0.05, 8.0, 6)
-    law = replace(LINE, width=(0.0, 0.0))
-    skip, out, into = law.precondition(sigma)
-    s = torch.tensor(law.spread, dtype=torch.float64)
+    coordinates = replace(LINE, width=(0.0, 0.0))
+    skip, out, into = coordinates.precondition(sigma)
+    s = torch.tensor(coordinates.spread, dtype=torch.float64)
     total = sigma[:, None] ** 2 + s**2
     same(skip, s**2 / total)
     same(out, sigma[:, None] * s / total.sqrt())
@@ -128,7 +132,7 @@ def test_lines_are_preconditioned_as_by_edm(uniform):
 def test_units_do_not_matter(draw, uniform):
     d = denoiser(LINE)
     factor = 10.0
-    scaled = Law(LINE.period, (2.0, -5.0), (10.0, 3.0), (1.0, 2.0), 0.1, 100.0)
+    scaled = Coordinates(LINE.period, (2.0, -5.0), (10.0, 3.0), (1.0, 2.0), 0.1, 100.0)
     network = CoordinateNet(scaled, width=16, blocks=2, harmonics=3).double()
     network.load_state_dict(d.network.state_dict())
     z, sigma = draw(5, 2), uniform(0.05, 5.0, 5)
@@ -136,10 +140,10 @@ def test_units_do_not_matter(draw, uniform):
     torch.testing.assert_close(other, factor * d(z, sigma), rtol=1e-6, atol=1e-6)
 
 
-@LAWS
-def test_derivatives_are_those_of_differences(law, draw, uniform):
-    d = denoiser(law)
-    z, sigma, v = draw(4, law.dim), uniform(0.3, 2.0, 4), draw(4, law.dim)
+@COORDINATES
+def test_derivatives_are_those_of_differences(coordinates, draw, uniform):
+    d = denoiser(coordinates)
+    z, sigma, v = draw(4, coordinates.dim), uniform(0.3, 2.0, 4), draw(4, coordinates.dim)
     h = 1e-6
     numeric = (d(z + h * v, sigma) - d(z - h * v, sigma)) / (2 * h)
     torch.testing.assert_close(d.jvp(z, sigma, v)[1], numeric, rtol=1e-6, atol=1e-7)
@@ -173,8 +177,8 @@ def test_points_keep_their_type(draw):
 
 
 def test_another_potential_is_refused():
-    law = replace(TORUS, potential="alanine", kT=2.494, unit="kJ/mol")
-    d = denoiser(law)
+    coordinates = replace(TORUS, potential="alanine", kT=2.494, unit="kJ/mol")
+    d = denoiser(coordinates)
     d.check(alanine())
     denoiser(TORUS).check(alanine().at(1.0))  # samples alone say nothing of kT
     cases = [
@@ -186,12 +190,12 @@ def test_another_potential_is_refused():
         with pytest.raises(ValueError, match=message):
             d.check(potential)
     with pytest.raises(ValueError, match="with name other"):
-        denoiser(replace(law, potential="other")).check(alanine())
+        denoiser(replace(coordinates, potential="other")).check(alanine())
 
 
 def test_a_potential_is_known_by_its_energies():
-    law = replace(LINE, potential="double-well", kT=1.0, energies=probe(DoubleWell()))
-    d = denoiser(law)
+    coordinates = replace(LINE, potential="double-well", kT=1.0, energies=probe(DoubleWell()))
+    d = denoiser(coordinates)
     d.check(DoubleWell())
     renamed, wider = copy.copy(DoubleWell()), copy.copy(DoubleWell())
     renamed.name = "other"
@@ -210,13 +214,13 @@ def test_a_potential_is_known_by_its_energies():
         ({"sigma_min": 0.0}, "sigma_min < sigma_max"),
     ],
 )
-def test_laws_that_cannot_be(change, message):
+def test_coordinates_that_cannot_be(change, message):
     with pytest.raises(ValueError, match=message):
         replace(LINE, **change)
 
 
-def saved(folder: Path, law: Law) -> LearnedDenoiser:
-    d = denoiser(law)
+def saved(folder: Path, coordinates: Coordinates) -> LearnedDenoiser:
+    d = denoiser(coordinates)
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(describe(d.network)))
     save_file(d.network.state_dict(), folder / "weights.safetensors")
@@ -226,13 +230,13 @@ def saved(folder: Path, law: Law) -> LearnedDenoiser:
 def test_a_folder_opens_again(tmp_path, draw):
     d = saved(tmp_path, MIXED)
     again = load_denoiser(tmp_path)
-    assert again.law == MIXED
+    assert again.coordinates == MIXED
     assert again.log_snr_range == d.log_snr_range
     # folders from before energies were kept
     config = json.loads((tmp_path / "config.json").read_text())
     del config["law"]["energies"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_denoiser(tmp_path).law == MIXED
+    assert load_denoiser(tmp_path).coordinates == MIXED
     z = draw(4, 3)
     # weights are kept in single precision
     torch.testing.assert_close(

@@ -53,9 +53,9 @@ def add(commands: Any) -> None:
 
 def _kinds() -> dict[str, type[RunSettings]]:
     from diffodesic.models.image_training import TrainSettings
-    from diffodesic.transitions.law_training import LawSettings
+    from diffodesic.transitions.coordinate_training import CoordinateSettings
 
-    return {"images": TrainSettings, "coordinates": LawSettings}
+    return {"images": TrainSettings, "coordinates": CoordinateSettings}
 
 
 def _settings() -> dict[str, tuple[type, str, str | None]]:
@@ -119,7 +119,7 @@ def _images(options: argparse.Namespace, settings: Any, outdir: Path) -> None:
 
 
 def _coordinates(options: argparse.Namespace, settings: Any, outdir: Path) -> None:
-    from diffodesic.transitions.law_training import train_denoiser
+    from diffodesic.transitions.coordinate_training import train_denoiser
     from diffodesic.transitions.sampling import load_trajectory
 
     if options.potential is not None:

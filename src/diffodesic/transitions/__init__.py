@@ -7,8 +7,8 @@ from diffodesic.transitions.annealing import (
     straight_line,
     transition_paths,
 )
+from diffodesic.transitions.coordinate_training import CoordinateSettings, train_denoiser
 from diffodesic.transitions.grid_denoiser import GridDenoiser
-from diffodesic.transitions.law_training import LawSettings, train_denoiser
 from diffodesic.transitions.learned import LearnedDenoiser, load_denoiser
 from diffodesic.transitions.minimum_energy import lowest_pass, string
 from diffodesic.transitions.potentials import (
@@ -30,10 +30,10 @@ from diffodesic.transitions.surfaces import PeriodicSurface, alanine, read_grid
 __all__ = [
     "Basin",
     "Channel",
+    "CoordinateSettings",
     "DoubleWell",
     "DualChannel",
     "GridDenoiser",
-    "LawSettings",
     "LearnedDenoiser",
     "MuellerBrown",
     "PathOptions",

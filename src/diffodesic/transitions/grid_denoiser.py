@@ -48,7 +48,7 @@ class GridDenoiser(Denoiser):
     Raises:
         ValueError: for D > 3, fewer than 8 nodes, or a lowest energy that is not finite.
 
-    Cost: N points take O(N n^D) multiplications in matrix products, and O(N n) exponentials.
+    **Cost** N points take O(N n^D) multiplications in matrix products, and O(N n) exponentials.
     """
 
     closed_form = True

@@ -1,6 +1,6 @@
-r"""A learned denoiser of a law over few coordinates, on the line or on circles.
+r"""A learned denoiser of a distribution over few coordinates, on the line or on circles.
 
-A coordinate has its own preconditioning.  On the line, with centre c and spread s, it is EDM's
+Every coordinate has its own preconditioning.  On the line, with centre c and spread s, it is EDM's
 (2206.00364); on a circle of length L, with a = 2 pi sigma/L, z stays on the line and
 
     line      m = c + c_skip (z - c) + c_out F,   c_skip = s^2/(sigma^2 + s^2),
@@ -12,8 +12,9 @@ c_out is the size of what F has to give.  Without forces that is how far x0 lies
     T = sigma s/sqrt(sigma^2 + s^2)   or, on a circle,   T = sigma sqrt(1 + 2 a^2) e^{-a^2/2},
 
 the latter because the kernel wraps: its mean shift, for all images of x0 together, is
--(2 pi sigma^2/L) 2 sin(2 pi (z - x0)/L) e^{-a^2/2} for much noise.  With forces (``train_law``)
-the shift is known up to sigma^2/l too, 1/l^2 the mean square of grad U/kT, and
+-(2 pi sigma^2/L) 2 sin(2 pi (z - x0)/L) e^{-a^2/2} for much noise.  With forces
+(:mod:`diffodesic.transitions.coordinate_training`) the shift is known up to sigma^2/l too, 1/l^2
+the mean square of grad U/kT, and
 
     c_out = 1/sqrt(1/T^2 + l^2/sigma^4),   l = 0 without forces.
 
@@ -38,28 +39,27 @@ from diffodesic.models.folder import read_config, read_weights
 from diffodesic.models.unet import NoiseEmbedding
 from diffodesic.transitions.potentials import Potential
 
-__all__ = ["CoordinateNet", "Law", "LearnedDenoiser", "load_denoiser"]
+__all__ = ["CoordinateNet", "Coordinates", "LearnedDenoiser", "load_denoiser"]
 
 _FADED = 30.0  # T keeps e^-30 of sigma: less would not be a number in single precision
-_PROBES = 16
 
 
 @dataclass(frozen=True)
-class Law:
-    """What is known of a law before anything is learned; one entry per coordinate.
+class Coordinates:
+    """Scales of a distribution, known before anything is learned; one entry per coordinate.
 
     Attributes:
         period: period, None on the line.
         centre: mean; of a periodic coordinate the middle of a cell.
         spread: standard deviation; of a periodic coordinate the period.
-        width: l, the scale over which the law changes; 0 where no forces are known.
+        width: l, the scale over which the density changes; 0 where no forces are known.
         sigma_min: smallest noise trained on.
         sigma_max: largest noise trained on.
         potential: name of the potential, None for samples alone.
         kT: temperature times Boltzmann's constant, None for samples alone.
         unit: unit of energy of kT.
-        energies: U/kT at fixed points of the potential's box (``probe``), which tell it from
-            others; None for samples alone, and in folders written before they were kept.
+        energies: U/kT at the potential's probes, which tell it from others; None for samples
+            alone, and in folders written before they were kept.
     """
 
     period: tuple[float | None, ...]
@@ -118,7 +118,7 @@ class CoordinateNet(nn.Module):
     """F: a residual network on waves of each coordinate; the noise scales and shifts each block.
 
     Args:
-        law: of the coordinates.
+        coordinates: their periods and scales.
         width: features of each layer.
         blocks: number of residual blocks.
         harmonics: number H of waves per coordinate.
@@ -126,19 +126,21 @@ class CoordinateNet(nn.Module):
 
     order: Tensor
 
-    def __init__(self, law: Law, width: int = 128, blocks: int = 3, harmonics: int = 4) -> None:
+    def __init__(
+        self, coordinates: Coordinates, width: int = 128, blocks: int = 3, harmonics: int = 4
+    ) -> None:
         super().__init__()
-        self.law = law
+        self.coordinates = coordinates
         self.shape = {"width": width, "blocks": blocks, "harmonics": harmonics}
         # spreads differ by units alone; their mean makes the noise a number
-        self.scale = math.exp(sum(math.log(s) for s in law.spread) / law.dim)
+        self.scale = math.exp(sum(math.log(s) for s in coordinates.spread) / coordinates.dim)
         self.register_buffer("order", torch.arange(1.0, harmonics + 1), persistent=False)
         self.embedding = NoiseEmbedding(width)
-        self.enter = nn.Linear((2 * harmonics + 1) * law.dim, width)
+        self.enter = nn.Linear((2 * harmonics + 1) * coordinates.dim, width)
         self.films = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(blocks))
         self.first = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
         self.second = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
-        self.leave = nn.Linear(width, law.dim)
+        self.leave = nn.Linear(width, coordinates.dim)
         for layer in (*self.films, self.leave):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -153,38 +155,38 @@ class CoordinateNet(nn.Module):
         return self.leave(F.silu(h))
 
     def _waves(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """What the network sees of ``z``: (N, (2 H + 1) D); periodic where the law is."""
-        rate, circle = self.law.rates(z)
-        centre = z.new_tensor(self.law.centre)
-        near = (z - centre) * self.law.precondition(sigma)[2]
+        """What the network sees of ``z``: (N, (2 H + 1) D); periodic where they are."""
+        rate, circle = self.coordinates.rates(z)
+        centre = z.new_tensor(self.coordinates.centre)
+        near = (z - centre) * self.coordinates.precondition(sigma)[2]
         phase = torch.where(circle, rate * (z - centre), near)
         angles = (phase.unsqueeze(-1) * self.order.to(z)).flatten(-2)
         return torch.cat([angles.sin(), angles.cos(), near * ~circle], -1)
 
 
 class LearnedDenoiser(Denoiser):
-    """Posterior mean of a law by a network; serves like a ``GridDenoiser``, in any dimension.
+    """Posterior mean by a network; serves like a ``GridDenoiser``, in any dimension.
 
     For few coordinates take ``Spacetime(learned, estimator="exact")``: D derivatives are cheap.
 
     Args:
-        network: F, which knows its law; a copy is kept, in double precision, on its device.
+        network: F, which knows its coordinates; a copy is kept, in double precision, on its device.
 
-    Cost: one call of the network per point; ``moments`` takes D derivatives besides.
+    **Cost** one call of the network per point; ``moments`` takes D derivatives besides.
     """
 
     def __init__(self, network: CoordinateNet) -> None:
         self.network = copy.deepcopy(network).double().eval().requires_grad_(False)
-        self.law = law = network.law
-        self.dim, self.period = law.dim, law.period
-        self.mean = self.centre = torch.tensor(law.centre, dtype=torch.float64)
-        self.variance = sum(s**2 for s in law.spread) / law.dim
-        self.log_snr_range = (-2 * math.log(law.sigma_max), -2 * math.log(law.sigma_min))
+        self.coordinates = own = network.coordinates
+        self.dim, self.period = own.dim, own.period
+        self.mean = self.centre = torch.tensor(own.centre, dtype=torch.float64)
+        self.variance = sum(s**2 for s in own.spread) / own.dim
+        self.log_snr_range = (-2 * math.log(own.sigma_max), -2 * math.log(own.sigma_min))
 
     def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | z] for ``z`` (N, D), ``sigma`` (N,); computed in double precision."""
         point, level = z.double(), sigma.double()
-        skip, out, _ = self.law.precondition(level)
+        skip, out, _ = self.coordinates.precondition(level)
         shift = (skip - 1) * (point - self.centre.to(z.device))
         place = next(self.network.parameters()).device
         given = self.network(point.to(place), level.to(place)).to(z.device)
@@ -200,42 +202,36 @@ class LearnedDenoiser(Denoiser):
             ValueError: if coordinates, periods, kT or energies differ; of a folder that keeps no
                 energies, names.
 
-        Cost: 16 energies.
+        **Cost** 16 energies.
         """
-        law, mine = self.law, self.law.potential or "samples"
-        named = law.potential if law.energies is None else None
+        own, taught = self.coordinates, self.coordinates.potential or "samples"
         for name, ours, theirs in (
-            ("coordinates", law.dim, potential.dim),
-            ("periods", law.period, potential.period),
-            ("kT", law.kT, potential.kT),
-            ("name", named, potential.name),
+            ("coordinates", own.dim, potential.dim),
+            ("periods", own.period, potential.period),
+            ("kT", own.kT, potential.kT),
+            ("name", own.potential if own.energies is None else None, potential.name),
         ):
             if ours is not None and ours != theirs and not _close(ours, theirs):
                 raise ValueError(
-                    f"the model was trained on {mine}, with {name} {ours}; {potential.name} has "
+                    f"the model was trained on {taught}, with {name} {ours}; {potential.name} has "
                     f"{name} {theirs}; train one for this potential"
                 )
-        if law.energies is not None and not same_energies(law.energies, probe(potential)):
+        if own.energies is not None and not same_energies(own.energies, potential):
             raise ValueError(
-                f"the model was trained on {mine}, with other energies, or in another box, than "
+                f"the model was trained on {taught}, with other energies, or in another box, than "
                 f"{potential.name} has now; train one for this potential"
             )
 
 
 def probe(potential: Potential) -> tuple[float, ...]:
-    """U/kT at 16 fixed points of the box: what a potential is, whatever its name."""
-    generator = torch.Generator().manual_seed(0)
-    low, high = torch.tensor(potential.box, dtype=torch.float64).T
-    share = torch.rand(_PROBES, potential.dim, generator=generator, dtype=torch.float64)
-    energies = potential(low + (high - low) * share) / potential.kT
-    return tuple(float(u) for u in energies.tolist())
+    """U/kT at the potential's probes: what a potential is, whatever its name."""
+    return tuple((potential(potential.probes()) / potential.kT).tolist())
 
 
-def same_energies(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    """Whether energies agree to a thousandth, of themselves or of kT."""
-    return len(a) == len(b) and all(
-        math.isclose(x, y, rel_tol=1e-3, abs_tol=1e-3) for x, y in zip(a, b, strict=True)
-    )
+def same_energies(energies: tuple[float, ...], potential: Potential) -> bool:
+    """Whether energies are those of :func:`probe`, to a thousandth of themselves or of kT."""
+    ours, theirs = (torch.tensor(u, dtype=torch.float64) for u in (energies, probe(potential)))
+    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def _close(a: object, b: object) -> bool:
@@ -249,7 +245,11 @@ def _close(a: object, b: object) -> bool:
 
 def describe(network: CoordinateNet) -> dict[str, Any]:
     """Return the part of ``config.json`` that :func:`load_denoiser` reads."""
-    return {"prediction": "coordinates", "law": asdict(network.law), "network": network.shape}
+    return {
+        "prediction": "coordinates",
+        "law": asdict(network.coordinates),
+        "network": network.shape,
+    }
 
 
 def load_denoiser(
@@ -272,7 +272,7 @@ def load_denoiser(
         config = read_config(place)
         if config.get("prediction") == "edm":
             raise ValueError("it holds a model of images; open it with diffodesic.load")
-        network = CoordinateNet(Law(**config["law"]), **config["network"])
+        network = CoordinateNet(Coordinates(**config["law"]), **config["network"])
         read_weights(network, place)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(

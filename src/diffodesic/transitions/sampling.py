@@ -59,7 +59,7 @@ def boltzmann(
         ValueError: for fewer than 100 samples, or a potential whose low energies fill so little
             of its box that hardly a walker finds them.
 
-    Cost: about 31 energies with gradient per sample and temperature, of which there are 5 to 30.
+    **Cost** about 31 energies with gradient per sample and temperature, of which there are 5 to 30.
     """
     if count < 100:
         raise ValueError(f"samples = {count}: give at least 100.")

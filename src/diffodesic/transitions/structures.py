@@ -185,7 +185,7 @@ def thin(states: Tensor, count: int) -> Tensor:
     Raises:
         ValueError: for a chain or a count below 2.
 
-    Cost: some forty passes over the chain per chosen state.
+    **Cost** some forty passes over the chain per chosen state.
     """
     if len(states) < 2 or count < 2:
         raise ValueError(f"{count} states of a chain of {len(states)}: give at least 2 of each")

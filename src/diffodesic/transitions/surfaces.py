@@ -37,7 +37,7 @@ class PeriodicSurface(Potential):
     Raises:
         ValueError: for fewer than 4 rows or columns, or values that are not finite.
 
-    Cost: a point reads its cell's 16 coefficients; no graph is built by ``gradient``.
+    **Cost** a point reads its cell's 16 coefficients; no graph is built by ``gradient``.
     """
 
     dim = 2

@@ -1,4 +1,4 @@
-"""Training on laws: targets without bias, levels, errors against quadrature, resuming, refusals."""
+"""Training: targets without bias, levels, errors against quadrature, resuming, refusals."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ from torch import Tensor
 
 from diffodesic import Denoiser, Potential
 from diffodesic.cli import main as cli
-from diffodesic.transitions.grid_denoiser import GridDenoiser
-from diffodesic.transitions.law_training import (
-    LawSettings,
-    _law,
-    _LawRun,
+from diffodesic.transitions.coordinate_training import (
+    CoordinateSettings,
+    _CoordinateTraining,
+    _scales,
     forces_hold,
     train_denoiser,
     wrapped,
 )
+from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.learned import CoordinateNet, LearnedDenoiser, load_denoiser
 from diffodesic.transitions.potentials import DoubleWell, MuellerBrown, from_callable
 from diffodesic.transitions.sampling import boltzmann
 from diffodesic.transitions.surfaces import alanine
 
 TURN = 2 * math.pi
-TINY = LawSettings(
+TINY = CoordinateSettings(
     steps=8, batch=64, warmup=2, samples=500, width=16, layers=1, harmonics=2, name="tiny"
 )
-SHORT = LawSettings(
+SHORT = CoordinateSettings(
     steps=250, batch=128, warmup=20, lr=5e-3, samples=4096, width=32, layers=2, ema=0.97
 )
 
 
-def run(potential: Potential, settings: LawSettings, folder: Path, *, forces: bool) -> _LawRun:
+def run(
+    potential: Potential, settings: CoordinateSettings, folder: Path, *, forces: bool
+) -> _CoordinateTraining:
     x, slope = boltzmann(potential, settings.samples, seed=1)
     known = slope if forces else None
-    law = _law(x, known, potential.period, settings, potential)
-    return _LawRun(law, x, known, settings, folder)
+    coordinates = _scales(x, known, potential.period, settings, potential)
+    return _CoordinateTraining(coordinates, x, known, settings, folder)
 
 
 def samples_of(grid: GridDenoiser, count: int, generator: torch.Generator) -> Tensor:
-    """Points of the law on a grid, spread over the cells of its nodes."""
+    """Points of the distribution on a grid, spread over the cells of its nodes."""
     nodes = torch.stack(torch.meshgrid(*grid.axes, indexing="ij"), -1).reshape(-1, grid.dim)
     index = torch.multinomial(
         grid.weights.reshape(-1), count, replacement=True, generator=generator
@@ -55,7 +57,7 @@ def samples_of(grid: GridDenoiser, count: int, generator: torch.Generator) -> Te
 
 
 def error(denoiser: Denoiser, grid: GridDenoiser, sigma: float) -> float:
-    """RMS of m - m_exact in units of sigma, over the noisy law."""
+    """RMS of m - m_exact in units of sigma, over noisy points."""
     generator = torch.Generator().manual_seed(5)
     x = samples_of(grid, 1000, generator)
     z = x + sigma * torch.randn(x.shape, generator=generator, dtype=torch.float64)
@@ -104,7 +106,7 @@ def test_targets_have_the_posterior_mean(potential, forces, tmp_path):
     for course.step in range(64):
         z, sigma, _, _, target, scale = course.draw()
         point, level = (z + course.centre).double(), sigma.double()
-        skip, _, _ = course.law.precondition(level)
+        skip, _, _ = course.coordinates.precondition(level)
         exact = grid(point, level) - point + (1 - skip) * z
         off = (target - exact) / scale
         # against functions of z: none, waves, and the exact answer itself
@@ -117,7 +119,7 @@ def test_targets_have_the_posterior_mean(potential, forces, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_forces_are_used_where_the_law_dies_out(seed):
+def test_forces_are_used_where_the_density_vanishes(seed):
     for potential, held in (
         (DoubleWell(barrier=3.0), [True, True]),
         (MuellerBrown(), [True, True]),
@@ -128,10 +130,10 @@ def test_forces_are_used_where_the_law_dies_out(seed):
     ):
         x, slope = boltzmann(potential, 2000, seed=seed)
         assert forces_hold(x, slope, potential).tolist() == held
-        law = _law(x, slope, potential.period, TINY, potential)
-        assert [width > 0 for width in law.width] == held
+        coordinates = _scales(x, slope, potential.period, TINY, potential)
+        assert [width > 0 for width in coordinates.width] == held
         # no force at all says nothing of scales beyond those of the box
-        assert 0 < law.sigma_min < 0.2
+        assert 0 < coordinates.sigma_min < 0.2
 
 
 def test_flat_potentials_train(tmp_path):
@@ -139,21 +141,21 @@ def test_flat_potentials_train(tmp_path):
         folder = train_denoiser(
             cut(0.0, period=period), tmp_path / str(period), settings=TINY, progress=False
         )
-        assert load_denoiser(folder).law.sigma_min <= 1 / 8
+        assert load_denoiser(folder).coordinates.sigma_min <= 1 / 8
     assert (
         "No forces along coordinates 0: the box cuts" in (tmp_path / "None" / "CARD.md").read_text()
     )
 
 
-def test_laws_of_mixed_scales_train(tmp_path, draw):
+def test_mixed_scales_train(tmp_path, draw):
     # sigma goes up to 50, where the first wave of the circle is e^-1250
     x = draw(2000, 2) * torch.tensor([1.0, 5.0])
     folder = train_denoiser(
         x, tmp_path, period=(TURN, None), settings=replace(TINY, steps=3), progress=False
     )
     learned = load_denoiser(folder)
-    assert learned.law.sigma_max > 40
-    level = torch.tensor(learned.law.sigma_max)
+    assert learned.coordinates.sigma_max > 40
+    level = torch.tensor(learned.coordinates.sigma_max)
     assert bool(learned(x[:5], level).isfinite().all())
 
 
@@ -162,8 +164,8 @@ def test_levels_are_drawn_as_they_are_weighted(tmp_path):
     course.noise = torch.linspace(0, 2, len(course.noise)) ** 2
     n = 24_000
     sigma, share, bins = course.levels((torch.arange(n) + 0.5) / n)
-    assert float(sigma.min()) >= course.law.sigma_min * (1 - 1e-5)
-    assert float(sigma.max()) <= course.law.sigma_max * (1 + 1e-5)
+    assert float(sigma.min()) >= course.coordinates.sigma_min * (1 - 1e-5)
+    assert float(sigma.max()) <= course.coordinates.sigma_max * (1 + 1e-5)
     assert bool((sigma.diff() > -1e-6).all())
     # weights undo the draw: every bin counts the same
     weight = torch.zeros(24).index_add(0, bins, 1 / share) * 24 / n
@@ -196,7 +198,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_short_run_comes_close_to_quadrature(potential, allowed, trained):
     learned, grid = load_denoiser(trained[potential.name]), GridDenoiser(potential)
     learned.check(potential)
-    fresh = LearnedDenoiser(CoordinateNet(learned.law, width=8))
+    fresh = LearnedDenoiser(CoordinateNet(learned.coordinates, width=8))
     for sigma in (0.2, 0.5):
         assert error(learned, grid, sigma) < min(allowed, error(fresh, grid, sigma) / 2)
 
@@ -208,8 +210,8 @@ def test_a_trajectory_teaches_without_forces(tmp_path):
         tmp_path / "x.npy", tmp_path / "out", period=(TURN,), settings=SHORT, progress=False
     )
     learned, grid = load_denoiser(folder), GridDenoiser(angle())
-    assert learned.law.potential is None
-    assert learned.law.width == (0.0,)
+    assert learned.coordinates.potential is None
+    assert learned.coordinates.width == (0.0,)
     for sigma in (0.2, 0.5, 1.0):
         assert error(learned, grid, sigma) < 0.15
 
@@ -226,8 +228,8 @@ def test_a_folder_holds_the_average_and_a_card(tmp_path):
     weights = load_denoiser(folder).network.state_dict()
     assert set(weights) == set(course.net.state_dict())
     course.step = 8
-    law = load_denoiser(folder).law
-    assert 0 < law.sigma_min < min(law.width) < law.sigma_max
+    coordinates = load_denoiser(folder).coordinates
+    assert 0 < coordinates.sigma_min < min(coordinates.width) < coordinates.sigma_max
 
 
 def test_cards_print_commands_that_run(capsys, tmp_path):
@@ -252,22 +254,22 @@ def weights(folder: Path) -> bytes:
 def test_resume_is_exact(tmp_path, monkeypatch):
     settings = replace(TINY, checkpoint_minutes=0.0)
     whole = train_denoiser(alanine(), tmp_path / "whole", settings=settings, progress=False)
-    advance = _LawRun.advance
+    advance = _CoordinateTraining.advance
 
-    def break_off(course: _LawRun) -> float:
+    def break_off(course: _CoordinateTraining) -> float:
         if course.step == 5:
             raise KeyboardInterrupt
         return advance(course)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_LawRun, "advance", break_off)
+        patch.setattr(_CoordinateTraining, "advance", break_off)
         with pytest.raises(KeyboardInterrupt):
             train_denoiser(alanine(), tmp_path / "broken", settings=settings, progress=False)
     broken = train_denoiser(alanine(), tmp_path / "broken", settings=settings, progress=False)
     assert weights(broken) == weights(whole)
     other = replace(settings, seed=1)
     assert weights(train_denoiser(alanine(), tmp_path / "other", settings=other)) != weights(whole)
-    # a checkpoint of another law is none of this run
+    # a checkpoint of another potential is refused
     with pytest.raises(ValueError, match="other settings"):
         train_denoiser(alanine().at(3.0), tmp_path / "broken", settings=settings)
 
@@ -314,7 +316,7 @@ def test_the_command_trains_on_a_potential(capsys, tmp_path):
     )  # fmt: skip
     assert code == 0, err
     assert f"diffodesic paths --potential double-well --model {out}" in said
-    assert load_denoiser(out).law.potential == "double-well"
+    assert load_denoiser(out).coordinates.potential == "double-well"
 
 
 @pytest.mark.slow
@@ -347,8 +349,8 @@ def test_the_command_reads_a_trajectory(capsys, tmp_path, draw):
         *FEW,
     )  # fmt: skip
     assert code == 0, err
-    law = load_denoiser(out).law
-    assert law.period == (6.2832, 6.2832)
+    coordinates = load_denoiser(out).coordinates
+    assert coordinates.period == (6.2832, 6.2832)
     assert "--period 6.2832,6.2832" in (out / "CARD.md").read_text()
     # 2 pi to the digits that people write; kT is not known
     load_denoiser(out).check(alanine())

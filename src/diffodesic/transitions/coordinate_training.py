@@ -1,23 +1,23 @@
-r"""Train a small denoiser of a Boltzmann law or of a trajectory: angles, coordinates, or both.
+r"""Train a small denoiser of a Boltzmann distribution or of a trajectory, over angles or lengths.
 
 A batch holds points x_j, with forces where the potential is known, and z_i = x_i + sigma_i eps_i.
-What F has to give (see ``learned``) is E[x0 - z | z], over c_out.  Two targets have that mean:
+The network F (see ``learned``) learns E[x0 - z | z], over c_out.  Two targets have that mean:
 
     y_ij = x_j - z_i, on a circle its mean over all images of x_j under the kernel   (1011.2199)
-    sigma_i^2 f_j,   f = -grad U/kT:  the score of a smeared law is a mean of forces (2402.08667)
+    sigma_i^2 f_j,   f = -grad U/kT:  the noisy score is a mean of forces  (2402.08667)
 
 the first with variance T^2 at most, the second with sigma^4/l^2.  They are mixed by these
 variances, share q_i = T^2/(T^2 + sigma^4/l^2) of forces, and averaged over the batch with
 the posterior weights w_ij ~ K(z_i - x_j): given z_i and the *set* of points, w_ij is the
 probability that x_j made z_i, so this takes noise away and adds no bias (cf. 2302.00670).
 
-The second mean comes by parts in x, so it is right where the law dies out before the box ends:
-what is left at its faces is 1 - E[(x - c) dU/kT] >= 0 for any c in the box.  Forces of a
-coordinate whose samples contradict E[dU/kT] = 0 or this virial are not used (l = 0).
+The second comes by integration by parts, so it holds where the density vanishes before the box
+ends: the boundary terms are 1 - E[(x - c) dU/kT] >= 0 for any c in the box.  Forces of a coordinate
+whose samples contradict E[dU/kT] = 0 or E[(x - c) dU/kT] = 1 are not used (l = 0).
 
-Levels are uniform in log sigma as far as the loss goes; how often a level is drawn adapts to the
-noise of its gradient: a bin of levels with root-mean-square gradient g is drawn in proportion to
-g (mixed with the uniform law), and its loss divided by that.
+The loss is uniform in log sigma.  How often a noise level is drawn adapts to its gradient: a bin
+with root-mean-square gradient g is drawn in proportion to g (mixed with the uniform distribution),
+and its loss is divided by that.
 """
 
 from __future__ import annotations
@@ -34,12 +34,18 @@ from torch import Tensor
 
 from diffodesic.models.trainer import RunSettings, Training, check_positive, flags
 from diffodesic.output.stages import fingerprint
-from diffodesic.transitions.learned import CoordinateNet, Law, describe, probe, same_energies
+from diffodesic.transitions.learned import (
+    CoordinateNet,
+    Coordinates,
+    describe,
+    probe,
+    same_energies,
+)
 from diffodesic.transitions.potentials import DoubleWell, DualChannel, MuellerBrown, Potential, Ring
 from diffodesic.transitions.sampling import boltzmann, check_samples, load_trajectory
 from diffodesic.transitions.surfaces import alanine
 
-__all__ = ["LawSettings", "train_denoiser"]
+__all__ = ["CoordinateSettings", "train_denoiser"]
 
 _DOUBT = 6.0  # standard errors by which samples may miss what is true of forces
 _LEVELS = 24  # bins of log sigma
@@ -48,11 +54,11 @@ _WRAPPED = 1.5  # where they meet, in units of L/2 pi: either series errs by 1e-
 
 
 @dataclass(frozen=True)
-class LawSettings(RunSettings):
-    """What a training run on a potential or a trajectory depends on, besides ``RunSettings``.
+class CoordinateSettings(RunSettings):
+    """Settings of a training run on a potential or a trajectory, besides ``RunSettings``.
 
     Args:
-        samples: points drawn from a potential's Boltzmann law.
+        samples: points drawn from a potential's Boltzmann distribution.
         width: features of the network's layers.
         layers: residual blocks of the network.
         harmonics: waves per coordinate that the network sees.
@@ -82,7 +88,7 @@ def train_denoiser(
     outdir: str | os.PathLike[str],
     *,
     period: tuple[float | None, ...] | None = None,
-    settings: LawSettings | None = None,
+    settings: CoordinateSettings | None = None,
     resume: bool = True,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
@@ -90,11 +96,11 @@ def train_denoiser(
     """Train a denoiser of few coordinates and write it as a model directory.
 
     Args:
-        source: a potential, whose Boltzmann law is sampled first; or points (N, d) of a
+        source: a potential, whose Boltzmann distribution is sampled first; or points (N, d) of a
             trajectory, or the file that holds them.
         outdir: receives weights.safetensors, config.json and CARD.md (and the folder checkpoint).
         period: of a trajectory's coordinates, None on the line; a potential knows its own.
-        settings: see ``LawSettings``.
+        settings: default ``CoordinateSettings()``.
         resume: continue from ``outdir``'s checkpoint, if there is one.
         progress: show a progress bar, if standard error is a terminal.
         say: called with a short line while a potential is sampled.
@@ -105,35 +111,36 @@ def train_denoiser(
     Raises:
         ValueError: for samples, settings or a checkpoint that cannot be used.
 
-    Cost: ``steps`` forward and backward passes of ``batch`` points, and for a potential some
+    **Cost** ``steps`` forward and backward passes of ``batch`` points, and for a potential some
     hundred energies with gradient per sample.
     """
-    settings = settings or LawSettings()
+    settings = settings or CoordinateSettings()
     if isinstance(source, Potential):
         if period is not None and tuple(period) != tuple(source.period):
             raise ValueError(f"{source.name} knows its period, {source.period}: leave it out.")
         x, slope = boltzmann(source, settings.samples, seed=settings.seed, progress=say)
-        run = _LawRun(_law(x, slope, source.period, settings, source), x, slope, settings, outdir)
+        known = _scales(x, slope, source.period, settings, source)
     else:
-        x = source.double() if isinstance(source, Tensor) else load_trajectory(source)
         if period is None:
             raise ValueError(
                 "the period of the coordinates is not given: say period=(None, ...) where there "
                 "is none (--period none), 2 pi for angles in radians."
             )
+        x = source.double() if isinstance(source, Tensor) else load_trajectory(source)
         check_samples(x, tuple(period))
-        run = _LawRun(_law(x, None, tuple(period), settings, None), x, None, settings, outdir)
+        slope, known = None, _scales(x, None, tuple(period), settings, None)
+    run = _CoordinateTraining(known, x, slope, settings, outdir)
     run.run(resume=resume, progress=progress)
     return run.outdir
 
 
-def _law(
+def _scales(
     x: Tensor,
     slope: Tensor | None,
     period: tuple[float | None, ...],
-    settings: LawSettings,
+    settings: CoordinateSettings,
     potential: Potential | None,
-) -> Law:
+) -> Coordinates:
     """Scales of the samples, and the levels to train on."""
     middle = (x.amax(0) + x.amin(0)) / 2
     if potential is not None:
@@ -151,7 +158,7 @@ def _law(
     known: tuple[Any, ...] = ()
     if potential is not None:
         known = (potential.name, potential.kT, potential.unit, probe(potential))
-    return Law(
+    return Coordinates(
         period,
         tuple(centre),
         tuple(spread),
@@ -163,10 +170,12 @@ def _law(
 
 
 def forces_hold(x: Tensor, slope: Tensor, potential: Potential) -> Tensor:
-    """Tell by samples where a law dies out before its box ends, so that forces are its score's.
+    """Tell by samples for which coordinates the density vanishes before the box ends.
+
+    Only there the mean of forces is the noisy score.
 
     Args:
-        x: points (N, d) of the law.
+        x: points (N, d) drawn from exp(-U/kT).
         slope: grad U/kT there (N, d).
         potential: says what is periodic, and the box.
 
@@ -182,27 +191,27 @@ def forces_hold(x: Tensor, slope: Tensor, potential: Potential) -> Tensor:
     return held | circle
 
 
-class _LawRun(Training):
-    """A run on points of a law, with forces or without."""
+class _CoordinateTraining(Training):
+    """A run on points, with forces or without."""
 
-    settings: LawSettings
+    settings: CoordinateSettings
 
     def __init__(
         self,
-        law: Law,
+        coordinates: Coordinates,
         x: Tensor,
         slope: Tensor | None,
-        settings: LawSettings,
+        settings: CoordinateSettings,
         outdir: str | os.PathLike[str],
     ) -> None:
-        self.law, self.count = law, len(x)
+        self.coordinates = coordinates
         # single precision resolves a point near the centre best
-        self.centre = torch.tensor(law.centre)
+        self.centre = torch.tensor(coordinates.centre)
         self.x = (x - self.centre.double()).float()
         self.force = None if slope is None else -slope.float()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            net = CoordinateNet(law, settings.width, settings.layers, settings.harmonics)
+            net = CoordinateNet(coordinates, settings.width, settings.layers, settings.harmonics)
         super().__init__(net, settings, Path(outdir))
         self.describe = describe(net)
         self.noise = torch.ones(_LEVELS)  # mean square of a level's gradient
@@ -223,13 +232,13 @@ class _LawRun(Training):
 
     def draw(self) -> tuple[Tensor, ...]:
         """Return z (N, D), sigma (N,), how often its level is drawn, its bin, target and c_out."""
-        law, n = self.law, self.settings.batch
+        coordinates, n = self.coordinates, self.settings.batch
         g = torch.Generator().manual_seed((self.settings.seed << 32) + self.step)
         index = torch.randint(len(self.x), (n,), generator=g)
         x0, u = self.x[index], (torch.arange(n) + torch.rand(n, generator=g)) / n
         sigma, share, bins = self.levels(u)
         z = x0 + sigma[:, None] * torch.randn(x0.shape, generator=g)
-        skip, scale, _ = law.precondition(sigma)
+        skip, scale, _ = coordinates.precondition(sigma)
         shift = self.shift(z, x0, None if self.force is None else self.force[index], sigma)
         return z, sigma, share, bins, shift + (1 - skip) * z, scale
 
@@ -240,44 +249,44 @@ class _LawRun(Training):
         ends = torch.nn.functional.pad(density.cumsum(0) / _LEVELS, (1, 0))
         bins = (torch.searchsorted(ends, u, right=True) - 1).clamp(0, _LEVELS - 1)
         place = (bins + (u - ends[bins]) * _LEVELS / density[bins]) / _LEVELS
-        low, high = math.log(self.law.sigma_min), math.log(self.law.sigma_max)
+        low, high = math.log(self.coordinates.sigma_min), math.log(self.coordinates.sigma_max)
         return (low + (high - low) * place).exp(), density[bins], bins
 
     def shift(self, z: Tensor, x0: Tensor, force: Tensor | None, sigma: Tensor) -> Tensor:
         """The mean over the batch of what x0 - z may have been, (N, D)."""
-        depth, shifts = kernel(self.law, z, x0, sigma)
+        depth, shifts = kernel(self.coordinates, z, x0, sigma)
         weight = torch.softmax(depth, -1)
         shift = (weight.unsqueeze(-1) * shifts).sum(1)
         if force is None:
             return shift
-        size, square = self.law.shift(sigma), sigma[:, None] ** 2
-        width = torch.tensor(self.law.width)
+        size, square = self.coordinates.shift(sigma), sigma[:, None] ** 2
+        width = torch.tensor(self.coordinates.width)
         q = 1 / (1 + (square / (size * width)) ** 2)
         return (1 - q) * shift + q * square * (weight @ force)
 
     def state(self) -> dict[str, Tensor]:
-        """The adaptive levels are part of a checkpoint."""
+        """The frequencies of noise levels are part of a checkpoint."""
         return {"noise": self.noise}
 
     def kind(self) -> dict[str, Any]:
-        """Settings, the law that the samples are of, and the samples."""
-        return {**super().kind(), "law": asdict(self.law), "points": fingerprint(self.x)}
+        """Settings, scales of the coordinates, and the points."""
+        return {**super().kind(), "law": asdict(self.coordinates), "points": fingerprint(self.x)}
 
     def config(self) -> dict[str, Any]:
         """What the weights need to become a denoiser again, as plain values."""
-        training = {**self.spent(), "points": self.count}
+        training = {**self.spent(), "points": len(self.x)}
         return {"name": self.settings.name, **self.describe, "training": training}
 
     def card(self) -> str:
         """The model card, Markdown."""
-        return _card(self.config(), self.law)
+        return _card(self.config(), self.coordinates)
 
 
-def kernel(law: Law, z: Tensor, x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+def kernel(coordinates: Coordinates, z: Tensor, x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """How likely each point made each noisy one, and by what shift.
 
     Args:
-        law: says which coordinates are periodic.
+        coordinates: their periods.
         z: noisy points (N, D).
         x0: points (M, D).
         sigma: noise (N,).
@@ -287,7 +296,7 @@ def kernel(law: Law, z: Tensor, x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tens
         (N, M, D).
     """
     depth, shifts = z.new_zeros(len(z), len(x0)), list[Tensor]()
-    for axis, length in enumerate(law.period):
+    for axis, length in enumerate(coordinates.period):
         y = x0[:, axis] - z[:, axis, None]
         if length is None:
             log, shift = -(y**2) / (2 * sigma[:, None] ** 2), y
@@ -328,43 +337,53 @@ def wrapped(y: Tensor, sigma: Tensor, length: float) -> tuple[Tensor, Tensor]:
     return log, shift
 
 
-def _card(config: dict[str, Any], law: Law) -> str:
+def _card(config: dict[str, Any], coordinates: Coordinates) -> str:
     t = config["training"]
-    periods = ", ".join("none" if p is None else f"{p:.12g}" for p in law.period)
-    if law.potential is None:
+    periods = ", ".join("none" if p is None else f"{p:.12g}" for p in coordinates.period)
+    if coordinates.potential is None:
         what, data = f"the points of a trajectory, {t['points']} of them", "TRAJECTORY"
         data += f" --period {periods.replace(' ', '')}"
     else:
-        what = f"exp(-U/kT) of {law.potential} at kT = {law.kT:g} {law.unit}"
-        data = _shipped(law)
+        what = (
+            f"exp(-U/kT) of {coordinates.potential} at kT = {coordinates.kT:g} {coordinates.unit}"
+        )
+        data = _shipped(coordinates)
     how = "."
     if data:
-        command = f"diffodesic train {data} --outdir OUTDIR{flags(t, LawSettings())}"
+        command = f"diffodesic train {data} --outdir OUTDIR{flags(t, CoordinateSettings())}"
         how = f":\n\n      {command}\n"
-    blind = [str(axis) for axis, width in enumerate(law.width) if law.potential and not width]
+    blind = [
+        str(axis)
+        for axis, width in enumerate(coordinates.width)
+        if coordinates.potential and not width
+    ]
     if blind:
-        how += f"\n- No forces along coordinates {', '.join(blind)}: the box cuts the law there."
+        how += (
+            f"\n- No forces along coordinates {', '.join(blind)}: the box cuts the density there."
+        )
     return f"""# {config["name"]}
 
 A denoiser, m(z, sigma) = E[x0 | z = x0 + sigma eps], of {what}.
 
-- Coordinates: {law.dim}; periods: {periods}.
-- Noise levels: sigma from {law.sigma_min:.4g} to {law.sigma_max:.4g}.
+- Coordinates: {coordinates.dim}; periods: {periods}.
+- Noise levels: sigma from {coordinates.sigma_min:.4g} to {coordinates.sigma_max:.4g}.
 - Training: {t["steps_done"]} steps of {t["batch"]} points, {t["minutes_done"]:g} minutes{how}
 - Weights: exponential moving average (decay {t["ema"]:g}).
 """
 
 
-def _shipped(law: Law) -> str:
-    """The flags that name a law's potential, where it is one that the command line knows."""
+def _shipped(coordinates: Coordinates) -> str:
+    """The flags that name the potential, where it is one that the command line knows."""
     made: dict[str, Callable[[], Potential]] = {
         **{kind.name: kind for kind in (DoubleWell, MuellerBrown, DualChannel, Ring)},
         "alanine": alanine,
     }
-    if law.potential not in made or law.kT is None or law.energies is None:
+    if coordinates.potential not in made or coordinates.kT is None or coordinates.energies is None:
         return ""
-    there = made[law.potential]()
+    there = made[coordinates.potential]()
     # a potential of that name may have other parameters
-    if there.dim != law.dim or not same_energies(law.energies, probe(there.at(law.kT))):
+    if there.dim != coordinates.dim or not same_energies(
+        coordinates.energies, there.at(coordinates.kT)
+    ):
         return ""
-    return f"--potential {law.potential} --kT {law.kT:.12g}"
+    return f"--potential {coordinates.potential} --kT {coordinates.kT:.12g}"
