@@ -63,14 +63,7 @@ class GridDenoiser(Denoiser):
         if points < 8:
             raise ValueError(f"points must be at least 8, got {points}")
         self.potential, self.dim, self.period = potential, potential.dim, potential.period
-        self.axes, ends = [], []
-        for (low, high), length in zip(potential.box, potential.period, strict=True):
-            node = torch.linspace(low, high, points + 1, dtype=torch.float64)
-            end = torch.ones_like(node)
-            end[[0, -1]] = 0.5
-            # the last line of a periodic grid is the first
-            self.axes.append(node[:-1] if length else node)
-            ends.append(torch.ones_like(node[:-1]) if length else end)
+        self.axes = potential.axes([points + (length is None) for length in self.period])
         grid = torch.stack(torch.meshgrid(*self.axes, indexing="ij"), -1)
         energy = potential(grid) / potential.kT
         if not math.isfinite(float(energy.min())):
@@ -79,8 +72,9 @@ class GridDenoiser(Denoiser):
                 "it must be finite: check the potential inside its box"
             )
         share = torch.exp(energy.min() - energy)
-        for axis, end in enumerate(ends):
-            share = share * end.reshape(-1, *[1] * (self.dim - 1 - axis))
+        for axis, length in enumerate(self.period):
+            if length is None:  # the ends of a trapezoidal rule
+                share.movedim(axis, 0)[[0, -1]] *= 0.5
         self.weights = share / share.sum()
         self._scale(grid)
 

@@ -233,13 +233,7 @@ def _axes(potential: Potential, nodes: int | tuple[int, ...]) -> list[Tensor]:
             f"nodes = {nodes} for {potential.dim} coordinates; a grid needs at least 2 nodes for "
             "each of at most 3 coordinates"
         )
-    axes = []
-    for (low, high), period, n in zip(potential.box, potential.period, counts, strict=True):
-        if period is None:
-            axes.append(torch.linspace(low, high, n, dtype=torch.float64))
-        else:
-            axes.append(low + period * torch.arange(n, dtype=torch.float64) / n)
-    return axes
+    return potential.axes(counts)
 
 
 Index = tuple[int, ...]
@@ -248,9 +242,9 @@ Index = tuple[int, ...]
 def _nearest(potential: Potential, axes: list[Tensor], state: Tensor, name: str) -> Index:
     index = []
     for d, axis in enumerate(axes):
-        here = axis.new_zeros(len(axis), potential.dim)
-        here[:, d] = axis - state[d]
-        off = potential.difference(here, torch.zeros_like(here))[:, d].abs()
+        here = state.repeat(len(axis), 1)
+        here[:, d] = axis
+        off = potential.difference(here, state)[:, d].abs()
         if float(off.min()) > float(axis[1] - axis[0]):
             raise ValueError(
                 f"{name} = {state.tolist()} lies outside the box {potential.box} of "

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from diffodesic.transitions.potentials import Potential
 
-__all__ = ["Molecule", "from_amber", "torsion"]
+__all__ = ["Molecule", "from_amber", "torsion", "wrap_angle"]
 
 GAS_CONSTANT = 8.31446261815324e-3  # kJ/(mol K)
 SOLVENTS = ("HCT", "OBC1", "OBC2", "GBn", "GBn2")  # names in openmm.app
@@ -33,6 +34,11 @@ def torsion(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     left, right = torch.linalg.cross(first, axis), torch.linalg.cross(axis, last)
     sine = (first * right).sum(-1) * axis.norm(dim=-1)
     return torch.atan2(sine, (left * right).sum(-1))
+
+
+def wrap_angle(x: Tensor) -> Tensor:
+    """The same angle in [-pi, pi)."""
+    return torch.remainder(x + math.pi, 2 * math.pi) - math.pi
 
 
 def from_amber(
@@ -164,8 +170,8 @@ class Molecule(Potential):
         Raises:
             ValueError: if the file cannot be read or is of another molecule.
         """
-        found = _read(openmm().app.PDBFile, pdb, "PDB")
-        ours, theirs = (list(t.atoms()) for t in (self.topology, found.topology))
+        read = _read(openmm().app.PDBFile, pdb, "PDB")
+        ours, theirs = (list(t.atoms()) for t in (self.topology, read.topology))
         if len(ours) != len(theirs):
             raise ValueError(
                 f"{pdb} has {len(theirs)} atoms and {self.name} {len(ours)}; "
@@ -181,7 +187,7 @@ class Molecule(Potential):
                     f"{pdb}: atom {other.index + 1} ({other.name}) is {b}, {self.name} has {a} "
                     f"({mine.name}) there; give the atoms in the order of the topology"
                 )
-        positions = in_nanometres(found.positions)
+        positions = in_nanometres(read.positions)
         pairs = torch.tensor([[b[0].index, b[1].index] for b in self.topology.bonds()])
         lengths = (positions[pairs[:, 0]] - positions[pairs[:, 1]]).norm(dim=-1)
         if bool((lengths > 0.25).any()):
@@ -195,7 +201,7 @@ class Molecule(Potential):
 
     def trajectory(self, x: Tensor) -> Any:
         """Structures (n, 3N) as an ``mdtraj.Trajectory``, which writes DCD, XTC and PDB."""
-        mdtraj = _mdtraj()
+        mdtraj = _extra("mdtraj")
         topology = mdtraj.Topology.from_openmm(self.topology)
         return mdtraj.Trajectory(x.detach().unflatten(-1, (-1, 3)).numpy(), topology)
 
@@ -255,13 +261,7 @@ def openmm() -> Any:
     return _extra("openmm", "openmm.app", "openmm.unit")
 
 
-def _mdtraj() -> Any:
-    return _extra("mdtraj")
-
-
 def _extra(name: str, *parts: str) -> Any:
-    from importlib import import_module
-
     try:
         for part in parts:
             import_module(part)

@@ -1,16 +1,16 @@
-r"""Samples to train on: of a Boltzmann law by annealed MALA, or read from a trajectory.
+r"""Samples to train on: of a Boltzmann distribution by annealed MALA, or read from a trajectory.
 
-Chains at kT do not cross barriers of many kT, so their basins would be weighted by where they
-started.  Here N walkers start uniformly in the box, at infinite temperature, and are cooled by
+Langevin walkers at kT do not cross barriers of many kT, so their basins would be weighted by where
+they started.  Here N walkers start uniformly in the box, at infinite temperature, and are cooled by
 sequential Monte Carlo (Neal, physics/9803008; Del Moral et al. 2006): with b the inverse
 temperature in units of 1/kT,
 
     weight    w_i ~ e^{-(b' - b) U(x_i)/kT},  b' such that their effective number is N/2,
     resample  N walkers in proportion to w (systematically, so with the least noise),
-    move      Metropolis-corrected Langevin steps at b', whose law is exp(-b' U/kT),
+    move      Metropolis-corrected Langevin steps for exp(-b' U/kT),
 
-until b = 1.  Averages converge to those of the Boltzmann law as N grows, basin populations
-included; coordinates without period are kept inside the box, as on a grid.
+until b = 1.  Averages converge to those of exp(-U/kT) as N grows, basin populations included;
+coordinates without period are kept inside the box, as on a grid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,13 +27,10 @@ from diffodesic.output.files import UNREADABLE
 from diffodesic.transitions.langevin import Langevin, Walkers
 from diffodesic.transitions.potentials import Potential
 
-if TYPE_CHECKING:
-    import numpy as np
-
 __all__ = ["boltzmann", "check_samples", "load_trajectory"]
 
 _ROUNDS, _STEPS = 6, 5  # of moves at each temperature; the step is tuned between rounds
-_SMALLEST = 1e-6  # a smaller rise of b means that next to no walker is where the law is
+_SMALLEST = 1e-6  # a smaller rise of b means that hardly a walker has a low energy
 
 
 def boltzmann(
@@ -100,9 +96,7 @@ def _rise(energy: Tensor, most: float, name: str) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if effective(middle) >= half else (low, middle)
     if low < _SMALLEST:
-        raise ValueError(
-            f"low energies of {name} fill too little of its box to be found; give a smaller box"
-        )
+        raise ValueError(f"low energies of {name} fill too little of its box; give a smaller one")
     return low
 
 
@@ -159,34 +153,20 @@ def load_trajectory(source: str | os.PathLike[str]) -> Tensor:
     with path.open("rb") as stream:  # numpy leaves a broken archive open
         try:
             content = np.load(stream, allow_pickle=False)
+            names = [] if isinstance(content, np.ndarray) else content.files
+            key = names[0] if len(names) == 1 and not key else key
+            array = content[key] if key in names else content
         except UNREADABLE as error:
-            raise ValueError(f"{path} is no array of numbers: save it with numpy.save.") from error
-        array: np.ndarray = (
-            content if isinstance(content, np.ndarray) else _pick(content, path, key)
-        )
+            raise ValueError(f"{text} is no array of numbers: save it with numpy.save.") from error
+    if not isinstance(array, np.ndarray):
+        which = f"the arrays {', '.join(names)}: say which one, {path}:{names[0]}" if names else ""
+        raise ValueError(f"{path} holds {which or 'no array: save one with numpy.savez'}.")
     if array.ndim not in (2, 3) or array.dtype.kind not in "fiu":
         raise ValueError(
             f"{text} has shape {array.shape} of {array.dtype}: a trajectory is (N, d) or "
             "(chains, N, d) numbers."
         )
     return torch.from_numpy(array.astype("float64")).flatten(0, -2)
-
-
-def _pick(content: np.lib.npyio.NpzFile, path: Path, key: str) -> np.ndarray:
-    names = content.files
-    if not key and len(names) == 1:
-        key = names[0]
-    if not names:
-        raise ValueError(f"{path} holds no array: save one with numpy.savez.")
-    if key not in names:
-        raise ValueError(
-            f"{path} holds the arrays {', '.join(names)}: say which one, {path}:{names[0]}"
-        )
-    try:
-        found: np.ndarray = content[key]
-    except UNREADABLE as error:
-        raise ValueError(f"{path}:{key} is no array of numbers: save it again.") from error
-    return found
 
 
 def check_samples(x: Tensor, period: tuple[float | None, ...]) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 
 from diffodesic.output.folder import replace_files
 from diffodesic.output.records import versions, write_json
+from diffodesic.transitions.molecules import wrap_angle
 from diffodesic.transitions.page import write_paths_page
 from diffodesic.transitions.pictures import draw_landscape, draw_profiles
 from diffodesic.transitions.recipe import Pathways
@@ -152,7 +152,7 @@ def _table(atoms: AllAtomPath) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     names = ("phi_asked", "psi_asked", "phi", "psi")
     writer.writerow(["s", *(f"{name}_degrees" for name in names), "energy_kJ_mol"])
-    asked = torch.rad2deg(torch.remainder(atoms.targets + math.pi, 2 * math.pi) - math.pi)
+    asked = torch.rad2deg(wrap_angle(atoms.targets))
     s = torch.linspace(0, 1, len(asked), dtype=asked.dtype)
     columns = [s[:, None], asked, torch.rad2deg(atoms.phi_psi), atoms.energies[:, None]]
     for row in torch.cat(columns, -1).tolist():

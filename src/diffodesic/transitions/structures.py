@@ -18,7 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.transitions.molecules import Molecule, in_nanometres, openmm, reference_context
+from diffodesic.transitions.molecules import (
+    Molecule,
+    in_nanometres,
+    openmm,
+    reference_context,
+    wrap_angle,
+)
 
 __all__ = ["AllAtomPath", "follow", "thin"]
 
@@ -46,12 +52,12 @@ class AllAtomPath:
     @property
     def errors(self) -> Tensor:
         """Distance of each torsion from the path (n, 2), in degrees."""
-        return torch.rad2deg(_angle(self.phi_psi - self.targets).abs())
+        return torch.rad2deg(wrap_angle(self.phi_psi - self.targets).abs())
 
     @property
     def turns(self) -> Tensor:
         """Largest turn of a torsion between neighbours (n-1,), in degrees."""
-        return torch.rad2deg(_angle(self.phi_psi[1:] - self.phi_psi[:-1]).abs()).amax(-1)
+        return torch.rad2deg(wrap_angle(self.phi_psi[1:] - self.phi_psi[:-1]).abs()).amax(-1)
 
     @property
     def steps(self) -> Tensor:
@@ -136,15 +142,15 @@ class _Restrained:
 
     def sweep(self, path: Tensor, x: Tensor, max_turn: float) -> Tensor:
         """Structures (n, 3N) along the path, each started from the one before."""
-        at, found = self.molecule.phi_psi(x), []
+        at, relaxed = self.molecule.phi_psi(x), []
         for target in path:
-            turn = _angle(target - at)
+            turn = wrap_angle(target - at)
             stops = max(1, math.ceil(float(turn.abs().max()) / max_turn))
             for i in range(1, stops + 1):
-                x = self._minimise(x, _angle(at + turn * i / stops))
-            found.append(x)
+                x = self._minimise(x, wrap_angle(at + turn * i / stops))
+            relaxed.append(x)
             at = target
-        return torch.stack(found)
+        return torch.stack(relaxed)
 
     def _minimise(self, x: Tensor, target: Tensor) -> Tensor:
         atoms = self.molecule.torsion_atoms().tolist()
@@ -154,11 +160,6 @@ class _Restrained:
         self._context.setPositions(x.reshape(-1, 3).numpy())
         self._openmm.LocalEnergyMinimizer.minimize(self._context, 1.0)  # rms force, kJ/mol/nm
         return in_nanometres(self._context.getState(getPositions=True).getPositions()).reshape(-1)
-
-
-def _angle(x: Tensor) -> Tensor:
-    """The same angle in [-pi, pi)."""
-    return torch.remainder(x + math.pi, 2 * math.pi) - math.pi
 
 
 def _rmsd(a: Tensor, b: Tensor) -> Tensor:
@@ -173,31 +174,31 @@ def _rmsd(a: Tensor, b: Tensor) -> Tensor:
 
 
 def thin(states: Tensor, count: int) -> Tensor:
-    """Choose states of a chain with the smallest largest step between them.
+    """Choose states of a path so that the largest step between them is the smallest.
 
     Args:
-        states: the chain (T + 1, d), unwrapped where coordinates are periodic.
+        states: all states of the path in order (T + 1, d), periodic coordinates unwrapped.
         count: largest number of states, the two ends among them.
 
     Returns:
         their numbers, increasing, at most ``count``.
 
     Raises:
-        ValueError: for a chain or a count below 2.
+        ValueError: for fewer than two states, or a count below 2.
 
-    **Cost** some forty passes over the chain per chosen state.
+    **Cost** some forty passes over the states per chosen state.
     """
     if len(states) < 2 or count < 2:
-        raise ValueError(f"{count} states of a chain of {len(states)}: give at least 2 of each")
+        raise ValueError(f"{count} of {len(states)} states: give at least 2 of each")
     low, high = 0.0, float((states[-1] - states[0]).norm())
     best = [0, len(states) - 1]
     for _ in range(40):
         reach = (low + high) / 2
-        found = _walk(states, reach, count)
-        if found is None:
+        chosen = _walk(states, reach, count)
+        if chosen is None:
             low = reach
         else:
-            best, high = found, reach
+            best, high = chosen, reach
     return torch.tensor(best)
 
 
