@@ -63,7 +63,11 @@ class GridDenoiser(Denoiser):
         if points < 8:
             raise ValueError(f"points must be at least 8, got {points}")
         self.potential, self.dim, self.period = potential, potential.dim, potential.period
-        self.axes = potential.axes([points + (length is None) for length in self.period])
+        # the last line of a periodic grid is the first
+        self.axes = [
+            torch.linspace(*side, points + 1, dtype=torch.float64)[: -1 if length else None]
+            for side, length in zip(potential.box, self.period, strict=True)
+        ]
         grid = torch.stack(torch.meshgrid(*self.axes, indexing="ij"), -1)
         energy = potential(grid) / potential.kT
         if not math.isfinite(float(energy.min())):

@@ -233,7 +233,13 @@ def _axes(potential: Potential, nodes: int | tuple[int, ...]) -> list[Tensor]:
             f"nodes = {nodes} for {potential.dim} coordinates; a grid needs at least 2 nodes for "
             "each of at most 3 coordinates"
         )
-    return potential.axes(counts)
+    axes = []
+    for (low, high), period, n in zip(potential.box, potential.period, counts, strict=True):
+        if period is None:
+            axes.append(torch.linspace(low, high, n, dtype=torch.float64))
+        else:
+            axes.append(low + period * torch.arange(n, dtype=torch.float64) / n)
+    return axes
 
 
 Index = tuple[int, ...]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -133,21 +133,6 @@ class Potential(ABC):
         gap = a - b
         turns = torch.round(gap / _never_zero(period))
         return torch.where(period > 0, gap - period * turns, gap)
-
-    def axes(self, counts: Sequence[int]) -> list[Tensor]:
-        """Coordinates of a grid.
-
-        Args:
-            counts: number n of grid points per coordinate.
-
-        Returns:
-            per coordinate (n,): the box with both ends, or one period without its last point,
-            which is the first again.
-        """
-        return [
-            torch.linspace(low, high, n + (period is not None), dtype=torch.float64)[:n]
-            for (low, high), period, n in zip(self.box, self.period, counts, strict=True)
-        ]
 
     def scatter(self, count: int, generator: torch.Generator) -> Tensor:
         """Points (count, d), uniform in the box."""
