@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffodesic.models.datasets import load_mnist, rotate
-from diffodesic.output.folder import replace_files
-from diffodesic.output.records import write_json
+from diffodesic.models.folder import write_model
 
 __all__ = ["DigitClassifier", "load_classifier", "train_classifier"]
 
@@ -142,8 +141,6 @@ def _write(
     epochs: int,
     seed: int,
 ) -> float:
-    from safetensors.torch import save_file
-
     images, labels = load_mnist(data, "test")
     g = torch.Generator().manual_seed(seed + 1)
     turned = rotate(images, (2 * torch.rand(len(images), generator=g) - 1) * rotation)
@@ -153,10 +150,8 @@ def _write(
     }
     config = {"name": NAME, "features": network.num_features, "rotation": rotation,
               "epochs": epochs, "seed": seed, "held_out_accuracy": scores}  # fmt: skip
-    with replace_files(outdir) as folder:
-        save_file(network.state_dict(), folder / "weights.safetensors")
-        write_json(folder / "config.json", config)
-        (folder / "CARD.md").write_text(_CARD.format(rotation=rotation, epochs=epochs, **scores))
+    card = _CARD.format(rotation=rotation, epochs=epochs, **scores)
+    write_model(outdir, config, network, card=card)
     return scores["turned"]
 
 

@@ -19,13 +19,14 @@ another one (see :func:`ssim`), and FID and KID take no more lines than it takes
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffodesic.images.features import Features, load_features
+from diffodesic.output.records import json_ready
 
 __all__ = [
     "Evaluation",
@@ -75,9 +76,8 @@ class Evaluation:
     ends: Tensor | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, for JSON, without what was not asked for; inf is a string."""
-        plain = {k: _plain(v) for k, v in asdict(self).items()}
-        return {k: v for k, v in plain.items() if v is not None and v != "nan"}
+        """Numbers and lists for JSON, without what was not asked for; infinity is None."""
+        return {key: value for key, value in json_ready(self).items() if value is not None}
 
 
 def evaluate(
@@ -145,14 +145,6 @@ def evaluate(
         outer = frames[:, [0, -1]].flatten(0, 1)
         found["ends"] = psnr(outer, pictures.flatten(0, 1)).unflatten(0, (count, 2))
     return Evaluation(extractor.name, extractor.distance_name, count * length, **found)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return _plain(value.tolist())
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _batched(x: Tensor | None, one: bool) -> Tensor | None:
