@@ -1,4 +1,4 @@
-"""The guard: kernels that are differentiated wrongly or not at all are put right inside it."""
+"""Inside ``differentiable``, kernels that are differentiated wrongly or not at all are right."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def test_values_are_those_of_the_plain_network(fn, draw):
     torch.testing.assert_close(inside, fn(x, t), rtol=1e-12, atol=1e-12)
 
 
-def test_layer_norm_needs_the_guard(draw):
-    """If this fails, torch has put right what the guard is there for: drop that part of it."""
+def test_layer_norm_needs_its_replacement(draw):
+    """If this fails, torch has repaired layer normalisation: drop its replacement."""
     z, v = draw(2, 5, 6)
 
-    def slope(guarded: bool) -> Tensor:
+    def slope(replaced: bool) -> Tensor:
         def tangent(p: Tensor) -> Tensor:
-            with differentiable() if guarded else nullcontext():
+            with differentiable() if replaced else nullcontext():
                 pushed: Tensor = torch.func.jvp(lambda q: F.layer_norm(q, (6,)), (p,), (v,))[1]
             return pushed
 
@@ -155,7 +155,7 @@ def test_networks_that_are_not_finite_say_so(draw):
         denoiser(lambda x, t: x / 0, "auto").jvp(draw(24), SIGMA, draw(24))
 
 
-def test_the_guard_is_up_only_while_a_derivative_is_taken(draw):
+def test_kernels_are_replaced_only_while_a_derivative_is_taken(draw):
     fast = []
 
     def fn(x: Tensor, t: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ def test_the_guard_is_up_only_while_a_derivative_is_taken(draw):
     assert not is_differentiated(z.detach())
 
 
-def test_modules_are_guarded_too(draw):
+def test_modules_are_replaced_too(draw):
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True).double().eval()
     layer.requires_grad_(False)

@@ -76,7 +76,7 @@ def test_evaluations_in_bfloat16_leave_derivatives_and_geometry_alone():
     assert 1e-5 < error < 2e-2
     leaf = z.clone().requires_grad_()
     torch.testing.assert_close(quick(leaf, sigma), model.denoiser(leaf, sigma))
-    assert quick._rounding(torch.float64) == torch.finfo(torch.bfloat16).eps
+    assert quick.rounding_unit(torch.float64) == torch.finfo(torch.bfloat16).eps
 
 
 def test_the_certificate_in_bfloat16_stays_put():

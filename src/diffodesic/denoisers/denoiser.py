@@ -241,11 +241,11 @@ class Denoiser(ABC):
         Returns:
             lengths (...).
         """
-        unit = self._rounding(dtype) * math.sqrt(self.dim * self.variance)
+        unit = self.rounding_unit(dtype) * math.sqrt(self.dim * self.variance)
         noise = unit * (1 + sigma**2 / self.variance)
         return (3 * noise * sigma**2) ** (1 / 3) if order == 1 else (noise * sigma**3) ** (1 / 4)
 
-    def _rounding(self, dtype: torch.dtype) -> float:
+    def rounding_unit(self, dtype: torch.dtype) -> float:
         """Rounding unit of an evaluation on points of ``dtype``."""
         return torch.finfo(dtype).eps
 

@@ -74,10 +74,10 @@ class GaussianMixture(Denoiser):
             raise ValueError("means and std must be finite, and std non-negative")
         self.means, self.variances = means, std**2
         self.log_weights = torch.log(weights / weights.sum())
-        law = self.log_weights.exp().unsqueeze(-1)
-        self.mean = (law * means).sum(0)
-        spread = (law * (means - self.mean) ** 2).sum(0).mean()
-        self.variance = float(spread + (law * self.variances).sum(0).mean())
+        share = self.log_weights.exp().unsqueeze(-1)
+        self.mean = (share * means).sum(0)
+        between = (share * (means - self.mean) ** 2).sum(0).mean()
+        self.variance = float(between + (share * self.variances).sum(0).mean())
 
     @classmethod
     def from_data(cls, data: Tensor, bandwidth: float = 0.1) -> GaussianMixture:

@@ -316,7 +316,8 @@ class NetworkDenoiser(Denoiser):
             return None
         return slope if _near(tangent, expected) else None
 
-    def _rounding(self, dtype: torch.dtype) -> float:
+    def rounding_unit(self, dtype: torch.dtype) -> float:
+        """The coarsest rounding unit on the way through the network."""
         used = {dtype, self._dtype_and_device()[0] or dtype, self.autocast or dtype}
         return max(torch.finfo(kind).eps for kind in used)
 

@@ -33,7 +33,7 @@ from diffodesic.models.trainer import RunSettings, Training, check_positive, fla
 from diffodesic.models.unet import UNet
 from diffodesic.output.stages import fingerprint
 
-__all__ = ["TrainSettings", "card", "train"]
+__all__ = ["ImageTraining", "TrainSettings", "card", "train"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def train(
     settings = settings or TrainSettings()
     images = data if isinstance(data, Tensor) else load_images(data)
     _check_images(images, settings)
-    run = _Run(images, settings, Path(outdir))
+    run = ImageTraining(images, settings, Path(outdir))
     try:
         run.run(resume=resume, progress=progress)
     finally:
@@ -118,7 +118,7 @@ def train(
     return run.outdir
 
 
-class _Run(Training):
+class ImageTraining(Training):
     """A run on images, each batch differentiated in parts."""
 
     settings: TrainSettings
@@ -161,7 +161,7 @@ class _Run(Training):
         return float(sum(losses)), [torch.stack(g).sum(0) for g in zip(*gradients, strict=True)]
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Z and x0, (N, C, H, W) each, and sigma (N,) of the current step."""
+        """Points z and x0, (N, C, H, W) each, and sigma (N,) of the current step."""
         settings, n = self.settings, self.settings.batch
         g = torch.Generator().manual_seed((settings.seed << 32) + self.step)
         x0 = self.images[torch.randint(len(self.images), (n,), generator=g)]

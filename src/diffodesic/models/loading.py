@@ -16,7 +16,7 @@ from diffodesic.models.adapters.registry import find_family, prefixes
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.folder import CONFIG, ModelError, read_config, read_weights
 from diffodesic.models.model import Model
-from diffodesic.models.prepare import frozen, moved
+from diffodesic.models.prepare import for_evaluation, to_device
 from diffodesic.models.unet import UNet
 
 __all__ = ["available", "load"]
@@ -84,7 +84,7 @@ def _load_folder(folder: Path, device: torch.device | str) -> Model:
         config = read_config(folder)
         if config["prediction"] == "coordinates":
             raise ModelError("a denoiser of coordinates: open it with load_denoiser")
-        network = frozen(UNet(**config["network"]))
+        network = for_evaluation(UNet(**config["network"]))
         chunk = _CHUNK if str(device) == "cpu" else _CHUNK_ACCELERATED
         denoiser = _denoiser(network, config, chunk)
     except ModelError:
@@ -96,7 +96,7 @@ def _load_folder(folder: Path, device: torch.device | str) -> Model:
         ) from error
     read_weights(network, folder)
     # convolutions on a CPU run half again as fast with the channels last
-    moved(network, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    to_device(network, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     channels, height, width = denoiser.shape
     codec = PixelCodec((channels, height, width))
     return Model(denoiser, codec, str(config.get("name", folder.name)), config)

@@ -1,4 +1,4 @@
-"""Networks made elsewhere, made ready for geometry: evaluation alone, float32, device, chunks."""
+"""Prepare a network for geometry: evaluation mode, float32, a device, a size of batches."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import nn
 
 from diffodesic.models.folder import ModelError
 
-__all__ = ["chunk_of", "frozen", "moved"]
+__all__ = ["default_chunk", "for_evaluation", "to_device"]
 
 _VALUES, _INPUTS = 2**16, 128  # in one call of a network: numbers, and inputs
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def frozen(network: Network) -> Network:
+def for_evaluation(network: Network) -> Network:
     """The network in evaluation mode without gradients of its weights.
 
     Args:
@@ -34,7 +34,7 @@ def frozen(network: Network) -> Network:
     return network.eval().requires_grad_(False)
 
 
-def moved(network: Network, device: torch.device | str) -> Network:
+def to_device(network: Network, device: torch.device | str) -> Network:
     """Move a network to a device.
 
     Args:
@@ -59,6 +59,6 @@ def moved(network: Network, device: torch.device | str) -> Network:
     return network
 
 
-def chunk_of(shape: tuple[int, ...]) -> int:
+def default_chunk(shape: tuple[int, ...]) -> int:
     """Inputs of a shape that one call of a network takes, unless the caller says how many."""
     return max(1, min(_INPUTS, _VALUES // math.prod(shape)))

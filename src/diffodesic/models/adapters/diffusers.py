@@ -30,7 +30,7 @@ from diffodesic.models.adapters.latents import latent_codec
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.folder import ModelError
 from diffodesic.models.model import Conditioner, Model, require_label
-from diffodesic.models.prepare import chunk_of, frozen, moved
+from diffodesic.models.prepare import default_chunk, for_evaluation, to_device
 
 __all__ = ["PREFIX", "PipelineNetwork", "from_pipeline", "load"]
 
@@ -116,8 +116,8 @@ def from_pipeline(
     """A pipeline of diffusers as a model.
 
     Args:
-        pipe: the pipeline; its network and autoencoder are put in evaluation mode and frozen, and
-            copied in float32 where they are in half precision, which ruins derivatives.
+        pipe: the pipeline; its network and autoencoder are put in evaluation mode without
+            gradients, and copied to float32 from half precision, which ruins derivatives.
         condition: such as ``{"prompt": "a cat", "guidance": 2.0}`` or ``{"label": 3}``; a pipeline
             with prompts is under the empty prompt by default.
         size: side of the images in pixels, or (height, width); default that of training.
@@ -146,12 +146,12 @@ def from_pipeline(
     convention = read_convention(_component(pipe, "scheduler"))
     vae = getattr(pipe, "vae", None)
     shape = _input_shape(network.config, vae, size)
-    vae = None if vae is None else frozen(vae)
+    vae = None if vae is None else for_evaluation(vae)
     codec = PixelCodec(shape) if vae is None else latent_codec(vae, shape)
     if vae is not None and max(codec.shape) > _LARGE:
         vae.enable_tiling()
     denoiser = from_network(
-        PipelineNetwork(frozen(network), convention, shape[0]),
+        PipelineNetwork(for_evaluation(network), convention, shape[0]),
         shape=shape,
         schedule=convention.schedule,
         prediction=convention.prediction,
@@ -159,7 +159,7 @@ def from_pipeline(
         # latents are scaled to one; pixels in [-1, 1] have about EDM's .5^2
         variance=0.25 if vae is None else 1.0,
         jvp_mode=jvp_mode,
-        options=NetworkOptions(chunk=chunk or chunk_of(shape)),
+        options=NetworkOptions(chunk=chunk or default_chunk(shape)),
     )
     model = Model(
         denoiser,
@@ -281,7 +281,7 @@ def load(
         raise ModelError(f"{rest!r} cannot be loaded by diffusers: {hint} ({reason})") from error
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
-            moved(part, device)
+            to_device(part, device)
     return from_pipeline(pipe, name=folder.name)
 
 

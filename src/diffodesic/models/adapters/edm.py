@@ -21,7 +21,7 @@ from diffodesic.denoisers.schedules import EDM
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.folder import ModelError
 from diffodesic.models.model import Conditioner, Model, require_label
-from diffodesic.models.prepare import chunk_of, frozen, moved
+from diffodesic.models.prepare import default_chunk, for_evaluation, to_device
 
 __all__ = ["PREFIX", "load"]
 
@@ -61,7 +61,7 @@ def load(
             f"{path} lives on the latents of a {encoder}, which is not supported; give a network "
             "on pixels"
         )
-    return _model(moved(frozen(network), device), path.stem)
+    return _model(to_device(for_evaluation(network), device), path.stem)
 
 
 def _model(network: nn.Module, name: str) -> Model:
@@ -77,7 +77,7 @@ def _model(network: nn.Module, name: str) -> Model:
         prediction="x0",  # at every level: preconditioning is inside
         variance=float(getattr(owner, "sigma_data", 0.5)) ** 2,
         jvp_mode="auto",
-        options=NetworkOptions(chunk=chunk_of(shape)),
+        options=NetworkOptions(chunk=default_chunk(shape)),
     )
     conditioner = Conditioner.of_labels(labels, lambda label: F.one_hot(label, labels).float())
     return Model(denoiser, PixelCodec(shape), name, {}, conditioner=conditioner)

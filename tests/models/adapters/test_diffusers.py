@@ -25,7 +25,7 @@ pytest.importorskip("transformers")
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A folder written by ``save_pretrained`` for each family, made when first asked for."""
     root = tmp_path_factory.mktemp("pipelines")
 
@@ -171,8 +171,8 @@ def test_an_exact_network_gives_back_the_oracle(make, prediction, draw):
     torch.testing.assert_close(slope(denoiser), slope(oracle), rtol=1e-5, atol=1e-5)
 
 
-def test_guidance_is_that_of_the_denoisers(shelf):
-    model = load(f"diffusers:{shelf('sd1')}").given({"prompt": "a cat"})
+def test_guidance_is_that_of_the_denoisers(saved):
+    model = load(f"diffusers:{saved('sd1')}").given({"prompt": "a cat"})
     against = model.given({"prompt": "a dog"}).denoiser
     guided = model.given({"guidance": 3.0, "negative_prompt": "a dog"})
     assert dict(guided.words) == {"prompt": "a cat", "guidance": 3.0, "negative_prompt": "a dog"}
@@ -230,9 +230,9 @@ def test_zero_snr_leaves_out_the_last_time():
     ],
 )
 def test_families_are_read_from_their_folders(
-    shelf, unplugged, name, prediction, schedule, images, dim
+    saved, unplugged, name, prediction, schedule, images, dim
 ):
-    model = load(f"diffusers:{shelf(name)}")
+    model = load(f"diffusers:{saved(name)}")
     assert (model.name, model.denoiser.prediction) == (name, prediction)
     assert isinstance(model.denoiser.schedule, schedule)
     assert (model.codec.shape, model.denoiser.dim) == (images, dim)
@@ -245,8 +245,8 @@ def test_families_are_read_from_their_folders(
     torch.testing.assert_close(made.denoiser(z, SIGMAS[:1]), model.denoiser(z, SIGMAS[:1]))
 
 
-def test_latents_are_scaled_as_the_autoencoder_says(shelf, rng):
-    codec = load(f"diffusers:{shelf('sd3')}").codec
+def test_latents_are_scaled_as_the_autoencoder_says(saved, rng):
+    codec = load(f"diffusers:{saved('sd3')}").codec
     image = torch.rand(3, 16, 16, generator=rng, dtype=torch.float64)
     vae = pipelines.MAKERS["sd3"]().vae.eval()
     with torch.no_grad():
@@ -306,14 +306,14 @@ SCHEDULER = "scheduler/scheduler_config.json"
         ),
     ],
 )
-def test_spoiled_folders_say_what_is_wrong(shelf, unplugged, tmp_path, name, spoil, words):
-    folder = shutil.copytree(shelf(name), tmp_path / name)
+def test_spoiled_folders_say_what_is_wrong(saved, unplugged, tmp_path, name, spoil, words):
+    folder = shutil.copytree(saved(name), tmp_path / name)
     spoil(folder)
     with pytest.raises(ModelError, match=words):
         load(f"diffusers:{folder}")
 
 
-def test_parts_that_do_not_fit_are_refused(shelf):
+def test_parts_that_do_not_fit_are_refused(saved):
     pipe = pipelines.MAKERS["sd1"]()
     pipe.vae = diffusers.AutoencoderKL(latent_channels=3, norm_num_groups=32)
     with pytest.raises(ModelError, match="3 channels, the network takes 4"):
@@ -321,8 +321,8 @@ def test_parts_that_do_not_fit_are_refused(shelf):
     with pytest.raises(ModelError, match="multiples of 2"):
         from_pipeline(pipelines.MAKERS["sd1"](), size=15)
     with pytest.raises(ModelError, match="takes no prompt; it takes no condition"):
-        load(f"diffusers:{shelf('ddpm')}").given({"prompt": "a cat"})
-    dit = load(f"diffusers:{shelf('dit')}")
+        load(f"diffusers:{saved('ddpm')}").given({"prompt": "a cat"})
+    dit = load(f"diffusers:{saved('dit')}")
     with pytest.raises(ModelError, match="classes 0 to 9"):
         dit.given({"label": 10})
     with pytest.raises(ModelError, match="bind one by given"):

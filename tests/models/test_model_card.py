@@ -1,0 +1,81 @@
+"""What the model card of the shipped digits reports, on exact denoisers and on itself."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import diffodesic
+from diffodesic.images.digit_classifier import accuracy, load_classifier
+from diffodesic.models.datasets import held_out, unit
+from tools import model_card
+from tools.example_digits import write_digits
+
+SHIPPED = Path(diffodesic.__file__).parent
+
+
+def gaussian(z: Tensor, sigma: Tensor) -> Tensor:
+    """Posterior mean for data N(0, 0.3^2)."""
+    return z * (0.09 / (0.09 + sigma**2))[:, None, None, None]
+
+
+def test_jacobian_report_of_an_exact_denoiser():
+    g = torch.Generator().manual_seed(7)
+    clean = 0.3 * torch.randn(400, 1, 4, 4, generator=g)
+    row = model_card.jacobian(gaussian, clean, 1.0, generator=g)
+    assert row["asymmetry"] < 1e-6
+    assert row["trace"] == pytest.approx(16 * 0.09 / (0.09 + math.exp(-1)), rel=1e-5)
+    assert abs(row["ratio"] - 1) < 4 * row["ratio_se"]
+
+
+def test_sampler_of_an_exact_denoiser():
+    g = torch.Generator().manual_seed(8)
+    config = {"sigma_min": 0.01, "sigma_max": 40.0, "shape": [1, 4, 4]}
+    x = model_card.sample(gaussian, config, 500, generator=g)
+    assert float(x.std()) == pytest.approx(0.3, rel=0.02)
+
+
+def test_held_out_digits(tmp_path):
+    assert held_out(torch.tensor([1, 0, 1, 1, 0, 0]), 2).tolist() == [1, 4, 0, 2]
+    with pytest.raises(FileNotFoundError, match="t10k"):
+        write_digits(tmp_path, tmp_path / "digits.safetensors")
+
+
+def test_shipped_classifier_reads_shipped_digits():
+    from safetensors.torch import load_file
+
+    digits = load_file(SHIPPED / "models/assets/digits.safetensors")
+    images, labels = unit(digits["images"][:, None]), digits["labels"].long()
+    assert labels.tolist() == sorted(10 * list(range(10)))
+    assert accuracy(load_classifier(), images, labels) >= 0.95
+    with pytest.raises(FileNotFoundError, match="train_classifier"):
+        load_classifier(SHIPPED)
+
+
+def test_frechet_tells_noise_from_digits():
+    from safetensors.torch import load_file
+
+    x = unit(load_file(SHIPPED / "models/assets/digits.safetensors")["images"][:, None])
+    *sets, digits = (x[i::4] for i in range(4))
+    noise = torch.rand(digits.shape, generator=torch.Generator().manual_seed(9)) * 2 - 1
+    close, far = model_card.frechet(digits, sets), model_card.frechet(noise, sets)
+    assert close["ratio"] < 2 < far["ratio"]
+
+
+def test_shipped_model_keeps_its_promises(tmp_path):
+    report = json.loads((SHIPPED / "models/assets/mnist" / "quality.json").read_text())
+    assert report["frechet"]["ratio"] < 5
+    for row in report["jacobian"]:
+        assert abs(row["ratio"] - 1) < 0.1 + 2 * row["ratio_se"]
+    mean, config = model_card.load_trained(SHIPPED / "models/assets/mnist")
+    g = torch.Generator().manual_seed(10)
+    images = model_card.sample(mean, config, 8, steps=12, generator=g)
+    # a digit is dark with some ink
+    assert -0.98 < float(images.mean()) < -0.4
+    model_card.sheet(images, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert picture.size == (8 * 30 * 3, 30 * 3)
