@@ -1,7 +1,8 @@
 r"""``spacetime/collapse``: Fisher-Rao geometry of the noise at the last time is empty (2505.17517).
 
 On the toy the metric of x at one time t is  G_xx(t) = k^2 Var[x0 | x]/alpha^2.  At the last time
-the posterior is nearly the data law wherever x is, and every distance is nearly zero.
+the posterior is nearly the distribution of the data, wherever x is, and every distance is nearly
+zero.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ class Settings:
     grid: int = 400
 
 
-def at_time(law: GaussianMixture, t: float) -> FisherRao:
+def at_time(mixture: GaussianMixture, t: float) -> FisherRao:
     """The Fisher-Rao metric on x at time t of the toy's diffusion."""
     log_snr = 10 - 20 * t
-    return FisherRao(law, log_snr=log_snr, alpha=math.sqrt(1 / (1 + math.exp(-log_snr))))
+    return FisherRao(mixture, log_snr=log_snr, alpha=math.sqrt(1 / (1 + math.exp(-log_snr))))
 
 
 def run(context: Context) -> Outcome:
@@ -56,40 +57,40 @@ def run(context: Context) -> Outcome:
     Cost: some thousand evaluations of a mixture.
     """
     del context
-    settings, law = Settings(), toy_mixture()
+    settings, mixture = Settings(), toy_mixture()
     x, one = (torch.tensor([value], dtype=torch.float64) for value in (settings.x, 1.0))
+    metrics = {t: at_time(mixture, t) for t in settings.times}
     numbers = [
         Number(
             f"G_xx at x = {settings.x:g}, t = {t:g}",
-            float(at_time(law, t).inner(x, one, one)),
+            float(metric.inner(x, one, one)),
             expected=BEFORE.get(t),
         )
-        for t in settings.times
+        for t, metric in metrics.items()
     ]
     ends = torch.tensor([[end] for end in settings.apart], dtype=torch.float64)
-    jeffreys = float(at_time(law, 1.0).squared_steps(ends))
+    title = "Jeffreys between the posteriors of x = -3, 3 at t = 1"
+    numbers.append(Number(title, float(metrics[1.0].squared_steps(ends)), expected=0.0066))
     line = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, settings.grid + 1)[:, None].double())
-    lengths = {t: float(at_time(law, t).squared_steps(line).sqrt().sum()) for t in settings.times}
-    numbers.append(
-        Number("Jeffreys between the posteriors of x = -3, 3 at t = 1", jeffreys, expected=0.0066)
-    )
-    numbers += [Number(f"distance from x = -3 to 3 at t = {t:g}", d) for t, d in lengths.items()]
+    for t, metric in metrics.items():
+        length = float(metric.squared_steps(line).sqrt().sum())
+        numbers.append(Number(f"distance from x = -3 to 3 at t = {t:g}", length))
     notes = (
         "Expected values are this project's own, printed to two to four digits.",
         "On a line there is one way to go, so the distance is the length of the straight path. At "
         "t = 1 the two latents, six standard deviations of noise apart, denoise to nearly the "
         "same posterior.",
     )
-    return Outcome(settings, tuple(numbers), notes, {}, lambda path: _draw(path, law, settings))
+    return Outcome(settings, tuple(numbers), notes, {}, lambda path: _draw(path, mixture, settings))
 
 
-def _draw(path: Path, law: GaussianMixture, settings: Settings) -> None:
+def _draw(path: Path, mixture: GaussianMixture, settings: Settings) -> None:
     """The metric over time, and the posteriors of two latents at three times."""
     with canvas(path, columns=2, width=5) as (left, right):
         times = torch.linspace(0.05, 1, 39).tolist()
         points = torch.tensor([[-2.0], [0.0], [settings.x], [3.0]], dtype=torch.float64)
         one = torch.ones_like(points)
-        values = torch.stack([at_time(law, t).inner(points, one, one) for t in times], 1)
+        values = torch.stack([at_time(mixture, t).inner(points, one, one) for t in times], 1)
         for x, line in zip(points[:, 0].tolist(), values.tolist(), strict=True):
             left.semilogy(times, line, label=f"x = {x:g}")
         known = [t for t in settings.times if t in BEFORE]
@@ -99,7 +100,7 @@ def _draw(path: Path, law: GaussianMixture, settings: Settings) -> None:
         grid = torch.linspace(-6, 6, 601, dtype=torch.float64)
         for base, t in zip((0.0, 1.2, 2.4), (1.0, 0.6, 0.4), strict=True):
             for end, color in zip(settings.apart, ("C0", "C3"), strict=True):
-                density = _density(law, end, t, grid)
+                density = _density(mixture, end, t, grid)
                 right.fill_between(grid, base, base + density, color=color, alpha=0.45)
             right.text(-6, base + 0.5, f"t = {t:g}")
         low, high = settings.apart
@@ -108,5 +109,5 @@ def _draw(path: Path, law: GaussianMixture, settings: Settings) -> None:
         )
 
 
-def _density(law: GaussianMixture, x: float, t: float, grid: Tensor) -> Tensor:
-    return posterior_density(law, from_native(torch.tensor([x, t], dtype=torch.float64)), grid)
+def _density(mixture: GaussianMixture, x: float, t: float, grid: Tensor) -> Tensor:
+    return posterior_density(mixture, from_native(torch.tensor([x, t], dtype=torch.float64)), grid)

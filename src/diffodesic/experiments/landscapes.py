@@ -28,22 +28,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffodesic.experiments.common.transition_paths import arrived, describe, ways
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.boundary_value import search
-from diffodesic.geometry.path import Geodesic
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.output.figures import canvas
 from diffodesic.transitions.annealing import (
     PathOptions,
     TransitionPaths,
-    constant_noise,
-    straight_line,
     transition_paths,
 )
 from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.minimum_energy import Pass, lowest_pass
 from diffodesic.transitions.potentials import DoubleWell, DualChannel, MuellerBrown, Potential, Ring
-from diffodesic.transitions.saddles import channels
 from diffodesic.transitions.stationary import relax
 from diffodesic.transitions.surfaces import alanine
 
@@ -107,11 +104,6 @@ class Result:
         return f"{self.potential.name}, kT = {self.potential.kT:g} {self.potential.unit}"
 
 
-def arrived(paths: TransitionPaths) -> float:
-    """Percentage of paths that end in the second state's basin."""
-    return 100 * float(paths.hits().double().mean())
-
-
 def solve(
     problem: Problem, settings: Settings, seed: int, progress: Callable[[str], None]
 ) -> Result:
@@ -141,14 +133,9 @@ def solve(
     step = 0.1 / (k + _stiffest(potential, lowest.energy + 5 * potential.kT))
     space = Spacetime(GridDenoiser(potential))
     anchors = space.point(torch.stack([a, b]), math.log(k))
-    found = search(space, anchors[0], anchors[1], nodes=settings.nodes)
-    ways: dict[str, Geodesic | Tensor] = {
-        "geodesic": found,
-        "line + profile": straight_line(a, b, found.nodes[:, -1]),
-        "line, constant noise": constant_noise(a, b, math.log(k), nodes=settings.nodes),
-    }
+    path = search(space, anchors[0], anchors[1], nodes=settings.nodes)
     sampled = {}
-    for name, way in ways.items():
+    for name, way in ways(path).items():
 
         def tell(text: str, name: str = name) -> None:
             progress(f"{potential.name}, {name}: {text}")
@@ -185,75 +172,66 @@ def run(context: Context) -> Outcome:
     small = {"nodes": 32, "langevin_steps": 16, "paths": 64, "grid": 97}
     settings = context.settings(Settings(), **small)
     results = [solve(problem, settings, context.seed, context.progress) for problem in PROBLEMS]
-    numbers, notes, arrays = [], [], {}
-    for found in results:
-        numbers.append(Number(f"{found.name}: lowest pass", found.lowest.energy))
-        for way, paths in found.sampled.items():
-            title = f"{found.name}: {way}"
+    numbers = []
+    for result in results:
+        numbers.append(Number(f"{result.name}: lowest pass", result.lowest.energy))
+        for way, paths in result.sampled.items():
+            title = f"{result.name}: {way}"
             numbers.append(Number(title, paths.mean_max_energy, error=paths.standard_error))
             numbers.append(Number(f"{title}, % that arrive", arrived(paths)))
-        notes.append(_verdict(found))
-        arrays[found.name] = _details(found)
-    return Outcome(settings, tuple(numbers), tuple(notes), arrays, lambda path: draw(results, path))
+    notes = tuple(_verdict(result) for result in results)
+    arrays = {result.name: _describe(result) for result in results}
+    return Outcome(settings, tuple(numbers), notes, arrays, lambda path: draw(results, path))
 
 
-def _verdict(found: Result) -> str:
-    ours, line = found.sampled["geodesic"], found.sampled["line + profile"]
+def _verdict(result: Result) -> str:
+    ours, line = result.sampled["geodesic"], result.sampled["line + profile"]
     gap = line.mean_max_energy - ours.mean_max_energy
     error = math.hypot(ours.standard_error, line.standard_error)
     return (
-        f"- {found.name}: {found.verdict}; the line with the geodesic's noise lies "
-        f"{gap:.3g} +- {error:.2g} {found.potential.unit} above the geodesic "
-        f"({gap / found.potential.kT:.2g} kT)."
+        f"- {result.name}: {result.verdict}; the line with the geodesic's noise lies "
+        f"{gap:.3g} +- {error:.2g} {result.potential.unit} above the geodesic "
+        f"({gap / result.potential.kT:.2g} kT)."
     )
 
 
-def _details(found: Result) -> dict[str, Any]:
-    details: dict[str, Any] = {"log_snr": found.log_snr, "kT": found.potential.kT}
-    for name, paths in found.sampled.items():
-        details[name] = {
-            "interval": paths.interval(),
-            "spread": paths.spread,
-            "hits_percent": arrived(paths),
-            "accepted": float(paths.accepted.min()),
-            "evaluations": paths.evaluations,
-            "step": paths.settings["step"],
-            "nodes": paths.nodes,
-            "channels": [(c.saddle, c.energy, c.share) for c in channels(paths)],
-        }
+def _describe(result: Result) -> dict[str, Any]:
+    details: dict[str, Any] = {"log_snr": result.log_snr, "kT": result.potential.kT}
+    for name, paths in result.sampled.items():
+        details[name] = describe(paths) | {"step": paths.settings["step"], "nodes": paths.nodes}
     return details
 
 
 def draw(results: list[Result], path: Path) -> None:
     """Every landscape with some paths of the geodesic and of the line, and their noise."""
     with canvas(path, rows=2, columns=len(results), width=2.8) as axes:
-        for ax, below, found in zip(axes, axes[len(results) :], results, strict=False):
-            _draw_surface(ax, found)
-            every = torch.cat([paths.max_energy for paths in found.sampled.values()])
-            bins = torch.linspace(found.lowest.energy, float(every.max()), 41).tolist()
-            for name, paths in found.sampled.items():
+        for ax, below, result in zip(axes, axes[len(results) :], results, strict=False):
+            _draw_landscape(ax, result)
+            every = torch.cat([paths.max_energy for paths in result.sampled.values()])
+            bins = torch.linspace(result.lowest.energy, float(every.max()), 41).tolist()
+            for name, paths in result.sampled.items():
                 below.hist(paths.max_energy.tolist(), bins=bins, alpha=0.6, label=name)
-            below.axvline(found.lowest.energy, color="k", lw=0.8, ls=":", label="lowest pass")
-            below.set(xlabel=f"MaxEnergy ({found.potential.unit})", ylabel="paths")
+            below.axvline(result.lowest.energy, color="k", lw=0.8, ls=":", label="lowest pass")
+            below.set(xlabel=f"MaxEnergy ({result.potential.unit})", ylabel="paths")
         axes[len(results)].legend(fontsize=7)
 
 
-def _draw_surface(ax: Any, found: Result) -> None:
-    potential = found.potential
-    nodes = found.sampled["geodesic"].nodes
+def _draw_landscape(ax: Any, result: Result) -> None:
+    potential = result.potential
+    nodes = result.sampled["geodesic"].nodes
     # the window holds the paths; a geodesic may lead z far outside, which tilts the landscape
-    seen = torch.cat([paths.frames[:40].reshape(-1, 2) for paths in found.sampled.values()])
+    seen = torch.cat([paths.frames[:40].reshape(-1, 2) for paths in result.sampled.values()])
     low, high = seen.amin(0) - 0.2, seen.amax(0) + 0.2
     x, y = (
         torch.linspace(float(p), float(q), 120).double() for p, q in zip(low, high, strict=True)
     )
     energy = potential(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1))
-    top = found.lowest.energy + 8 * potential.kT
+    top = result.lowest.energy + 8 * potential.kT
     ax.contourf(x, y, energy.clamp(max=top), levels=16, cmap="Greys", alpha=0.7)
     for name, colour in (("line + profile", "C1"), ("geodesic", "C0")):
-        for frames in found.sampled[name].frames[:20]:
+        for frames in result.sampled[name].frames[:20]:
             ax.plot(frames[:, 0], frames[:, 1], color=colour, lw=0.4, alpha=0.5)
     ax.plot(nodes[:, 0], nodes[:, 1], "C0", lw=1.5)
     ax.plot(nodes[[0, -1], 0], nodes[[0, -1], 1], "ko", ms=3)
     limits = {"xlim": (float(low[0]), float(high[0])), "ylim": (float(low[1]), float(high[1]))}
-    ax.set(title=found.name, xlabel="x", ylabel="y", **limits)
+    ax.set(title=result.name, xlabel="x", ylabel="y", **limits)

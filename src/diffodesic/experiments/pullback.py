@@ -66,12 +66,12 @@ def run(context: Context) -> Outcome:
     """
     settings = context.settings(Settings(), nodes=16, ode_steps=48, solved_nodes=4, solved_steps=8)
     say = context.progress
-    law = clusters()
+    mixture = clusters()
     say("the preimage of the chord")
-    latents = _latents(law, settings)
-    decoder = decoder_pullback(law, log_snr=settings.log_snr, steps=settings.ode_steps)
+    latents = _latents(mixture, settings)
+    decoder = decoder_pullback(mixture, log_snr=settings.log_snr, steps=settings.ode_steps)
     path = decoded_chord(
-        law,
+        mixture,
         latents[0],
         latents[1],
         log_snr=settings.log_snr,
@@ -80,15 +80,15 @@ def run(context: Context) -> Outcome:
     )
     decoded = decoder.f(path)
     say("a solver in the pulled back metric")
-    metric = decoder_pullback(law, log_snr=settings.log_snr, steps=settings.solved_steps)
+    metric = decoder_pullback(mixture, log_snr=settings.log_snr, steps=settings.solved_steps)
     solved = search(
         metric, latents[0], latents[1], nodes=settings.solved_nodes, solver=Relax(rtol=1e-10)
     )
     say("the spacetime geodesic")
-    space = Spacetime(law)
+    space = Spacetime(mixture)
     ends = torch.tensor(settings.ends, dtype=torch.float64)
     through = search(space, *space.point(ends, settings.anchor), nodes=64)
-    log_density = _log_density(law, decoded)
+    log_density = _log_density(mixture, decoded)
     numbers = (
         *_chord_numbers("preimage of the chord", decoded),
         *_chord_numbers("found by a solver", metric.f(solved.nodes)),
@@ -105,14 +105,14 @@ def run(context: Context) -> Outcome:
     )
     arrays = {"latents": path, "decoded": decoded, "spacetime (z, log SNR)": through.nodes}
     return Outcome(
-        settings, numbers, notes, arrays, lambda file: _draw(file, law, path, decoded, through)
+        settings, numbers, notes, arrays, lambda file: _draw(file, mixture, path, decoded, through)
     )
 
 
-def _latents(law: GaussianMixture, settings: Settings) -> Tensor:
+def _latents(mixture: GaussianMixture, settings: Settings) -> Tensor:
     """The two latents: a straight line from them, decoded, is no straight line."""
     ends = torch.tensor(settings.ends, dtype=torch.float64)
-    return lift(law, ends, settings.log_snr, steps=settings.ode_steps)
+    return lift(mixture, ends, settings.log_snr, steps=settings.ode_steps)
 
 
 def _chord_numbers(name: str, decoded: Tensor) -> list[Number]:
@@ -130,12 +130,12 @@ def _chord_numbers(name: str, decoded: Tensor) -> list[Number]:
     ]
 
 
-def _log_density(law: GaussianMixture, x: Tensor) -> Tensor:
-    return law.log_density(x, x.new_full((len(x),), 0.01))
+def _log_density(mixture: GaussianMixture, x: Tensor) -> Tensor:
+    return mixture.log_density(x, x.new_full((len(x),), 0.01))
 
 
 def _draw(
-    path: Path, law: GaussianMixture, latents: Tensor, decoded: Tensor, through: Geodesic
+    path: Path, mixture: GaussianMixture, latents: Tensor, decoded: Tensor, through: Geodesic
 ) -> None:
     """Latent space, and data space with both decoded paths."""
     with canvas(path, columns=2, width=5) as (left, right):
@@ -145,11 +145,11 @@ def _draw(
         left.set(title="latents", aspect="equal")
         left.legend(loc="best")
         grid = torch.stack(torch.meshgrid(*[torch.linspace(-3.2, 3.2, 161)] * 2, indexing="xy"), -1)
-        density = _log_density(law, grid.double().reshape(-1, 2)).exp().reshape(161, 161)
+        density = _log_density(mixture, grid.double().reshape(-1, 2)).exp().reshape(161, 161)
         right.contourf(*grid.unbind(-1), density.numpy(), levels=12, cmap="Greys")
         right.plot(*decoded.T, "C0", label="geodesic of the pullback, decoded")
         nodes = through(torch.linspace(0, 1, 33, dtype=torch.float64))
-        clean = drop(law, nodes[:, :-1], nodes[:, -1], steps=64)
+        clean = drop(mixture, nodes[:, :-1], nodes[:, -1], steps=64)
         right.plot(*clean.T, "C3.-", label="spacetime geodesic, each point decoded")
         right.plot(*decoded[[0, -1]].T, "ko", ms=4)
         right.set(title="data: the decoded geodesic is a chord", aspect="equal")

@@ -3,7 +3,7 @@ r"""``score/surfaces``: metrics of the score on surfaces whose normal turns, bes
 An ellipsoid, a torus and a swiss roll in R^3, turned into R^D: codimension D - 2.  The exact score
 is that of a smoothed sample, the learned one a small network's.  Pairs of points are lifted to a
 noise level by the probability flow, joined by each method, and brought back; their frames are
-compared with the surface and with its own geodesic, found in its parameters (u, v) as the
+compared with the surface and with its own geodesic, solved in its parameters (u, v) as the
 pullback of the embedding.  The level is that of ``choose_noise_level``, weights are relative;
 nothing was chosen by its results.
 """
@@ -89,8 +89,8 @@ class Settings:
 
     Attributes:
         dim: dimension D of the space.
-        samples: points of the law.
-        bandwidth: smoothing of the exact law.
+        samples: points of the sample.
+        bandwidth: smoothing of the exact score.
         pairs: pairs of points on each surface.
         nodes: segments of a path.
         frames: points of a path that are brought back.
@@ -139,18 +139,12 @@ def run(context: Context) -> Outcome:
             torch.randn(settings.dim, settings.dim, generator=generator, dtype=torch.float64)
         ).Q[:3]
         problem = _Problem(surface, settings, frame, generator)
-        learned = learn_points(
-            problem.data,
-            steps=settings.training,
-            sigma_range=(0.01, 4.0),
-            seed=seed,
-            progress=say,
-        )
+        learned = learn_points(problem.data, steps=settings.training, seed=seed, progress=say)
         exact = GaussianMixture.from_data(problem.data, settings.bandwidth)
-        for kind, law in (("exact", exact), ("learned", learned)):
+        for kind, denoiser in (("exact", exact), ("learned", learned)):
             say(f"{name}, {kind} score")
-            found, curves = problem.measure(law, seed, f"{name}, {kind} score")
-            numbers += found
+            measured, curves = problem.measure(denoiser, seed, f"{name}, {kind} score")
+            numbers += measured
             shown.setdefault(name, curves)
     return Outcome(
         settings, tuple(numbers), _notes(settings), {}, lambda to: _draw(to, shown, numbers)
@@ -188,21 +182,21 @@ class _Problem:
         self.length = path.length
 
     def measure(
-        self, law: Denoiser, seed: int, title: str
+        self, denoiser: Denoiser, seed: int, title: str
     ) -> tuple[list[Number], dict[str, Tensor]]:
         """Every method: errors as shares of the true length, and the curves of the first pair."""
         settings = self.settings
-        level = choose_noise_level(law, self.data, seed=seed)
+        level = choose_noise_level(denoiser, self.data, seed=seed)
         lam, sigma = level.log_snr, math.exp(-level.log_snr / 2)
-        a, b = (lift(law, x, lam, steps=settings.flow_steps) for x in self.ends)
+        a, b = (lift(denoiser, x, lam, steps=settings.flow_steps) for x in self.ends)
         noise = torch.randn(self.data.shape, generator=self.generator, dtype=torch.float64)
-        unit = weight_unit(law, self.data + sigma * noise, lam)
+        unit = weight_unit(denoiser, self.data + sigma * noise, lam)
         numbers = [Number(f"{title}: noise level chosen, sigma", sigma)]
         curves = {"surface": self.points, "true geodesic": self.truth[0]}
         errors: dict[str, dict[str, Tensor]] = {what: {} for what in MEASURES}
-        for name, nodes in self._paths(law, lam, unit, a, b).items():
+        for name, nodes in self._paths(denoiser, lam, unit, a, b).items():
             with torch.no_grad():
-                clean = drop(law, nodes, lam, steps=settings.flow_steps)
+                clean = drop(denoiser, nodes, lam, steps=settings.flow_steps)
             inner = clean[:, 1:-1]
             distances = (torch.cdist(inner, self.truth).amin(-1), self._to_surface(inner))
             for what, distance in zip(MEASURES, distances, strict=True):
@@ -227,27 +221,27 @@ class _Problem:
         ]
 
     def _paths(
-        self, law: Denoiser, lam: float, unit: float, a: Tensor, b: Tensor
+        self, denoiser: Denoiser, lam: float, unit: float, a: Tensor, b: Tensor
     ) -> dict[str, Tensor]:
         """Points (P, frames, D) at the noise level, by method."""
         settings = self.settings
         s = torch.linspace(0, 1, settings.frames, dtype=torch.float64)
         weight = settings.weight * unit
         metrics: dict[str, Metric] = {
-            "score metric": ScoreMetric(law, log_snr=lam, weight=weight),
+            "score metric": ScoreMetric(denoiser, log_snr=lam, weight=weight),
             f"score metric, rank {settings.rank}": ScoreMetric(
-                law, log_snr=lam, weight=weight, rank=settings.rank
+                denoiser, log_snr=lam, weight=weight, rank=settings.rank
             ),
-            "score Jacobian": ScoreJacobian(law, log_snr=lam, eps=1e-2),
-            "density, power 1/D": DensityMetric(law, log_snr=lam),
-            "score size": ScoreSize(law, log_snr=lam, weight=weight),
+            "score Jacobian": ScoreJacobian(denoiser, log_snr=lam, eps=1e-2),
+            "density, power 1/D": DensityMetric(denoiser, log_snr=lam),
+            "score size": ScoreSize(denoiser, log_snr=lam, weight=weight),
         }
         solver = Relax(rtol=settings.rtol, iterations=settings.iterations)
         paths = {"LERP": lerp(a, b, s), "SLERP": slerp(a, b, s)}
         for name, metric in metrics.items():
             paths[name] = search(metric, a, b, nodes=settings.nodes, solver=solver)(s)
         likely = likely_path(
-            law, a, b, log_snr=lam, weight=settings.likely, nodes=settings.nodes, rtol=1e-6
+            denoiser, a, b, log_snr=lam, weight=settings.likely, nodes=settings.nodes, rtol=1e-6
         )
         share = torch.linspace(0, settings.nodes, settings.frames).round().long()
         return {**paths, "likely path": likely.nodes[:, share]}

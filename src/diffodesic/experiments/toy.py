@@ -58,7 +58,7 @@ class Settings:
 
 
 def toy_mixture() -> GaussianMixture:
-    """The data law of Figure 1: three Gaussians on the line, in float64."""
+    """The data of Figure 1: three Gaussians on the line, in float64."""
     means = torch.tensor([[-2.5], [0.5], [2.5]], dtype=torch.float64)
     return GaussianMixture(means, torch.tensor([0.275, 0.45, 0.275]), std=0.75)
 
@@ -108,7 +108,7 @@ def run(context: Context) -> Outcome:
     )
     numbers = (*_length_numbers(paths), *_recipe_numbers(recipe), *_tensor_numbers(space, a))
     notes = (
-        "Expected values are this project's own, found before by an independent program; the "
+        "Expected values are this project's own, computed before by an independent program; the "
         "paper prints no length.",
         "Discrete lengths bound the distance from above and fall as n^-2; the refined length is "
         "that of the spline through the nodes.",
@@ -205,9 +205,9 @@ def draw_density(axes: Any, space: Spacetime, colors: str) -> None:
     axes.set(xlabel="t", ylabel="x")
 
 
-def posterior_density(law: GaussianMixture, point: Tensor, grid: Tensor) -> Tensor:
+def posterior_density(mixture: GaussianMixture, point: Tensor, grid: Tensor) -> Tensor:
     """Density of p(x0 | z) at (S,) values of x0."""
-    spread = torch.distributions.Normal(law.means[:, 0], law.variances[:, 0].sqrt())
-    prior = (law.log_weights + spread.log_prob(grid[:, None])).logsumexp(-1)
+    spread = torch.distributions.Normal(mixture.means[:, 0], mixture.variances[:, 0].sqrt())
+    prior = (mixture.log_weights + spread.log_prob(grid[:, None])).logsumexp(-1)
     log_p = prior - point[1].exp() * (grid - point[0]) ** 2 / 2
     return log_p.softmax(0) / (grid[1] - grid[0])

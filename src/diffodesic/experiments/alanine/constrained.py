@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.experiments.alanine.free import QUICK, Settings, grid_of, paths_along, solve
+from diffodesic.experiments.common.transition_paths import arrived, draw_surface
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.constraints import ConstrainedGeodesic, constrained_geodesic, verify
 from diffodesic.metrics.spacetime.constraints import AvoidRegion, MinLogSNR
@@ -47,21 +48,18 @@ class Case:
 
     def numbers(self, what: str) -> list[Number]:
         """Limits, lengths and MaxEnergy, for the table."""
-        both = (("free path", self.free_paths), ("constrained", self.paths))
-        arrived = [100 * float(p.hits(radius=0.5).double().mean()) for _, p in both]
+        both = {
+            "free path": (self.free, self.free_paths),
+            "constrained": (self.held, self.paths),
+        }.items()
         return [
-            Number(f"{self.name}: {what}, free path", float(self.free.margins[0])),
-            Number(f"{self.name}: {what}, constrained", float(self.held.margins[0])),
-            Number(f"{self.name}: length, free path", float(self.free.length)),
-            Number(f"{self.name}: length, constrained", float(self.held.length)),
+            *(Number(f"{self.name}: {what}, {k}", float(way.margins[0])) for k, (way, _) in both),
+            *(Number(f"{self.name}: length, {k}", float(way.length)) for k, (way, _) in both),
             *(
-                Number(f"{self.name}: MaxEnergy, {kind}", p.mean_max_energy, error=p.standard_error)
-                for kind, p in both
+                Number(f"{self.name}: MaxEnergy, {k}", p.mean_max_energy, error=p.standard_error)
+                for k, (_, p) in both
             ),
-            *(
-                Number(f"{self.name}: % that arrive, {kind}", share)
-                for (kind, _), share in zip(both, arrived, strict=True)
-            ),
+            *(Number(f"{self.name}: % that arrive, {k}", arrived(p, 0.5)) for k, (_, p) in both),
         ]
 
 
@@ -155,21 +153,18 @@ def draw(surface: PeriodicSurface, cases: list[Case], path: Path) -> None:
     """
     with canvas(path, rows=len(cases), columns=2, width=4.6) as axes:
         for case, (map_, noise) in zip(cases, zip(axes[::2], axes[1::2], strict=True), strict=True):
-            line = torch.linspace(-4.2, torch.pi, 181, dtype=torch.float64)
-            grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
-            shade = map_.contourf(line, line, surface(grid), levels=24, cmap="Greys")
-            map_.figure.colorbar(shade, ax=map_, label=f"U ({surface.unit})")
+            draw_surface(map_, surface, low=-4.2)
             both = (("free", case.free, case.free_paths), ("constrained", case.held, case.paths))
-            for colour, (kind, found, paths) in zip(("C0", "C1"), both, strict=True):
+            for colour, (kind, way, paths) in zip(("C0", "C1"), both, strict=True):
                 for frames in paths.frames[:15]:
                     map_.plot(frames[:, 0], frames[:, 1], color=colour, lw=0.4, alpha=0.5)
-                map_.plot(found.nodes[:, 0], found.nodes[:, 1], color=colour, lw=1.8, label=kind)
-                s = torch.linspace(0, 1, len(found.nodes))
-                noise.plot(s, found.nodes[:, -1], color=colour, label=kind)
+                map_.plot(way.nodes[:, 0], way.nodes[:, 1], color=colour, lw=1.8, label=kind)
+                s = torch.linspace(0, 1, len(way.nodes))
+                noise.plot(s, way.nodes[:, -1], color=colour, label=kind)
             if len(cases) > 1:
                 map_.plot(*REGION, "rx", label="region")
             else:
                 noise.axhline(RHO, color="k", lw=0.8, ls=":")
-            map_.set(xlabel="phi (rad)", ylabel="psi (rad)", title=case.name)
+            map_.set(title=case.name)
             map_.legend(fontsize=7, frameon=True)
             noise.set(xlabel="s", ylabel="log SNR", title="noise profile")

@@ -14,7 +14,7 @@ paths scored afterwards in (phi, psi): another system, quoted and not comparable
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.experiments.alanine.simulations import BaselineRow, baselines
+from diffodesic.experiments.alanine.simulations import Baseline, baselines
+from diffodesic.experiments.common.transition_paths import describe, draw_surface, ways
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
@@ -31,15 +32,13 @@ from diffodesic.output.figures import canvas
 from diffodesic.transitions.annealing import (
     PathOptions,
     TransitionPaths,
-    constant_noise,
-    straight_line,
     transition_paths,
 )
 from diffodesic.transitions.grid_denoiser import GridDenoiser
-from diffodesic.transitions.saddles import channels, effective_paths
+from diffodesic.transitions.saddles import effective_paths
 from diffodesic.transitions.surfaces import PeriodicSurface, read_grid
 
-__all__ = ["Settings", "paths_along", "run", "solve"]
+__all__ = ["QUICK", "Settings", "grid_of", "paths_along", "run", "solve", "states"]
 
 SHOWN = ("line, constant noise", "line + profile", "geodesic")
 COST = "million evaluations per 1,000 paths"
@@ -128,23 +127,25 @@ def run(context: Context) -> Outcome:
     Cost: minutes on two cores; half of it is two-way shooting.
     """
     settings, surface = context.settings(Settings(), **QUICK), grid_of(context.data)
-    say, seed = context.progress, context.seed
-    states = torch.tensor([settings.a, settings.b], dtype=torch.float64)
-    say("geodesic")
+    context.progress("geodesic")
     path = solve(surface, settings)
-    sampled = sample_all(surface, path, settings, seed, say)
-    rivals = list(baselines(surface, *states, seed=seed, quick=context.quick, progress=say))
-    notes = [f"- {rival.method}: {rival.note}." for rival in rivals]
-    arrays: dict[str, Any] = {name: _details(paths) for name, paths in sampled.items()}
-    arrays["geodesic length"] = float(path.length)
-    arrays["baselines"] = rivals
-    bound = rivals[0].max_energy
+    sampled = {}
+    for name, way in {**ways(path), "geodesic, Metropolis": path}.items():
+        context.progress(name)
+        correct = name.endswith("Metropolis")
+        sampled[name] = paths_along(surface, way, settings, context.seed, correct=correct)
+    ends = torch.tensor([settings.a, settings.b], dtype=torch.float64)
+    others = list(
+        baselines(surface, *ends, seed=context.seed, quick=context.quick, progress=context.progress)
+    )
+    arrays: dict[str, Any] = {name: _describe(paths) for name, paths in sampled.items()}
+    arrays |= {"geodesic length": float(path.length), "baselines": others}
     return Outcome(
         settings,
-        (*_numbers(sampled), *_rival_numbers(rivals)),
-        (*notes, *PUBLISHED),
+        (*_numbers(sampled), *_baseline_numbers(others)),
+        (*(f"- {other.method}: {other.note}." for other in others), *PUBLISHED),
         arrays,
-        lambda file: draw(surface, sampled, bound, file),
+        lambda file: draw(surface, sampled, others[0].max_energy, file),
     )
 
 
@@ -163,56 +164,18 @@ def _numbers(sampled: dict[str, TransitionPaths]) -> Iterator[Number]:
         yield Number(f"{name}: {COST}", cost, 16.0 if name in published else None)
 
 
-def _rival_numbers(rivals: list[BaselineRow]) -> Iterator[Number]:
+def _baseline_numbers(others: list[Baseline]) -> Iterator[Number]:
     published, expected = {"lowest pass": 36.42}, {"lowest pass": 36.33, "string": 36.33}
-    for rival in rivals:
+    for other in others:
         yield Number(
-            f"{rival.method}: MaxEnergy",
-            rival.max_energy,
-            published.get(rival.method),
-            expected.get(rival.method),
-            rival.error,
+            f"{other.method}: MaxEnergy",
+            other.max_energy,
+            published.get(other.method),
+            expected.get(other.method),
+            other.error,
         )
-        if rival.spread is not None:
-            yield Number(f"{rival.method}: {COST}", _millions(rival.evaluations, rival.paths))
-
-
-def sample_all(
-    surface: PeriodicSurface,
-    path: Geodesic,
-    settings: Settings,
-    seed: int,
-    say: Callable[[str], None],
-) -> dict[str, TransitionPaths]:
-    """Paths along the geodesic and along both lines, unadjusted as published, and corrected.
-
-    Args:
-        surface: the energy.
-        path: the geodesic.
-        settings: the protocol.
-        seed: seed of the noise.
-        say: called with a short line now and then.
-
-    Returns:
-        paths by name.
-
-    Cost: ``4 P K (n + 1)`` evaluations.
-    """
-    a, b = path.nodes[0, :-1], path.nodes[-1, :-1]
-    ways: dict[str, tuple[Geodesic | Tensor, bool]] = {
-        "geodesic": (path, False),
-        "line + profile": (straight_line(a, b, path.nodes[:, -1]), False),
-        "line, constant noise": (
-            constant_noise(a, b, settings.log_snr, nodes=settings.nodes),
-            False,
-        ),
-        "geodesic, Metropolis": (path, True),
-    }
-    found = {}
-    for name, (way, correct) in ways.items():
-        say(name)
-        found[name] = paths_along(surface, way, settings, seed, correct=correct)
-    return found
+        if other.spread is not None:
+            yield Number(f"{other.method}: {COST}", _millions(other.evaluations, other.paths))
 
 
 def paths_along(
@@ -253,19 +216,13 @@ def _millions(evaluations: int, paths: int) -> float:
     return evaluations / 1e6 * 1000 / paths if paths else float("inf")
 
 
-def _details(paths: TransitionPaths) -> dict[str, Any]:
+def _describe(paths: TransitionPaths) -> dict[str, Any]:
     mean, spread = paths.profile()
-    return {
-        "spread": paths.spread,
-        "interval": paths.interval(),
-        "hits_percent": 100 * float(paths.hits(radius=0.5).double().mean()),
+    return describe(paths, radius=0.5) | {
         "effective_paths_at_.3": effective_paths(paths, scale=0.3),
-        "channels": [(c.saddle, c.energy, c.share) for c in channels(paths)],
-        "accepted": float(paths.accepted.min()),
         "profile": mean,
         "profile_spread": spread,
         "log_snr": paths.nodes[:, -1],
-        "evaluations": paths.evaluations,
     }
 
 
@@ -282,16 +239,13 @@ def draw(
     """
     colours = dict(zip(SHOWN, ("C2", "C1", "C0"), strict=True))
     with canvas(path, columns=3, width=4.2) as (map_, energy, noise):
-        line = torch.linspace(-torch.pi, torch.pi, 181, dtype=torch.float64)
-        grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
-        shade = map_.contourf(line, line, surface(grid), levels=24, cmap="Greys")
-        map_.figure.colorbar(shade, ax=map_, label=f"U ({surface.unit})")
+        draw_surface(map_, surface)
         for name in SHOWN:
             frames, nodes = sampled[name].frames, sampled[name].nodes[:, :-1]
             for one in frames[:15]:
                 _wrapped(map_, surface, one, color=colours[name], lw=0.5, alpha=0.5)
             _wrapped(map_, surface, nodes, color=colours[name], lw=1.8, label=name)
-        map_.set(xlabel="phi (rad)", ylabel="psi (rad)", title="paths; thick: where they were held")
+        map_.set(title="paths; thick: where they were held")
         map_.legend(fontsize=7, loc="lower left", frameon=True)
         for name in SHOWN:
             paths = sampled[name]

@@ -1,4 +1,4 @@
-r"""Rows beside those of spacetime paths: what other methods make of the same surface.
+r"""Baselines of spacetime paths: what other methods make of the same surface.
 
 Same U(phi, psi), same kT, overdamped dynamics, every evaluation counted.  Fixed before a path was
 drawn:
@@ -29,13 +29,13 @@ from diffodesic.transitions.simulation import PathEnsemble, plain_dynamics
 from diffodesic.transitions.states import Basin
 from diffodesic.transitions.stationary import relax
 
-__all__ = ["BaselineRow", "baselines"]
+__all__ = ["Baseline", "baselines"]
 
 RADIUS, STEP = 0.3, 1e-3
 
 
 @dataclass(frozen=True)
-class BaselineRow:
+class Baseline:
     """One method.
 
     Attributes:
@@ -66,20 +66,20 @@ def baselines(
     seed: int = 0,
     quick: bool = False,
     progress: Callable[[str], None] | None = None,
-) -> Iterator[BaselineRow]:
-    """Rows of the other methods, one after the other as they are done.
+) -> Iterator[Baseline]:
+    """Results of the other methods, one after the other as they are done.
 
     Args:
         potential: a surface over two angles, with its kT.
         a: first state (2,).
         b: second state (2,).
-        paths: number of paths of each shooting row.
+        paths: number of paths of two-way shooting, each length.
         seed: of all random numbers.
         quick: few paths: to see that everything works.
         progress: called with a short line now and then.
 
     Yields:
-        the rows: lowest pass, string, shooting of variable and fixed length, plain dynamics.
+        the results: lowest pass, string, shooting of variable and fixed length, plain dynamics.
 
     Raises:
         ValueError: if the string's highest image leads to no saddle.
@@ -90,27 +90,27 @@ def baselines(
     bottom = relax(potential, torch.stack([a, b]))
     lowest = lowest_pass(potential, *bottom, nodes=178)
     text = f"graph search, spacing {float(lowest.spacing[0]):.3g}"
-    yield BaselineRow("lowest pass", lowest.energy, None, None, 1, lowest.evaluations, text)
+    yield Baseline("lowest pass", lowest.energy, None, None, 1, lowest.evaluations, text)
     mean = string(potential, lowest.path, images=65)
     if mean.saddle is None:
         raise ValueError(f"no saddle was found on the string between {a.tolist()} and {b.tolist()}")
     height = float(potential(mean.saddle))
     text = "minimum-energy path from the pass; energy of its saddle"
-    yield BaselineRow("string", height, None, None, 1, mean.evaluations, text)
+    yield Baseline("string", height, None, None, 1, mean.evaluations, text)
     with counting() as spent:
         states = _states(potential, bottom, mean.nodes, height)
     searched = spent.energies + mean.evaluations
     for name, length in (("variable", None), ("fixed", 600)):
         above = height - 3 * potential.kT
         options = ShootingOptions(STEP, length, above, paths, paths, moves, seed=seed)
-        found = two_way_shooting(potential, *states, mean.saddle, options, progress=progress)
-        yield _row(f"two-way shooting, {name} length", found, searched, length)
+        shot = two_way_shooting(potential, *states, mean.saddle, options, progress=progress)
+        yield _baseline(f"two-way shooting, {name} length", shot, searched, length)
     hot = potential.at((height - float(potential(bottom[0]))) / 4)
     for law, name in ((hot, f"plain dynamics, kT = {hot.kT:.3g}"), (potential, "plain dynamics")):
-        found = plain_dynamics(
+        run = plain_dynamics(
             law, *states, step=STEP, steps=steps, walkers=200, seed=seed, progress=progress
         )
-        yield _row(name, found, 0, None)
+        yield _baseline(name, run, 0, None)
 
 
 def _states(
@@ -136,13 +136,13 @@ def _basin(potential: Potential, end: Tensor, half: Tensor, height: float) -> Ba
     return Basin(torch.stack(kept), RADIUS)
 
 
-def _row(name: str, found: PathEnsemble, before: int, length: int | None) -> BaselineRow:
-    count = len(found.max_energy)
+def _baseline(name: str, paths: PathEnsemble, before: int, length: int | None) -> Baseline:
+    count = len(paths.max_energy)
     note = f"{count} paths"
     if count and length is None:
-        note += f" of {float(found.lengths.double().mean()):.0f} frames on average"
-    if found.acceptance < 1:
-        note += f"; {100 * found.acceptance:.0f} % of the moves accepted"
-    spread = float(found.max_energy.std()) if count > 1 else None
-    error = found.standard_error if count > 1 else None
-    return BaselineRow(name, found.mean, error, spread, count, found.evaluations + before, note)
+        note += f" of {float(paths.lengths.double().mean()):.0f} frames on average"
+    if paths.acceptance < 1:
+        note += f"; {100 * paths.acceptance:.0f} % of the moves accepted"
+    spread = float(paths.max_energy.std()) if count > 1 else None
+    error = paths.standard_error if count > 1 else None
+    return Baseline(name, paths.mean, error, spread, count, paths.evaluations + before, note)

@@ -43,7 +43,7 @@ def learn_points(
     data: Tensor,
     *,
     steps: int,
-    sigma_range: tuple[float, float],
+    sigma_range: tuple[float, float] = (0.01, 4.0),
     width: int = 128,
     layers: int = 3,
     batch: int = 512,
@@ -51,7 +51,7 @@ def learn_points(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> NetworkDenoiser:
-    """Train a denoiser of the law of ``data``.
+    """Train a denoiser of the distribution of ``data``.
 
     Args:
         data: samples (N, D) about the origin.

@@ -1,0 +1,51 @@
+"""Transition paths of the geodesic beside those of two straight lines: which, described, drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffodesic.geometry.path import Geodesic
+from diffodesic.transitions.annealing import TransitionPaths, constant_noise, straight_line
+from diffodesic.transitions.saddles import channels
+from diffodesic.transitions.surfaces import PeriodicSurface
+
+__all__ = ["arrived", "describe", "draw_surface", "ways"]
+
+
+def ways(path: Geodesic) -> dict[str, Geodesic | Tensor]:
+    """The geodesic, the straight line with its noise, and that line at the noise of its ends."""
+    (a, b), log_snr = path.nodes[[0, -1], :-1], path.nodes[:, -1]
+    return {
+        "geodesic": path,
+        "line + profile": straight_line(a, b, log_snr),
+        "line, constant noise": constant_noise(a, b, float(log_snr[0]), nodes=len(log_snr) - 1),
+    }
+
+
+def arrived(paths: TransitionPaths, radius: float | None = None) -> float:
+    """Percentage of paths that end in the second state's basin, or within a radius of it."""
+    return 100 * float(paths.hits(radius=radius).double().mean())
+
+
+def describe(paths: TransitionPaths, radius: float | None = None) -> dict[str, Any]:
+    """What belongs to transition paths beside their mean MaxEnergy."""
+    return {
+        "spread": paths.spread,
+        "interval": paths.interval(),
+        "hits_percent": arrived(paths, radius),
+        "channels": [(c.saddle, c.energy, c.share) for c in channels(paths)],
+        "accepted": float(paths.accepted.min()),
+        "evaluations": paths.evaluations,
+    }
+
+
+def draw_surface(axes: Any, surface: PeriodicSurface, low: float = -torch.pi) -> None:
+    """Shade a surface over two angles from ``low`` to pi, with a scale of its energies."""
+    line = torch.linspace(low, torch.pi, 181, dtype=torch.float64)
+    energy = surface(torch.stack(torch.meshgrid(line, line, indexing="xy"), -1))
+    shade = axes.contourf(line, line, energy, levels=24, cmap="Greys")
+    axes.figure.colorbar(shade, ax=axes, label=f"U ({surface.unit})")
+    axes.set(xlabel="phi (rad)", ylabel="psi (rad)")
