@@ -143,7 +143,8 @@ def test_flat_potentials_train(tmp_path):
         )
         assert load_denoiser(folder).coordinates.sigma_min <= 1 / 8
     assert (
-        "No forces along coordinates 0: the box cuts" in (tmp_path / "None" / "CARD.md").read_text()
+        "No forces along coordinates 0, where the box cuts"
+        in (tmp_path / "None" / "CARD.md").read_text()
     )
 
 

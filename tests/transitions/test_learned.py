@@ -19,8 +19,8 @@ from diffodesic.transitions.learned import (
     Coordinates,
     LearnedDenoiser,
     describe,
+    energies_at_probes,
     load_denoiser,
-    probe,
 )
 from diffodesic.transitions.potentials import DoubleWell, MuellerBrown
 from diffodesic.transitions.surfaces import alanine
@@ -194,7 +194,9 @@ def test_another_potential_is_refused():
 
 
 def test_a_potential_is_known_by_its_energies():
-    coordinates = replace(LINE, potential="double-well", kT=1.0, energies=probe(DoubleWell()))
+    coordinates = replace(
+        LINE, potential="double-well", kT=1.0, energies=energies_at_probes(DoubleWell())
+    )
     d = denoiser(coordinates)
     d.check(DoubleWell())
     renamed, wider = copy.copy(DoubleWell()), copy.copy(DoubleWell())

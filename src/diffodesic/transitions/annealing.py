@@ -51,8 +51,7 @@ class PathOptions:
         paths: number P of paths.
         langevin_steps: number K of Langevin steps at each node.
         step: step tau of the dynamics, in squared units of x; default a tenth of the fastest
-            relaxation time at the two states
-            (:func:`diffodesic.transitions.langevin.suggested_step`).
+            relaxation time at the two states.
         correct: use the Metropolis correction.
         seed: of the noise.  Paths depend on ``seed`` and ``block`` alone.
         frames: number F of states kept per path, spread over the nodes, ends included; default

@@ -34,16 +34,10 @@ from torch import Tensor
 
 from diffodesic.models.trainer import RunSettings, Training, check_positive, flags
 from diffodesic.output.stages import fingerprint
-from diffodesic.transitions.learned import (
-    CoordinateNet,
-    Coordinates,
-    describe,
-    probe,
-    same_energies,
-)
-from diffodesic.transitions.potentials import DoubleWell, DualChannel, MuellerBrown, Potential, Ring
+from diffodesic.transitions.learned import CoordinateNet, Coordinates, describe, energies_at_probes
+from diffodesic.transitions.potentials import Potential
 from diffodesic.transitions.sampling import boltzmann, check_samples, load_trajectory
-from diffodesic.transitions.surfaces import alanine
+from diffodesic.transitions.surfaces import SHIPPED
 
 __all__ = ["CoordinateSettings", "train_denoiser"]
 
@@ -157,7 +151,7 @@ def _scales(
     most = max(length or 10 * s for s, length in zip(spread, period, strict=True))
     known: tuple[Any, ...] = ()
     if potential is not None:
-        known = (potential.name, potential.kT, potential.unit, probe(potential))
+        known = (potential.name, potential.kT, potential.unit, energies_at_probes(potential))
     return Coordinates(
         period,
         tuple(centre),
@@ -337,53 +331,39 @@ def wrapped(y: Tensor, sigma: Tensor, length: float) -> tuple[Tensor, Tensor]:
     return log, shift
 
 
-def _card(config: dict[str, Any], coordinates: Coordinates) -> str:
+def _card(config: dict[str, Any], own: Coordinates) -> str:
     t = config["training"]
-    periods = ", ".join("none" if p is None else f"{p:.12g}" for p in coordinates.period)
-    if coordinates.potential is None:
+    periods = ", ".join("none" if p is None else f"{p:.12g}" for p in own.period)
+    if own.potential is None:
         what, data = f"the points of a trajectory, {t['points']} of them", "TRAJECTORY"
         data += f" --period {periods.replace(' ', '')}"
     else:
-        what = (
-            f"exp(-U/kT) of {coordinates.potential} at kT = {coordinates.kT:g} {coordinates.unit}"
-        )
-        data = _shipped(coordinates)
+        what = f"exp(-U/kT) of {own.potential} at kT = {own.kT:g} {own.unit}"
+        data = _shipped(own)
     how = "."
     if data:
         command = f"diffodesic train {data} --outdir OUTDIR{flags(t, CoordinateSettings())}"
         how = f":\n\n      {command}\n"
-    blind = [
-        str(axis)
-        for axis, width in enumerate(coordinates.width)
-        if coordinates.potential and not width
-    ]
+    blind = [str(axis) for axis, width in enumerate(own.width) if own.potential and not width]
     if blind:
         how += (
-            f"\n- No forces along coordinates {', '.join(blind)}: the box cuts the density there."
+            f"\n- No forces along coordinates {', '.join(blind)}, where the box cuts the density."
         )
     return f"""# {config["name"]}
 
 A denoiser, m(z, sigma) = E[x0 | z = x0 + sigma eps], of {what}.
 
-- Coordinates: {coordinates.dim}; periods: {periods}.
-- Noise levels: sigma from {coordinates.sigma_min:.4g} to {coordinates.sigma_max:.4g}.
+- Coordinates: {own.dim}; periods: {periods}.
+- Noise levels: sigma from {own.sigma_min:.4g} to {own.sigma_max:.4g}.
 - Training: {t["steps_done"]} steps of {t["batch"]} points, {t["minutes_done"]:g} minutes{how}
 - Weights: exponential moving average (decay {t["ema"]:g}).
 """
 
 
-def _shipped(coordinates: Coordinates) -> str:
-    """The flags that name the potential, where it is one that the command line knows."""
-    made: dict[str, Callable[[], Potential]] = {
-        **{kind.name: kind for kind in (DoubleWell, MuellerBrown, DualChannel, Ring)},
-        "alanine": alanine,
-    }
-    if coordinates.potential not in made or coordinates.kT is None or coordinates.energies is None:
+def _shipped(own: Coordinates) -> str:
+    """The flags that name the potential, if it is one that ships, with its own parameters."""
+    if own.potential not in SHIPPED or own.kT is None:
         return ""
-    there = made[coordinates.potential]()
-    # a potential of that name may have other parameters
-    if there.dim != coordinates.dim or not same_energies(
-        coordinates.energies, there.at(coordinates.kT)
-    ):
+    if not own.same_energies(SHIPPED[own.potential]().at(own.kT)):
         return ""
-    return f"--potential {coordinates.potential} --kT {coordinates.kT:.12g}"
+    return f"--potential {own.potential} --kT {own.kT:.12g}"

@@ -91,6 +91,13 @@ class Coordinates:
         """Number D of coordinates."""
         return len(self.period)
 
+    def same_energies(self, potential: Potential) -> bool:
+        """Whether a potential has the energies kept here, to a thousandth of them or of kT."""
+        if self.energies is None or self.dim != potential.dim:
+            return False
+        ours, theirs = torch.tensor([self.energies, energies_at_probes(potential)])
+        return torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
     def rates(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """``2 pi / L``, 0 on the line, and where a coordinate is periodic; (D,) each."""
         rate = like.new_tensor([2 * math.pi / length if length else 0.0 for length in self.period])
@@ -216,22 +223,16 @@ class LearnedDenoiser(Denoiser):
                     f"the model was trained on {taught}, with {name} {ours}; {potential.name} has "
                     f"{name} {theirs}; train one for this potential"
                 )
-        if own.energies is not None and not same_energies(own.energies, potential):
+        if own.energies is not None and not own.same_energies(potential):
             raise ValueError(
                 f"the model was trained on {taught}, with other energies, or in another box, than "
                 f"{potential.name} has now; train one for this potential"
             )
 
 
-def probe(potential: Potential) -> tuple[float, ...]:
+def energies_at_probes(potential: Potential) -> tuple[float, ...]:
     """U/kT at the potential's probes: what a potential is, whatever its name."""
     return tuple((potential(potential.probes()) / potential.kT).tolist())
-
-
-def same_energies(energies: tuple[float, ...], potential: Potential) -> bool:
-    """Whether energies are those of :func:`probe`, to a thousandth of themselves or of kT."""
-    ours, theirs = (torch.tensor(u, dtype=torch.float64) for u in (energies, probe(potential)))
-    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def _close(a: object, b: object) -> bool:

@@ -12,15 +12,23 @@ once, so an energy and its gradient are one table look-up and two Horner schemes
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from diffodesic.transitions.potentials import Potential, positive
+from diffodesic.transitions.potentials import (
+    DoubleWell,
+    DualChannel,
+    MuellerBrown,
+    Potential,
+    Ring,
+    positive,
+)
 
-__all__ = ["PeriodicSurface", "alanine", "read_grid"]
+__all__ = ["SHIPPED", "PeriodicSurface", "alanine", "read_grid"]
 
 
 class PeriodicSurface(Potential):
@@ -165,3 +173,10 @@ def alanine() -> PeriodicSurface:
     """
     source = Path(__file__).parent / "assets" / "alanine.txt"
     return read_grid(source, kT=2.494, name="alanine")
+
+
+SHIPPED: dict[str, Callable[[], Potential]] = {
+    kind.name: kind for kind in (DoubleWell, MuellerBrown, DualChannel, Ring)
+}
+"""The potentials that ship, by name."""
+SHIPPED["alanine"] = alanine
