@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from diffodesic.models.loading import load
     from diffodesic.models.model import Model
     from diffodesic.numerics.cost import counting
-    from diffodesic.transitions.annealing import transition_paths
+    from diffodesic.transitions.paths import transition_paths
     from diffodesic.transitions.potentials import Potential
     from diffodesic.transitions.recipe import pathways
 

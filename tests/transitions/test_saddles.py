@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffodesic.transitions.annealing import PathOptions, TransitionPaths, transition_paths
+from diffodesic.transitions.annealing import PathOptions
+from diffodesic.transitions.paths import TransitionPaths, transition_paths
 from diffodesic.transitions.potentials import DoubleWell, DualChannel
 from diffodesic.transitions.saddles import channels, effective_paths
 

@@ -33,13 +33,10 @@ from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.boundary_value import search
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.output.figures import canvas
-from diffodesic.transitions.annealing import (
-    PathOptions,
-    TransitionPaths,
-    transition_paths,
-)
+from diffodesic.transitions.annealing import PathOptions
 from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.minimum_energy import Pass, lowest_pass
+from diffodesic.transitions.paths import TransitionPaths, transition_paths
 from diffodesic.transitions.potentials import DoubleWell, DualChannel, MuellerBrown, Potential, Ring
 from diffodesic.transitions.stationary import relax
 from diffodesic.transitions.surfaces import alanine

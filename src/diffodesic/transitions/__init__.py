@@ -1,16 +1,11 @@
 """Transition paths of potentials and molecules."""
 
-from diffodesic.transitions.annealing import (
-    PathOptions,
-    TransitionPaths,
-    constant_noise,
-    straight_line,
-    transition_paths,
-)
+from diffodesic.transitions.annealing import PathOptions, constant_noise, straight_line
 from diffodesic.transitions.coordinate_training import CoordinateSettings, train_denoiser
 from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.learned import LearnedDenoiser, load_denoiser
 from diffodesic.transitions.minimum_energy import lowest_pass, string
+from diffodesic.transitions.paths import TransitionPaths, transition_paths
 from diffodesic.transitions.potentials import (
     DoubleWell,
     DualChannel,

@@ -29,10 +29,11 @@ from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.metrics.spacetime.metric import Spacetime
-from diffodesic.transitions.annealing import PathOptions, TransitionPaths, transition_paths
+from diffodesic.transitions.annealing import PathOptions
 from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.minimum_energy import Pass, lowest_pass
 from diffodesic.transitions.molecules import Molecule
+from diffodesic.transitions.paths import TransitionPaths, transition_paths
 from diffodesic.transitions.potentials import Potential
 from diffodesic.transitions.saddles import Channel, channels
 from diffodesic.transitions.states import checked_states

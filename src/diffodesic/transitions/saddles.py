@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.transitions.annealing import TransitionPaths
+from diffodesic.transitions.paths import TransitionPaths
 from diffodesic.transitions.stationary import relax_to_saddle
 
 __all__ = ["Channel", "channels", "effective_paths"]

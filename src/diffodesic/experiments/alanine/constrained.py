@@ -25,8 +25,8 @@ from diffodesic.geometry.constraints import ConstrainedGeodesic, constrained_geo
 from diffodesic.metrics.spacetime.constraints import AvoidRegion, MinLogSNR
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.output.figures import canvas
-from diffodesic.transitions.annealing import TransitionPaths
 from diffodesic.transitions.grid_denoiser import GridDenoiser
+from diffodesic.transitions.paths import TransitionPaths
 from diffodesic.transitions.surfaces import PeriodicSurface
 
 __all__ = ["avoid", "low_variance"]

@@ -29,12 +29,9 @@ from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.output.figures import canvas
-from diffodesic.transitions.annealing import (
-    PathOptions,
-    TransitionPaths,
-    transition_paths,
-)
+from diffodesic.transitions.annealing import PathOptions
 from diffodesic.transitions.grid_denoiser import GridDenoiser
+from diffodesic.transitions.paths import TransitionPaths, transition_paths
 from diffodesic.transitions.saddles import effective_paths
 from diffodesic.transitions.surfaces import PeriodicSurface, read_grid
 

@@ -14,14 +14,9 @@ from diffodesic.experiments import landscapes
 from diffodesic.experiments.alanine import free as alanine_paths
 from diffodesic.experiments.experiment import Context
 from diffodesic.numerics.cost import counting
-from diffodesic.transitions.annealing import (
-    PathOptions,
-    TransitionPaths,
-    constant_noise,
-    straight_line,
-    transition_paths,
-)
+from diffodesic.transitions.annealing import PathOptions, constant_noise, straight_line
 from diffodesic.transitions.grid_denoiser import GridDenoiser
+from diffodesic.transitions.paths import TransitionPaths, transition_paths
 from diffodesic.transitions.potentials import (
     DoubleWell,
     Ring,
