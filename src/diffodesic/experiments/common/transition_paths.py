@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
-from diffodesic.transitions.annealing import TransitionPaths, constant_noise, straight_line
+from diffodesic.transitions.annealing import constant_noise, straight_line
+from diffodesic.transitions.paths import TransitionPaths
 from diffodesic.transitions.saddles import channels
 from diffodesic.transitions.surfaces import PeriodicSurface
 
