@@ -41,10 +41,10 @@ from diffodesic.transitions.surfaces import SHIPPED
 
 __all__ = ["CoordinateSettings", "train_denoiser"]
 
-_DOUBT = 6.0  # standard errors by which samples may miss what is true of forces
+_DOUBT = 6.0  # standard errors that a mean over samples may be off its exact value
 _LEVELS = 24  # bins of log sigma
-_WAVES = 3  # of a periodic kernel for much noise; for little, three images
-_WRAPPED = 1.5  # where they meet, in units of L/2 pi: either series errs by 1e-7
+_WAVES = 3  # terms of the Fourier series of a wrapped kernel, which is used for much noise
+_WRAPPED = 1.5  # above this noise, in units of L/2 pi; below, three images: either errs by 1e-7
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,7 @@ def wrapped(y: Tensor, sigma: Tensor, length: float) -> tuple[Tensor, Tensor]:
     """
     rate, log, shift = 2 * math.pi / length, torch.empty_like(y), torch.empty_like(y)
     many = sigma * rate > _WRAPPED
-    # the nearest image, and those beside it relative to it
+    # the nearest image, and the weights of its two neighbours relative to it
     near, twice = y[~many] - length * torch.round(y[~many] / length), 2 * sigma[~many, None] ** 2
     after, before = ((-length * (length + 2 * side * near) / twice).exp() for side in (1, -1))
     total = 1 + after + before

@@ -1,20 +1,20 @@
-r"""The exact denoiser of a Boltzmann law in up to three dimensions, by quadrature on a grid.
+r"""The exact denoiser of a Boltzmann distribution in at most three dimensions, on a grid.
 
-The law p(x) ~ exp(-U(x)/kT) is carried by the nodes g of a grid with weights w.  The posterior of
-z = x + sigma eps then has, with y = x - z and k = 1/sigma^2,
+The density p(x) ~ exp(-U(x)/kT) is represented by weights w at the nodes g of a grid.  The
+posterior of z = x + sigma eps then has, with y = x - z and k = 1/sigma^2,
 
     E[y^p | z] = M_p / M_0,     M_p = sum_g w_g prod_d (g_d - z_d)^{p_d} e^{-k (g_d - z_d)^2/2},
 
-and the kernel is a product over coordinates: M is D matrix products with the weights, never a
+and the kernel is a product over coordinates: M takes D matrix products with the weights, and no
 table over points and nodes.  T = (x0, |x0|^2) needs p up to 2 for its mean and up to 4 for its
 covariance.  The trapezoidal rule on smooth functions errs by e^{-2 (pi s/h)^2} at a posterior of
 standard deviation s and grid spacing h, so noise down to sigma = h is exact for practical purposes.
 
-A periodic coordinate is lifted to the line: its law repeats in every cell.  That law is improper,
-but every posterior at finite noise is proper, and so are psi, mu and Cov[T].  Nothing happens at
-the edge of the cell, shifting z by a period shifts the posterior by it, and the images of an
-end point are the windings of a path.  (Cutting the law to one cell instead puts walls where there
-are none.)  The sum over images is per coordinate,  e^{-k y^2/2} -> sum_n e^{-k (y + nL)^2/2}.
+A periodic coordinate is lifted to the line, where the density repeats in every cell.  It cannot be
+normalised there, but every posterior at finite noise can, so psi, mu and Cov[T] exist.  Nothing
+happens at the edge of the cell, shifting z by a period shifts the posterior by it, and the images
+of an end point are the windings of a path.  (A density cut to one cell would have walls at its
+ends.)  The sum over images is per coordinate,  e^{-k y^2/2} -> sum_n e^{-k (y + nL)^2/2}.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class GridDenoiser(Denoiser):
     """Posterior moments of ``exp(-U/kT)`` by quadrature; exact, D <= 3, periodic or not.
 
     Args:
-        potential: the potential; its ``box`` bounds the law of coordinates without period.
+        potential: the potential; its ``box`` bounds coordinates without period.
         points: grid nodes per coordinate; default 1024, 192, 64 for D = 1, 2, 3.
 
     Attributes:
-        weights: probability of the nodes (n, ...), of one cell where the law is periodic.
+        weights: probability of the nodes (n, ...); of a periodic coordinate those of one cell.
 
-    Where U lies more than 700 kT above its minimum the weight vanishes in float64, as for an
-    infinite energy. A point z with no weight within 38 sigma has no posterior: moments are NaN.
+    Where U lies more than 700 kT above its minimum the weight is zero in float64, as for an
+    infinite energy. A point z without weight within 38 sigma has no posterior: moments are NaN.
 
     Raises:
         ValueError: for D > 3, fewer than 8 nodes, or a lowest energy that is not finite.
@@ -89,7 +89,7 @@ class GridDenoiser(Denoiser):
         lengths = [length for length in self.period if length]
         for axis, length in enumerate(self.period):
             if length:
-                # the law on the line has no mean and no bound; a cell's length stands for it
+                # on the line the density has no mean and no bound: the cell takes their place
                 self.mean[axis], spread[axis] = sum(self.potential.box[axis]) / 2, length**2
         self.variance = float(spread.mean())
         spacing = max(float(node[1] - node[0]) for node in self.axes)
@@ -130,7 +130,7 @@ class GridDenoiser(Denoiser):
             k: precision of the noise ``1/sigma^2``, (...), positive.
 
         Returns:
-            psi, (...); where the law is periodic it is normalised to one per cell.
+            psi, (...); along periodic coordinates the density is normalised to one per cell.
         """
         k = torch.as_tensor(k, dtype=h.dtype, device=h.device).expand(h.shape[:-1])
         z = (h / k.unsqueeze(-1)).reshape(-1, self.dim)

@@ -139,7 +139,7 @@ class CoordinateNet(nn.Module):
         super().__init__()
         self.coordinates = coordinates
         self.shape = {"width": width, "blocks": blocks, "harmonics": harmonics}
-        # spreads differ by units alone; their mean makes the noise a number
+        # the geometric mean of the spreads makes the noise dimensionless
         self.scale = math.exp(sum(math.log(s) for s in coordinates.spread) / coordinates.dim)
         self.register_buffer("order", torch.arange(1.0, harmonics + 1), persistent=False)
         self.embedding = NoiseEmbedding(width)

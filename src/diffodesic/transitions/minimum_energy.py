@@ -1,4 +1,4 @@
-r"""What the energy surface alone says about a transition: the lowest pass, the minimum-energy path.
+r"""Lowest pass and minimum-energy path between two states: properties of the energy surface alone.
 
 - The pass, min over paths of max U: on a grid with all 3^D - 1 neighbours it is exact, by
   Dijkstra's algorithm with "max" for "+".  No path over the grid's points stays below it.
@@ -6,7 +6,7 @@ r"""What the energy surface alone says about a transition: the lowest pass, the 
   gradient's part across the string and are spread again at equal arc length; at rest that part
   is zero and the string a minimum-energy path.
 
-Nothing here is random; temperature does not enter.
+Neither depends on temperature, and nothing here is random.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class MeanPath:
     Attributes:
         nodes: images (n, D), unwrapped, at equal arc length.
         energies: their energies (n,).
-        saddle: saddle reached from the highest image (D,), or None if the search did not end.
+        saddle: saddle reached from the highest image (D,), or None if the search did not converge.
         residual: largest gradient across the string, relative to the energy range of the string
             over its length.
         converged: whether the residual met the tolerance.
@@ -177,7 +177,7 @@ def _relax_string(
         if residual <= tolerance or done == iterations:
             break
         _check_finite(potential, x, gradient)
-        # an error of the tangent grows if an image moves by more than the spacing of images
+        # an image that moved further than the spacing would make errors of the tangent grow
         slope = gradient[1:-1].norm(dim=-1, keepdim=True).clamp(min=1e-300)
         move = across[1:-1] * (0.25 * length / (images - 1) / slope).clamp(max=step)
         x = _spread(torch.cat([x[:1], x[1:-1] - move, x[-1:]]), images)
@@ -212,7 +212,7 @@ def _across(x: Tensor, energies: Tensor, gradient: Tensor) -> Tensor:
     ahead, behind = x[2:] - x[1:-1], x[1:-1] - x[:-2]
     rise, fall = energies[2:] - energies[1:-1], energies[:-2] - energies[1:-1]
     up = (rise > fall).unsqueeze(-1)
-    # at an extremum of the string both neighbours count, the one further off in energy most
+    # at an extremum of the string both neighbours count, that of the larger change of energy more
     most, least = torch.maximum(rise.abs(), fall.abs()), torch.minimum(rise.abs(), fall.abs())
     most, least = most.unsqueeze(-1), least.unsqueeze(-1)
     mixed = torch.where(up, most, least) * ahead + torch.where(up, least, most) * behind

@@ -1,7 +1,7 @@
 r"""Molecules: an OpenMM system as a potential U(x), with its files and its torsions.
 
-A point x holds the 3N Cartesian coordinates of the atoms in nm, packed atom by atom; energies are
-in kJ/mol.  Forces come from OpenMM's Reference platform (double precision) and enter autograd as
+A point x holds the 3N Cartesian coordinates of the atoms in nm, atom by atom; energies are in
+kJ/mol.  Forces come from OpenMM's Reference platform (double precision) and enter autograd as
 
     dU/dx = -F(x).
 
@@ -113,7 +113,7 @@ class Molecule(Potential):
         self.topology, self.system, self.positions = topology, system, positions
         self.kT, self.name, self.dim = kT, name, positions.numel()
         self.period = (None,) * self.dim
-        # half a nanometre around the reference: no grid of 3N dimensions will be made of it
+        # half a nanometre around the reference: a scale for steps, no grid is made of it
         self.box = tuple((v - 0.5, v + 0.5) for v in positions.tolist())
         self._context = reference_context(system)
 
@@ -252,7 +252,7 @@ def _read(kind: Any, path: str | os.PathLike[str], what: str) -> Any:
         raise ValueError(f"{path} is not a file; give {what} here")
     try:
         return kind(str(path))
-    except Exception as error:  # OpenMM's readers raise whatever their parsing trips over
+    except Exception as error:  # OpenMM's readers raise exceptions of many types
         raise ValueError(f"{path} cannot be read as {what}: {error}") from error
 
 

@@ -204,7 +204,7 @@ def _far_above(drawn: TransitionPaths, lowest: Pass) -> tuple[str, ...]:
 
 
 def structures(
-    found: Pathways, molecule: Molecule, start: Tensor, end: Tensor, *, frames: int = 33
+    result: Pathways, molecule: Molecule, start: Tensor, end: Tensor, *, frames: int = 33
 ) -> AllAtomPath:
     """All-atom structures along the typical path.
 
@@ -212,7 +212,7 @@ def structures(
     which the frames that were kept jump over.
 
     Args:
-        found: paths over (phi, psi).
+        result: paths over (phi, psi).
         molecule: whose torsions they are.
         start: structure of the first state (3N,), nm.
         end: structure of the second state (3N,), nm.
@@ -227,12 +227,12 @@ def structures(
 
     **Cost** one block of paths; two sweeps of restrained minimisations: seconds to minutes.
     """
-    if found.paths.potential.dim != 2 or frames < 2:
+    if result.paths.potential.dim != 2 or frames < 2:
         raise ValueError(
             f"structures need a path over (phi, psi) and at least 2 frames, not "
-            f"{found.paths.potential.dim} coordinates and {frames} frames"
+            f"{result.paths.potential.dim} coordinates and {frames} frames"
         )
-    states = found.paths.trace(found.typical)
+    states = result.paths.trace(result.typical)
     return follow(molecule, states[thin(states, frames)], start, end)
 
 

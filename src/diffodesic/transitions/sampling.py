@@ -73,7 +73,7 @@ def boltzmann(
         walkers = Walkers.at(hot, x)
         for _ in range(_ROUNDS * (1 if inverse < 1 else 4)):
             walkers = Langevin(hot, step).run(walkers, _STEPS, generator)
-            # between a half and three quarters MALA is near its best
+            # MALA is near its best where between a half and three quarters are accepted
             step *= 1.5 if walkers.accepted > 0.75 else 0.6 if walkers.accepted < 0.5 else 1.0
         x = potential.wrap(walkers.x)
     return x, walkers.slope / potential.kT
@@ -150,7 +150,7 @@ def load_trajectory(source: str | os.PathLike[str]) -> Tensor:
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(f"no trajectory at {path}: give a .npy or .npz file.")
-    with path.open("rb") as stream:  # numpy leaves a broken archive open
+    with path.open("rb") as stream:  # numpy would leave a broken archive open
         try:
             content = np.load(stream, allow_pickle=False)
             names = [] if isinstance(content, np.ndarray) else content.files

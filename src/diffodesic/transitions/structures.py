@@ -1,4 +1,4 @@
-r"""Structures along a path of torsions: the all-atom end of a transition path.
+r"""All-atom structures along a path of torsions.
 
 A path of torsions t_0 .. t_n becomes structures by minimising U with stiff restraints,
 
@@ -39,7 +39,7 @@ class AllAtomPath:
         structures: relaxed coordinates (n, 3N), nm.
         phi_psi: torsions reached (n, 2), radians.
         energies: U of the molecule without the restraints (n,), kJ/mol.
-        seam: number of structures from the first state's sweep; the others are of the last's.
+        seam: number of structures of the sweep from the first state; the rest are of the other.
     """
 
     molecule: Molecule

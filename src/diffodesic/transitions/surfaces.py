@@ -1,12 +1,12 @@
 r"""Energy surfaces over two angles: periodic C2 splines, read from a table or shipped.
 
-Through values u on a periodic grid runs one bicubic spline with continuous second derivatives,
+The bicubic spline with continuous second derivatives through values u on a periodic grid is
 
     U(phi, psi) = sum_ij c_ij b(phi/h - j) b(psi/h - i),     c = F^-1[ F[u] / F[b] ] per axis,
 
 b the cubic B-spline, whose samples are (1, 4, 1)/6 (Unser 1999).  Grids are stored with psi in
-rows and phi in columns; points are (phi, psi).  Each cell's 16 polynomial coefficients are laid out
-once, so an energy and its gradient are one table look-up and two Horner schemes.
+rows and phi in columns; points are (phi, psi).  The 16 polynomial coefficients of every cell are
+tabulated, so an energy with its gradient takes one look-up and two Horner schemes.
 """
 
 from __future__ import annotations
