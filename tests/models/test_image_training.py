@@ -15,6 +15,7 @@ from diffodesic.models.image_training import (
     sigma_quantile,
     train,
 )
+from support.training import interrupted
 from tools import model_card
 
 TINY = TrainSettings(
@@ -64,20 +65,11 @@ def test_written_model_is_the_average(blobs, tmp_path):
     torch.testing.assert_close(mean(z, sigma), expected)
 
 
-def test_resume_is_exact(blobs, tmp_path, monkeypatch):
+def test_resume_is_exact(blobs, tmp_path):
     settings = replace(TINY, checkpoint_minutes=0.0)
     train(blobs, tmp_path / "whole", settings=settings)
-    advance = ImageTraining.advance
-
-    def break_off(run: ImageTraining) -> float:
-        if run.step == 5:
-            raise KeyboardInterrupt
-        return advance(run)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ImageTraining, "advance", break_off)
-        with pytest.raises(KeyboardInterrupt):
-            train(blobs, tmp_path / "broken", settings=settings)
+    with interrupted(ImageTraining, step=5):
+        train(blobs, tmp_path / "broken", settings=settings)
     train(blobs, tmp_path / "broken", settings=settings)
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
     train(blobs, tmp_path / "other", settings=replace(settings, seed=1))

@@ -27,6 +27,7 @@ from diffodesic.transitions.learned import CoordinateNet, LearnedDenoiser, load_
 from diffodesic.transitions.potentials import DoubleWell, MuellerBrown, from_callable
 from diffodesic.transitions.sampling import boltzmann
 from diffodesic.transitions.surfaces import alanine
+from support.training import interrupted
 
 TURN = 2 * math.pi
 TINY = CoordinateSettings(
@@ -252,20 +253,11 @@ def weights(folder: Path) -> bytes:
     return (folder / "weights.safetensors").read_bytes()
 
 
-def test_resume_is_exact(tmp_path, monkeypatch):
+def test_resume_is_exact(tmp_path):
     settings = replace(TINY, checkpoint_minutes=0.0)
     whole = train_denoiser(alanine(), tmp_path / "whole", settings=settings, progress=False)
-    advance = _CoordinateTraining.advance
-
-    def break_off(course: _CoordinateTraining) -> float:
-        if course.step == 5:
-            raise KeyboardInterrupt
-        return advance(course)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_CoordinateTraining, "advance", break_off)
-        with pytest.raises(KeyboardInterrupt):
-            train_denoiser(alanine(), tmp_path / "broken", settings=settings, progress=False)
+    with interrupted(_CoordinateTraining, step=5):
+        train_denoiser(alanine(), tmp_path / "broken", settings=settings, progress=False)
     broken = train_denoiser(alanine(), tmp_path / "broken", settings=settings, progress=False)
     assert weights(broken) == weights(whole)
     other = replace(settings, seed=1)

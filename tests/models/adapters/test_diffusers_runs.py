@@ -62,7 +62,8 @@ def test_derivatives_of_derivatives(name, draw):
     torch.testing.assert_close(crossed, twice, rtol=1e-5, atol=1e-6 * float(twice.abs().max()))
     second = denoiser.second_difference(z, SIGMAS, v, v)
     along = (twice * v).sum(-1)
-    torch.testing.assert_close(along, (second * v).sum(-1), rtol=1e-3, atol=1e-5)
+    # at sigma = .1 rounding of float64 leaves e |z| |v|^3 / (4 h^2 sqrt(D)) = 1e-4 in the sum
+    torch.testing.assert_close(along, (second * v).sum(-1), rtol=1e-3, atol=5e-4)
     assert float(along.abs().max()) > 1e-3
 
 

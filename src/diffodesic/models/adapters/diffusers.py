@@ -61,10 +61,10 @@ class PipelineNetwork(nn.Module):
         super().__init__()
         self.network, self.channels = network, channels
         self.convention = convention
-        kind = _kinds(network)[0]
-        self.input = _FAMILIES[kind][0]
+        family = _family(network)
+        self.input = _FAMILIES[family][0]
         embedded = getattr(network, "class_embedding", None) is not None
-        self.needs_label = embedded or kind == "DiTTransformer2DModel"
+        self.needs_label = embedded or family == "DiTTransformer2DModel"
 
     def forward(self, x: Tensor, t: Tensor, *, guidance: float = 1.0, **condition: Any) -> Tensor:
         """The network's prediction, with guidance if it is not 1.
@@ -99,9 +99,17 @@ class PipelineNetwork(nn.Module):
         return self.convention.sign * out[:, : self.channels]
 
 
-def _kinds(network: object) -> list[str]:
-    """The known families among the classes of a network, its own first."""
-    return [kind.__name__ for kind in type(network).__mro__ if kind.__name__ in _FAMILIES]
+def _family(network: Any) -> str:
+    """The first of the known families among the classes of a network; refuses all others."""
+    known = [kind.__name__ for kind in type(network).__mro__ if kind.__name__ in _FAMILIES]
+    if not known:
+        raise ModelError(
+            f"the network is a {type(network).__name__}; known are {', '.join(_FAMILIES)}"
+        )
+    added = getattr(network.config, "addition_embed_type", None)
+    if added not in (None, "text_time"):
+        raise ModelError(f"networks with added embeddings of kind {added!r} are not supported")
+    return known[0]
 
 
 def from_pipeline(
@@ -135,14 +143,7 @@ def from_pipeline(
     Cost: one pass of the text encoders.
     """
     network = _component(pipe, "unet", "transformer")
-    known = _kinds(network)
-    if not known:
-        raise ModelError(
-            f"the network is a {type(network).__name__}; known are {', '.join(_FAMILIES)}"
-        )
-    added = getattr(network.config, "addition_embed_type", None)
-    if added not in (None, "text_time"):
-        raise ModelError(f"networks with added embeddings of kind {added!r} are not supported")
+    family = _family(network)
     convention = read_convention(_component(pipe, "scheduler"))
     vae = getattr(pipe, "vae", None)
     shape = _input_shape(network.config, vae, size)
@@ -164,11 +165,11 @@ def from_pipeline(
     model = Model(
         denoiser,
         codec,
-        name or Path(str(pipe.config.get("_name_or_path") or known[0])).name,
-        {"family": known[0], "thresholding": convention.thresholding},
-        conditioner=_conditioner(pipe, network, _FAMILIES[known[0]][1], codec.shape),
+        name or Path(str(pipe.config.get("_name_or_path") or family)).name,
+        {"family": family, "thresholding": convention.thresholding},
+        conditioner=_conditioner(pipe, network, _FAMILIES[family][1], codec.shape),
     )
-    prompted = _FAMILIES[known[0]][1] == "prompt"
+    prompted = _FAMILIES[family][1] == "prompt"
     return model.given(condition or {}) if condition or prompted else model
 
 
