@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.experiments.common.transition_paths import arrived, describe, ways
+from diffodesic.experiments.common.transition_paths import arrived, describe, max_energy, ways
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.boundary_value import search
 from diffodesic.metrics.spacetime.metric import Spacetime
@@ -174,7 +174,7 @@ def run(context: Context) -> Outcome:
         numbers.append(Number(f"{result.name}: lowest pass", result.lowest.energy))
         for way, paths in result.sampled.items():
             title = f"{result.name}: {way}"
-            numbers.append(Number(title, paths.mean_max_energy, error=paths.standard_error))
+            numbers.append(max_energy(title, paths))
             numbers.append(Number(f"{title}, % that arrive", arrived(paths)))
     notes = tuple(_verdict(result) for result in results)
     arrays = {result.name: _describe(result) for result in results}

@@ -68,21 +68,16 @@ def run(context: Context) -> Outcome:
     """
     settings = context.settings(Settings(), euler_steps=64, nodes=32, rtol=1e-5)
     space = Spacetime(toy_mixture())
-    numbers, pairs = [], []
+    pairs: dict[float, tuple[Tensor, Geodesic]] = {}
     for x_last in settings.starts:
         context.progress(f"x_T = {x_last:g}")
         sampled = sampling_path(space, x_last, settings.last, settings.euler_steps)
-        path = search(
-            space, sampled[0], sampled[-1], nodes=settings.nodes, solver=Relax(rtol=settings.rtol)
-        )
-        numbers += _numbers(space, x_last, sampled, path)
-        pairs.append((sampled, path))
-    for ratio in settings.sphere:
-        numbers += _gaussian_numbers(settings, ratio)
-    ended = [
-        f"x_T = {x:g} {path.status.name}"
-        for x, (_, path) in zip(settings.starts, pairs, strict=True)
-    ]
+        solver = Relax(rtol=settings.rtol)
+        path = search(space, sampled[0], sampled[-1], nodes=settings.nodes, solver=solver)
+        pairs[x_last] = (sampled, path)
+    numbers = [number for x, pair in pairs.items() for number in _numbers(space, x, *pair)]
+    numbers += [n for ratio in settings.sphere for n in _gaussian_numbers(settings, ratio)]
+    ended = ", ".join(f"x_T = {x:g} {path.status.name}" for x, (_, path) in pairs.items())
     notes = (
         "Raw sums are the sum of squared steps: for a path of constant speed they are L^2/N. The "
         "ODE's are larger mostly because Euler's steps in t are not of equal length: compare the "
@@ -92,15 +87,13 @@ def run(context: Context) -> Outcome:
         "the metric hardly sees x, and the geodesic wanders there for nothing.",
         "Gaussian data: the pair with x.x = 4 D escapes past sigma = infinity; its excess is "
         ".97 % over the arc that would pass there, and less over the infimum at finite noise.",
-        f"How the solver ended: {', '.join(ended)}.",
+        f"How the solver ended: {ended}.",
     )
     arrays = {
         f"x_T = {x:g}": {"ode": to_native(ode), "geodesic": to_native(geo.nodes)}
-        for x, (ode, geo) in zip(settings.starts, pairs, strict=True)
+        for x, (ode, geo) in pairs.items()
     }
-    return Outcome(
-        settings, tuple(numbers), notes, arrays, lambda path: _draw(path, space, settings, pairs)
-    )
+    return Outcome(settings, tuple(numbers), notes, arrays, lambda path: _draw(path, space, pairs))
 
 
 def sampling_path(space: Spacetime, x_last: float, last: float, steps: int) -> Tensor:
@@ -160,17 +153,13 @@ def gaussian_excess(settings: Settings, ratio: float) -> tuple[float, float, boo
 
 
 def _numbers(space: Spacetime, x_last: float, sampled: Tensor, path: Geodesic) -> list[Number]:
-    steps = space.squared_steps(sampled)
-    length, own = float(steps.sqrt().sum()), space.squared_steps(path.nodes)
+    steps, own = space.squared_steps(sampled), space.squared_steps(path.nodes)
+    length, geodesic = float(steps.sqrt().sum()), float(path.certificate.discrete_length)
     raw, before = PUBLISHED.get(x_last, (None, None)), BEFORE.get(x_last, (None, None))
     name = f"x_T = {x_last:g}: "
     return [
         Number(name + "length of the ODE's path", length, expected=before[0]),
-        Number(
-            name + "geodesic / ODE",
-            float(path.certificate.discrete_length) / length,
-            expected=before[1],
-        ),
+        Number(name + "geodesic / ODE", geodesic / length, expected=before[1]),
         Number(name + "raw sum, ODE", float(steps.sum()), published=raw[0]),
         Number(name + "raw sum, geodesic", float(own.sum()), published=raw[1]),
     ]
@@ -186,27 +175,17 @@ def _gaussian_numbers(settings: Settings, ratio: float) -> list[Number]:
     return numbers
 
 
-def _draw(
-    path: Path, space: Spacetime, settings: Settings, pairs: list[tuple[Tensor, Geodesic]]
-) -> None:
+def _draw(path: Path, space: Spacetime, pairs: dict[float, tuple[Tensor, Geodesic]]) -> None:
     """Both kinds of path over the noisy densities, and what makes the raw sums differ."""
     with canvas(path, columns=2, width=5) as (left, right):
         draw_density(left, space, "Greys")
-        for i, (x_last, (sampled, geo)) in enumerate(zip(settings.starts, pairs, strict=True)):
+        for i, (x_last, (sampled, geo)) in enumerate(pairs.items()):
             for points, style, label in ((sampled, "-", "ODE"), (geo.nodes, "--", "geodesic")):
-                y = to_native(points)
-                left.plot(
-                    *y.T.flip(0).numpy(), style, color=f"C{i}", label=label if i == 0 else None
-                )
+                look = {"ls": style, "color": f"C{i}"}
+                left.plot(*to_native(points).T.flip(0), **look, label=label if i == 0 else None)
                 speed = space.squared_steps(points).sqrt() * (len(points) - 1)
                 s = torch.linspace(0, 1, len(speed))
-                right.plot(
-                    s.numpy(),
-                    speed.numpy(),
-                    style,
-                    color=f"C{i}",
-                    label=f"{label}, x_T = {x_last:g}",
-                )
+                right.plot(s, speed, **look, label=f"{label}, x_T = {x_last:g}")
         left.set(title="the sampling ODE and the geodesic of its ends")
         left.legend(loc="upper right")
         right.set(

@@ -7,7 +7,7 @@ one cubic fitted by 1000 steps of Adam in the coordinates (x, t).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,27 +85,15 @@ def run(context: Context) -> Outcome:
     """
     settings = context.settings(Settings(), nodes=(16, 32), recipe_steps=60)
     space = Spacetime(toy_mixture())
-    a, b = (
-        from_native(torch.tensor(p, dtype=torch.float64)) for p in (settings.start, settings.end)
-    )
-    solver = Relax(rtol=settings.rtol)
+    a, b = from_native(torch.tensor([settings.start, settings.end], dtype=torch.float64))
     paths = []
     for nodes in settings.nodes:
         context.progress(f"geodesic with {nodes} segments")
-        paths.append(search(space, a, b, nodes=nodes, solver=solver))
+        paths.append(search(space, a, b, nodes=nodes, solver=Relax(rtol=settings.rtol)))
     context.progress("the published recipe")
-    recipe = search(
-        space,
-        a,
-        b,
-        nodes=settings.recipe_points - 1,
-        solver=AdamSpline(
-            edges=1,
-            schedule=((settings.recipe_points, settings.recipe_steps),),
-            weight_decay=0.0,
-            chart=(to_native, from_native),
-        ),
-    )
+    schedule = ((settings.recipe_points, settings.recipe_steps),)
+    solver = replace(AdamSpline.toy((to_native, from_native)), schedule=schedule)
+    recipe = search(space, a, b, nodes=settings.recipe_points - 1, solver=solver)
     numbers = (*_length_numbers(paths), *_recipe_numbers(recipe), *_tensor_numbers(space, a))
     notes = (
         "Expected values are this project's own, computed before by an independent program; the "
@@ -167,19 +155,14 @@ def _draw(
     s = torch.linspace(0, 1, 201, dtype=torch.float64)
     curves = {
         f"geodesic, length {float(geo.length):.3f}": (geo(s), "-"),
-        f"published recipe, {float(recipe.certificate.discrete_length):.3f}": (
-            recipe(s),
-            "--",
-        ),
+        f"published recipe, {float(recipe.certificate.discrete_length):.3f}": (recipe(s), "--"),
         "straight in eta": (e_geodesic(space, a, b, s), ":"),
     }
     with canvas(path, columns=2, width=5) as (left, right):
         draw_density(left, space, "viridis")
         for name, (points, style) in curves.items():
-            points = to_native(points)
-            left.plot(points[:, 1], points[:, 0], style, color="w", lw=1.6, label=name)
-        ends = to_native(torch.stack([a, b]))
-        left.plot(ends[:, 1], ends[:, 0], "o", color="w", ms=4)
+            left.plot(*to_native(points).T.flip(0), style, color="w", lw=1.6, label=name)
+        left.plot(*to_native(torch.stack([a, b])).T.flip(0), "o", color="w", ms=4)
         left.set(title="density of x at time t, and paths between two points")
         left.legend(labelcolor="w", loc="lower right")
         assert isinstance(space.denoiser, GaussianMixture)

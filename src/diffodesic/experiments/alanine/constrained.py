@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from diffodesic.experiments.alanine.free import QUICK, Settings, grid_of, paths_along, solve
-from diffodesic.experiments.common.transition_paths import arrived, draw_surface
+from diffodesic.experiments.common.transition_paths import arrived, draw_surface, max_energy
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.constraints import ConstrainedGeodesic, constrained_geodesic, verify
 from diffodesic.metrics.spacetime.constraints import AvoidRegion, MinLogSNR
@@ -38,29 +37,31 @@ REGION, REGION_LOG_SNR = (-0.8, -0.1), 4.0
 
 @dataclass(frozen=True)
 class Case:
-    """A path with its constraint, one without, and the transition paths of both."""
+    """A path with its constraint and one without, by kind, and the transition paths of each."""
 
     name: str
-    free: ConstrainedGeodesic
-    held: ConstrainedGeodesic
-    free_paths: TransitionPaths
-    paths: TransitionPaths
+    ways: dict[str, tuple[ConstrainedGeodesic, TransitionPaths]]
 
-    def numbers(self, what: str) -> list[Number]:
-        """Limits, lengths and MaxEnergy, for the table."""
-        both = {
-            "free path": (self.free, self.free_paths),
-            "constrained": (self.held, self.paths),
-        }.items()
-        return [
-            *(Number(f"{self.name}: {what}, {k}", float(way.margins[0])) for k, (way, _) in both),
-            *(Number(f"{self.name}: length, {k}", float(way.length)) for k, (way, _) in both),
+    @property
+    def note(self) -> str:
+        """How the constrained path ended."""
+        return f"- {self.name}: {self.ways['constrained'][0].verdict.value}."
+
+    def numbers(self, limit: str) -> list[Number]:
+        """Margins of the limit, lengths and MaxEnergy, for the table."""
+        groups = zip(
             *(
-                Number(f"{self.name}: MaxEnergy, {k}", p.mean_max_energy, error=p.standard_error)
-                for k, (_, p) in both
+                (
+                    Number(f"{self.name}: {limit}, {kind}", float(way.margins[0])),
+                    Number(f"{self.name}: length, {kind}", float(way.length)),
+                    max_energy(f"{self.name}: MaxEnergy, {kind}", paths),
+                    Number(f"{self.name}: % that arrive, {kind}", arrived(paths, 0.5)),
+                )
+                for kind, (way, paths) in self.ways.items()
             ),
-            *(Number(f"{self.name}: % that arrive, {k}", arrived(p, 0.5)) for k, (_, p) in both),
-        ]
+            strict=True,
+        )
+        return [number for group in groups for number in group]
 
 
 def low_variance(context: Context) -> Outcome:
@@ -75,7 +76,7 @@ def low_variance(context: Context) -> Outcome:
     space = Spacetime(GridDenoiser(surface, points=settings.grid))
     case = _solve("anchor 4", space, surface, MinLogSNR(RHO), settings, context)
     notes = (
-        f"- {case.name}: {case.held.verdict.value}.",
+        case.note,
         "- the margin is the smallest of log SNR - 3 on a grid 8 times finer than the nodes.",
     )
     numbers = tuple(case.numbers("log SNR above 3"))
@@ -95,7 +96,7 @@ def avoid(context: Context) -> Outcome:
     space = Spacetime(GridDenoiser(surface, points=240))
     star = space.point(torch.tensor(REGION, dtype=torch.float64), REGION_LOG_SNR)
     region = AvoidRegion(space, star, AWAY)
-    cases, numbers, notes = [], [], []
+    cases, numbers = [], []
     for log_snr in (4.0, 7.0):
         # at sigma = .03 a step of variance 4e-4 is half the posterior's own
         step = settings.step if log_snr < 5 else settings.step / 4
@@ -103,23 +104,17 @@ def avoid(context: Context) -> Outcome:
         case = _solve(f"anchor {log_snr:g}", space, surface, region, mine, context)
         cases.append(case)
         numbers += case.numbers(f"sqrt(2 KL) above sqrt({2 * AWAY:g})")
-        for kind, path in (("free path", case.free), ("constrained", case.held)):
-            least = float(region.kl(_fine(path)).min())
+        for kind, (way, _) in case.ways.items():
+            s = torch.linspace(0, 1, 8 * (len(way.nodes) - 1) + 1, dtype=torch.float64)
+            least = float(region.kl(way.geodesic(s)).min())
             numbers.append(Number(f"{case.name}: least KL, {kind} (nats)", least))
-        notes.append(f"- {case.name}: {case.held.verdict.value}.")
-    return Outcome(
-        settings, tuple(numbers), tuple(notes), figure=lambda path: draw(surface, cases, path)
-    )
+    notes = tuple(case.note for case in cases)
+    return Outcome(settings, tuple(numbers), notes, figure=lambda path: draw(surface, cases, path))
 
 
 def _settings(context: Context) -> Settings:
     """The published protocol on fewer nodes: the finer grid is where constraints are held."""
     return context.settings(Settings(nodes=64), **{**QUICK, "nodes": 16})
-
-
-def _fine(path: ConstrainedGeodesic) -> Tensor:
-    count = 8 * (path.nodes.shape[-2] - 1) + 1
-    return path.geodesic(torch.linspace(0, 1, count, dtype=torch.float64))
 
 
 def _solve(
@@ -132,15 +127,14 @@ def _solve(
 ) -> Case:
     """The two geodesics and their transition paths."""
     free = verify(solve(surface, settings, space), [constraint])
-    ends = free.nodes[[0, -1]]
-    held = constrained_geodesic(
-        space, ends[0], ends[1], [constraint], nodes=settings.nodes, init=free.nodes
-    )
-    drawn = []
-    for path in (free, held):
+    a, b = free.nodes[[0, -1]]
+    held = constrained_geodesic(space, a, b, [constraint], nodes=settings.nodes, init=free.nodes)
+    ways = {}
+    for kind, way in {"free path": free, "constrained": held}.items():
         context.progress(f"{name}: drawing paths")
-        drawn.append(paths_along(surface, path.geodesic, settings, context.seed, correct=True))
-    return Case(name, free, held, drawn[0], drawn[1])
+        paths = paths_along(surface, way.geodesic, settings, context.seed, correct=True)
+        ways[kind] = (way, paths)
+    return Case(name, ways)
 
 
 def draw(surface: PeriodicSurface, cases: list[Case], path: Path) -> None:
@@ -154,13 +148,12 @@ def draw(surface: PeriodicSurface, cases: list[Case], path: Path) -> None:
     with canvas(path, rows=len(cases), columns=2, width=4.6) as axes:
         for case, (map_, noise) in zip(cases, zip(axes[::2], axes[1::2], strict=True), strict=True):
             draw_surface(map_, surface, low=-4.2)
-            both = (("free", case.free, case.free_paths), ("constrained", case.held, case.paths))
-            for colour, (kind, way, paths) in zip(("C0", "C1"), both, strict=True):
+            for colour, (kind, (way, paths)) in zip(("C0", "C1"), case.ways.items(), strict=True):
                 for frames in paths.frames[:15]:
-                    map_.plot(frames[:, 0], frames[:, 1], color=colour, lw=0.4, alpha=0.5)
-                map_.plot(way.nodes[:, 0], way.nodes[:, 1], color=colour, lw=1.8, label=kind)
+                    map_.plot(*frames.T, color=colour, lw=0.4, alpha=0.5)
+                map_.plot(*way.nodes[:, :2].T, color=colour, lw=1.8, label=kind)
                 s = torch.linspace(0, 1, len(way.nodes))
-                noise.plot(s, way.nodes[:, -1], color=colour, label=kind)
+                noise.plot(s, way.nodes[:, -1], color=colour)
             if len(cases) > 1:
                 map_.plot(*REGION, "rx", label="region")
             else:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.experiments.alanine.simulations import Baseline, baselines
+from diffodesic.experiments.alanine.simulations import MethodResult, baselines
 from diffodesic.experiments.common.transition_paths import describe, draw_surface, ways
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.boundary_value import search
@@ -37,9 +37,17 @@ from diffodesic.transitions.surfaces import PeriodicSurface, read_grid
 
 __all__ = ["QUICK", "Settings", "grid_of", "paths_along", "run", "solve", "states"]
 
-SHOWN = ("line, constant noise", "line + profile", "geodesic")
+SHOWN = {"line, constant noise": "C2", "line + profile": "C1", "geodesic": "C0"}  # and how
+PUBLISHED = {"geodesic": 37.36, "lowest pass": 36.42}  # MaxEnergy
+EXPECTED = {
+    "geodesic": 37.34,
+    "line + profile": 37.5,
+    "line, constant noise": 40.6,
+    "lowest pass": 36.33,
+    "string": 36.33,
+}
 COST = "million evaluations per 1,000 paths"
-PUBLISHED = (
+NOTES = (
     "- published, all-atom, scored in (phi, psi), not comparable in kind: two-way shooting of "
     "fixed length 42.54 +- 7.42 (1.29 G evaluations), of variable length 58.11 +- 18.51 (21 M), "
     "Doob's Lagrangian 66.24 +- 1.01 (38.4 M).",
@@ -132,56 +140,32 @@ def run(context: Context) -> Outcome:
         correct = name.endswith("Metropolis")
         sampled[name] = paths_along(surface, way, settings, context.seed, correct=correct)
     ends = torch.tensor([settings.a, settings.b], dtype=torch.float64)
-    others = list(
-        baselines(surface, *ends, seed=context.seed, quick=context.quick, progress=context.progress)
-    )
+    say = context.progress
+    others = list(baselines(surface, *ends, seed=context.seed, quick=context.quick, progress=say))
+    methods = [MethodResult.of(name, paths) for name, paths in sampled.items()] + others
     arrays: dict[str, Any] = {name: _describe(paths) for name, paths in sampled.items()}
     arrays |= {"geodesic length": float(path.length), "baselines": others}
     return Outcome(
         settings,
-        (*_numbers(sampled), *_baseline_numbers(others)),
-        (*(f"- {other.method}: {other.note}." for other in others), *PUBLISHED),
+        tuple(_numbers(methods)),
+        (*(f"- {other.method}: {other.note}." for other in others), *NOTES),
         arrays,
         lambda file: draw(surface, sampled, others[0].max_energy, file),
     )
 
 
-def _numbers(sampled: dict[str, TransitionPaths]) -> Iterator[Number]:
-    expected = {"geodesic": 37.34, "line + profile": 37.5, "line, constant noise": 40.6}
-    published = {"geodesic": 37.36}
-    for name, paths in sampled.items():
-        yield Number(
-            f"{name}: MaxEnergy",
-            paths.mean_max_energy,
-            published.get(name),
-            expected.get(name),
-            paths.standard_error,
-        )
-        cost = _millions(paths.evaluations, len(paths))
-        yield Number(f"{name}: {COST}", cost, 16.0 if name in published else None)
-
-
-def _baseline_numbers(others: list[Baseline]) -> Iterator[Number]:
-    published, expected = {"lowest pass": 36.42}, {"lowest pass": 36.33, "string": 36.33}
-    for other in others:
-        yield Number(
-            f"{other.method}: MaxEnergy",
-            other.max_energy,
-            published.get(other.method),
-            expected.get(other.method),
-            other.error,
-        )
-        if other.spread is not None:
-            yield Number(f"{other.method}: {COST}", _millions(other.evaluations, other.paths))
+def _numbers(methods: list[MethodResult]) -> Iterator[Number]:
+    for result in methods:
+        name = result.method
+        energies = PUBLISHED.get(name), EXPECTED.get(name)
+        yield Number(f"{name}: MaxEnergy", result.max_energy, *energies, result.error)
+        if result.spread is not None:
+            cost = result.evaluations / 1e3 / result.paths if result.paths else float("inf")
+            yield Number(f"{name}: {COST}", cost, 16.0 if name == "geodesic" else None)
 
 
 def paths_along(
-    surface: PeriodicSurface,
-    way: Geodesic | Tensor,
-    settings: Settings,
-    seed: int,
-    *,
-    correct: bool,
+    surface: PeriodicSurface, way: Geodesic | Tensor, settings: Settings, seed: int, correct: bool
 ) -> TransitionPaths:
     """Transition paths by the published protocol.
 
@@ -197,20 +181,13 @@ def paths_along(
 
     Cost: ``P K (n + 1)`` evaluations.
     """
+    options = PathOptions(
+        settings.paths, settings.langevin_steps, settings.step, correct=correct, seed=seed
+    )
     with warnings.catch_warnings():
         # the second published state lies on a slope; a note of the table says so
         warnings.filterwarnings("ignore", message="the second state is no minimum")
-        return transition_paths(
-            surface,
-            way,
-            PathOptions(
-                settings.paths, settings.langevin_steps, settings.step, correct=correct, seed=seed
-            ),
-        )
-
-
-def _millions(evaluations: int, paths: int) -> float:
-    return evaluations / 1e6 * 1000 / paths if paths else float("inf")
+        return transition_paths(surface, way, options)
 
 
 def _describe(paths: TransitionPaths) -> dict[str, Any]:
@@ -234,23 +211,20 @@ def draw(
         bound: energy of the lowest pass.
         path: the PNG file.
     """
-    colours = dict(zip(SHOWN, ("C2", "C1", "C0"), strict=True))
     with canvas(path, columns=3, width=4.2) as (map_, energy, noise):
         draw_surface(map_, surface)
-        for name in SHOWN:
-            frames, nodes = sampled[name].frames, sampled[name].nodes[:, :-1]
-            for one in frames[:15]:
-                _wrapped(map_, surface, one, color=colours[name], lw=0.5, alpha=0.5)
-            _wrapped(map_, surface, nodes, color=colours[name], lw=1.8, label=name)
-        map_.set(title="paths; thick: where they were held")
-        map_.legend(fontsize=7, loc="lower left", frameon=True)
-        for name in SHOWN:
+        for name, colour in SHOWN.items():
             paths = sampled[name]
+            for frames in paths.frames[:15]:
+                _wrapped(map_, surface, frames, color=colour, lw=0.5, alpha=0.5)
+            _wrapped(map_, surface, paths.nodes[:, :-1], color=colour, lw=1.8, label=name)
             mean, spread = paths.profile()
             s = paths.kept / (len(paths.nodes) - 1)
-            energy.plot(s, mean, color=colours[name], label=name)
-            energy.fill_between(s, mean - spread, mean + spread, color=colours[name], alpha=0.15)
-            noise.plot(s, paths.nodes[:, -1], color=colours[name])
+            energy.plot(s, mean, color=colour, label=name)
+            energy.fill_between(s, mean - spread, mean + spread, color=colour, alpha=0.15)
+            noise.plot(s, paths.nodes[:, -1], color=colour)
+        map_.set(title="paths; thick: where they were held")
+        map_.legend(fontsize=7, loc="lower left", frameon=True)
         energy.axhline(bound, color="k", lw=0.8, ls=":", label="lowest pass")
         energy.set(xlabel="s", ylabel="U", title="energy, mean and spread")
         energy.legend(fontsize=7)

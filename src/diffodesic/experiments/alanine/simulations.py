@@ -23,20 +23,21 @@ from torch import Tensor
 
 from diffodesic.numerics.cost import counting
 from diffodesic.transitions.minimum_energy import lowest_pass, string
+from diffodesic.transitions.paths import TransitionPaths
 from diffodesic.transitions.potentials import Potential
 from diffodesic.transitions.shooting import ShootingOptions, two_way_shooting
 from diffodesic.transitions.simulation import PathEnsemble, plain_dynamics
 from diffodesic.transitions.states import Basin
 from diffodesic.transitions.stationary import relax
 
-__all__ = ["Baseline", "baselines"]
+__all__ = ["MethodResult", "baselines"]
 
 RADIUS, STEP = 0.3, 1e-3
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """One method.
+class MethodResult:
+    """What a method makes of a surface.
 
     Attributes:
         method: its name.
@@ -56,6 +57,12 @@ class Baseline:
     evaluations: int
     note: str
 
+    @classmethod
+    def of(cls, method: str, paths: TransitionPaths) -> MethodResult:
+        """The result of paths along a way through spacetime."""
+        energy, error, spread = paths.mean_max_energy, paths.standard_error, paths.spread
+        return cls(method, energy, error, spread, len(paths), paths.evaluations, "")
+
 
 def baselines(
     potential: Potential,
@@ -66,7 +73,7 @@ def baselines(
     seed: int = 0,
     quick: bool = False,
     progress: Callable[[str], None] | None = None,
-) -> Iterator[Baseline]:
+) -> Iterator[MethodResult]:
     """Results of the other methods, one after the other as they are done.
 
     Args:
@@ -90,13 +97,13 @@ def baselines(
     bottom = relax(potential, torch.stack([a, b]))
     lowest = lowest_pass(potential, *bottom, nodes=178)
     text = f"graph search, spacing {float(lowest.spacing[0]):.3g}"
-    yield Baseline("lowest pass", lowest.energy, None, None, 1, lowest.evaluations, text)
+    yield MethodResult("lowest pass", lowest.energy, None, None, 1, lowest.evaluations, text)
     mean = string(potential, lowest.path, images=65)
     if mean.saddle is None:
         raise ValueError(f"no saddle was found on the string between {a.tolist()} and {b.tolist()}")
     height = float(potential(mean.saddle))
     text = "minimum-energy path from the pass; energy of its saddle"
-    yield Baseline("string", height, None, None, 1, mean.evaluations, text)
+    yield MethodResult("string", height, None, None, 1, mean.evaluations, text)
     with counting() as spent:
         states = _states(potential, bottom, mean.nodes, height)
     searched = spent.energies + mean.evaluations
@@ -136,7 +143,7 @@ def _basin(potential: Potential, end: Tensor, half: Tensor, height: float) -> Ba
     return Basin(torch.stack(kept), RADIUS)
 
 
-def _baseline(name: str, paths: PathEnsemble, before: int, length: int | None) -> Baseline:
+def _baseline(name: str, paths: PathEnsemble, before: int, length: int | None) -> MethodResult:
     count = len(paths.max_energy)
     note = f"{count} paths"
     if count and length is None:
@@ -145,4 +152,4 @@ def _baseline(name: str, paths: PathEnsemble, before: int, length: int | None) -
         note += f"; {100 * paths.acceptance:.0f} % of the moves accepted"
     spread = float(paths.max_energy.std()) if count > 1 else None
     error = paths.standard_error if count > 1 else None
-    return Baseline(name, paths.mean, error, spread, count, paths.evaluations + before, note)
+    return MethodResult(name, paths.mean, error, spread, count, paths.evaluations + before, note)

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffodesic.experiments.experiment import Number
 from diffodesic.geometry.path import Geodesic
 from diffodesic.transitions.annealing import constant_noise, straight_line
 from diffodesic.transitions.paths import TransitionPaths
 from diffodesic.transitions.saddles import channels
 from diffodesic.transitions.surfaces import PeriodicSurface
 
-__all__ = ["arrived", "describe", "draw_surface", "ways"]
+__all__ = ["arrived", "describe", "draw_surface", "max_energy", "ways"]
 
 
 def ways(path: Geodesic) -> dict[str, Geodesic | Tensor]:
@@ -29,6 +30,11 @@ def ways(path: Geodesic) -> dict[str, Geodesic | Tensor]:
 def arrived(paths: TransitionPaths, radius: float | None = None) -> float:
     """Percentage of paths that end in the second state's basin, or within a radius of it."""
     return 100 * float(paths.hits(radius=radius).double().mean())
+
+
+def max_energy(quantity: str, paths: TransitionPaths) -> Number:
+    """Mean over paths of the highest energy of every Langevin state, with its standard error."""
+    return Number(quantity, paths.mean_max_energy, error=paths.standard_error)
 
 
 def describe(paths: TransitionPaths, radius: float | None = None) -> dict[str, Any]:
