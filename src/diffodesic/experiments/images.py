@@ -44,7 +44,7 @@ from diffodesic.metrics.spacetime.mismatched_estimation import mismatch_length
 from diffodesic.models.datasets import MNIST, read_idx, shipped_digits
 from diffodesic.models.model import Model
 from diffodesic.output.images import to_uint8
-from diffodesic.output.stages import Store
+from diffodesic.output.stages import Store, fingerprint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -172,7 +172,7 @@ def _solve(
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """What is known of every pair; those that an earlier run solved are read."""
-    store = Store(folder, {**asdict(settings), "which": pairs})
+    store = Store(folder, {**asdict(settings), "images": fingerprint(images[pairs])})
     stages = {i: store.read(f"{i:03d}") for i in range(len(pairs))}
     left = [i for i, stage in stages.items() if stage is None]
     classifier = load_classifier()

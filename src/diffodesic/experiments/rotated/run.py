@@ -40,7 +40,7 @@ from diffodesic.images.features import Features, load_features
 from diffodesic.images.lifting import Bridge, Mode
 from diffodesic.images.spaces import image_geodesic, image_metric, noise_level
 from diffodesic.models.model import Model
-from diffodesic.output.stages import Stage, Store
+from diffodesic.output.stages import Stage, Store, fingerprint
 
 __all__ = ["frames_of", "run", "run_norm"]
 
@@ -100,7 +100,7 @@ def _compare(
     digits, _ = choose(data, settings.digits, settings.split)
     weights = draws(len(digits), settings.resamples, settings.seed)
     depends = {**asdict(settings), "methods": {name: asdict(m) for name, m in methods.items()}}
-    store = Store(outdir / "partial", depends)
+    store = Store(outdir / "partial", {**depends, "images": fingerprint(digits)})
     tables, places = {}, set()
     for gap in settings.gaps:
         given = pairs(digits, gap, settings.frames, settings.seed).to(place)
