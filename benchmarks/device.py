@@ -32,8 +32,9 @@ from diffodesic import Spacetime, from_network, geodesic, load, shipped_digits
 from diffodesic.denoisers import NetworkOptions
 from diffodesic.denoisers.schedules import Tabulated
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
-from diffodesic.images.lifting import Bridge
-from diffodesic.images.spaces import NETWORK_SOLVER, image_geodesic, image_metric
+from diffodesic.images.placement import Placement
+from diffodesic.images.spaces import SPACES
+from diffodesic.metrics.one_level import NETWORK_SEARCH
 
 PAIRS, ALONE = 64, 2
 
@@ -81,14 +82,11 @@ def pairs(place: torch.device, small: bool) -> dict[str, Any]:
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
     chosen = digits[order.repeat(2)[: 2 * count]].reshape(count, 2, 1, 28, 28)
     table: dict[str, Any] = {"pairs": count}
-    for name, level in (("score", 1.0), ("spacetime", 2.0)):
-        bridge = Bridge(model, level, flow_steps=8)
-        ends = bridge.lift(chosen)
-        space = image_metric(bridge, name, ends)
-        packed = bridge.pack(space, ends)
-        solver = NETWORK_SOLVER if not small else replace(NETWORK_SOLVER, iterations=2)
+    for name in ("score", "spacetime"):
+        there = place(model, SPACES[name](), chosen, flow_steps=8)
+        solver = NETWORK_SEARCH if not small else replace(NETWORK_SEARCH, iterations=2)
 
-        solve = partial(_joined, space, packed, solver)
+        solve = partial(_joined, there, solver)
         solve(slice(0, 1))  # kernels are chosen on the first call
         path, together, peak = clock(place, partial(solve, slice(0, count)))
         single = [clock(place, partial(solve, slice(i, i + 1))) for i in range(ALONE)]
@@ -106,9 +104,9 @@ def pairs(place: torch.device, small: bool) -> dict[str, Any]:
     return table
 
 
-def _joined(space: Any, packed: Tensor, solver: Any, which: slice) -> Any:
-    a, b = packed[which, 0], packed[which, 1]
-    return image_geodesic(space, a, b, nodes=16, solver=solver)
+def _joined(there: Placement, solver: Any, which: slice) -> Any:
+    a, b = there.points[which].unbind(1)
+    return there.geodesic(a, b, nodes=16, solver=solver)
 
 
 def unet(place: torch.device, small: bool) -> dict[str, Any]:
@@ -178,7 +176,7 @@ def stable_diffusion(place: torch.device, small: bool) -> dict[str, Any]:
             denoiser(batch, torch.ones(8, device=place))
             ones = torch.ones(8, device=place)
             _, inference, least = clock(place, partial(denoiser, batch, ones))
-        solver = replace(NETWORK_SOLVER, iterations=2, splines=None)
+        solver = replace(NETWORK_SEARCH, iterations=2, splines=None)
         solve = partial(geodesic, space, a, b, nodes=8, solver=solver, refine=1)
         path, seconds, peak = clock(place, solve)
         table[name] = {

@@ -210,7 +210,7 @@ def network(labels: tuple[int, int] = (3, 8)) -> Problem:
     """The shipped digit model: the first shipped 3 to the first 8, lifted to log SNR 2."""
     from diffodesic import lift, load, shipped_digits
     from diffodesic.denoisers.flow import clean_log_snr
-    from diffodesic.images.spaces import NETWORK_SOLVER
+    from diffodesic.metrics.one_level import NETWORK_SEARCH
 
     model = load("mnist")
     images, known = shipped_digits()
@@ -232,7 +232,7 @@ def network(labels: tuple[int, int] = (3, 8)) -> Problem:
         b,
         AdamSpline.images(),
         nodes=32,
-        solver=NETWORK_SOLVER,
+        solver=NETWORK_SEARCH,
         judge=judge,
         fine=1,
         exact=False,
@@ -260,7 +260,7 @@ def unet() -> Problem:
     from diffodesic import from_network
     from diffodesic.denoisers import NetworkOptions
     from diffodesic.denoisers.schedules import VP
-    from diffodesic.images.spaces import NETWORK_SOLVER
+    from diffodesic.metrics.one_level import NETWORK_SEARCH
 
     torch.manual_seed(0)
     blocks = ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D")
@@ -292,7 +292,7 @@ def unet() -> Problem:
         b,
         None,
         nodes=8,
-        solver=replace(NETWORK_SOLVER, iterations=4, splines=None),
+        solver=replace(NETWORK_SEARCH, iterations=4, splines=None),
         grid=8,
         fine=1,
         history=False,

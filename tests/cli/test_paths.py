@@ -25,7 +25,7 @@ Run = Callable[..., tuple[int, str, str]]
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run ``diffodesic paths`` in a folder of its own: exit code, standard output, error."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "VERBS", tuple(dict.fromkeys((*cli.VERBS, "paths"))))
+    monkeypatch.setattr(cli, "COMMANDS", tuple(dict.fromkeys((*cli.COMMANDS, "paths"))))
 
     def command(*words: object) -> tuple[int, str, str]:
         try:

@@ -17,9 +17,9 @@ from diffodesic.experiments.rotated import run as rotated_mnist
 from diffodesic.experiments.rotated import settings
 from diffodesic.experiments.rotated.digits import ORBIT, angles_found, choose, measure, pairs
 from diffodesic.experiments.rotated.report import front
-from diffodesic.images import spaces as bridge
 from diffodesic.images.evaluation import fid
 from diffodesic.images.features import load_features
+from diffodesic.images.spaces import ConformalSpace
 from diffodesic.models.datasets import shipped_digits
 
 DATA = Path(os.environ.get("DIFFODESIC_DATA", "nowhere"))
@@ -184,8 +184,5 @@ def test_the_norm_and_the_lengths_run_too(tmp_path):
 
 def test_the_recommended_setting_is_the_default_of_the_conformal_metric():
     method = settings.NORM_METHODS[settings.KEPT]
-    assert (method.curve, method.log_snr, method.weight) == (
-        "conformal",
-        bridge.LEVEL["conformal"],
-        bridge.WEIGHT["conformal"],
-    )
+    assert method.space() == ConformalSpace()
+    assert method.log_snr == ConformalSpace.auto_log_snr

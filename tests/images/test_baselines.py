@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from diffodesic.geometry.boundary_value import geodesic
+from diffodesic.images.baselines.between import Baseline, baseline_curve
 from diffodesic.images.baselines.latent import (
     chi_length,
     lerp,
@@ -17,8 +19,10 @@ from diffodesic.images.baselines.latent import (
     slerp,
     with_norm,
 )
+from diffodesic.images.lifting import Lifting
 from diffodesic.metrics.elementary import Conformal
 from support.checks import same
+from support.tiny import pictures, tiny_model
 
 S = torch.linspace(0, 1, 9, dtype=torch.float64)
 
@@ -277,3 +281,25 @@ def test_noise_diffusion_says_what_is_missing(draw):
         noise_diffusion(a, b, S, clean=clean, sigma=0.7, gamma=1.1)
     with pytest.raises(ValueError, match="bound > 0"):
         noise_diffusion(a, b, S, clean=clean, sigma=0.7, bound=0.0)
+
+
+@pytest.mark.parametrize("name", get_args(Baseline))
+def test_every_baseline_joins_the_ends_in_batches(name):
+    lifting = Lifting(tiny_model(), 0.0, flow_steps=2)
+    images = pictures(4).reshape(2, 2, 1, 8, 8)
+    ends = lifting.lift(images)
+    s = torch.linspace(0, 1, 5).double()
+    curve = baseline_curve(name, lifting, (images[0], images[1]), (ends[0], ends[1]))
+    points = curve(s)
+    assert points.shape == (2, 5, 64)
+    torch.testing.assert_close(points[:, [0, -1]], torch.stack([ends[0], ends[1]], 1))
+    alone = baseline_curve(name, lifting, (images[0, 1], images[1, 1]), (ends[0, 1], ends[1, 1]))
+    torch.testing.assert_close(alone(s), points[1], rtol=1e-4, atol=1e-4)
+    if name == "SLERP":
+        torch.testing.assert_close(points, slerp(ends[0], ends[1], s))
+
+
+def test_an_unknown_baseline_is_named():
+    lifting = Lifting(tiny_model(), 0.0)
+    with pytest.raises(ValueError, match="unknown baseline 'pixel'; choose one of LERP, SLERP"):
+        baseline_curve("pixel", lifting, (pictures(2)[0],) * 2, (torch.ones(64),) * 2)

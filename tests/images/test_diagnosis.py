@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from diffodesic.cli.main import main
 from diffodesic.denoisers.flow import drop, lift, trajectory
 from diffodesic.denoisers.jacobian import Jacobian
 from diffodesic.denoisers.sphere import SphereDenoiser
+from diffodesic.images.diagnosis import DiagnoseOptions
 from diffodesic.metrics.spacetime.dimension import normal_bundle
 from support.checks import Draw, same
 from support.laws import Linear
@@ -54,7 +56,7 @@ def test_the_angle_of_score_and_normal_space_is_that_of_its_parts(rng: torch.Gen
     law, lam = _plane(2, 5), 2.0
     sigma = math.exp(-lam / 2)
     x = law.sample(1, generator=rng)
-    (level,) = diagnose(law, x, log_snr=lam, seed=3).levels
+    (level,) = diagnose(law, x, log_snr=lam, options=DiagnoseOptions(seed=3)).levels
     generator = torch.Generator().manual_seed(3)
     z = x[0] + sigma * torch.randn(5, generator=generator, dtype=torch.float64)
     tangential = z[:2] / (1 + sigma**2)
@@ -105,7 +107,8 @@ def test_a_skew_network_is_told_from_a_law(draw: Draw):
 def test_trajectories_of_a_subspace_lie_in_planes(rng: torch.Generator):
     law = _plane(3, 12)
     x = law.sample(5, generator=rng)
-    found = diagnose(law, x, log_snr=4.0, scores=0, flow_steps=256).trajectories
+    options = DiagnoseOptions(scores=0, flow_steps=256)
+    found = diagnose(law, x, log_snr=4.0, options=options).trajectories
     # (z_T, z_N) = (a sqrt(1 + s^2), b s): two directions, a hyperbola
     same(found.dimension, torch.full((5,), 2.0).double())
     generator = torch.Generator().manual_seed(0)
@@ -129,7 +132,8 @@ def test_trajectories_of_a_subspace_lie_in_planes(rng: torch.Generator):
 def test_trajectories_of_a_point_are_straight():
     law = GaussianMixture(torch.zeros(1, 4).double(), std=0.0)
     law.variance = 1.0
-    found = diagnose(law, torch.zeros(4).double(), log_snr=4.0, scores=0).trajectories
+    options = DiagnoseOptions(scores=0)
+    found = diagnose(law, torch.zeros(4).double(), log_snr=4.0, options=options).trajectories
     assert float(found.dimension) == 1
     assert float(found.straightness) == pytest.approx(1.0, abs=1e-9)
     assert float(found.turning) < 1e-3
@@ -164,7 +168,7 @@ def test_a_point_is_diagnosed_as_in_any_company(rng: torch.Generator):
     law = SphereDenoiser(6)
     x = law.sample(3, generator=rng)
     together = diagnose(law, x, log_snr=4.0).levels[0]
-    alone = diagnose(law, x[1], log_snr=4.0, seed=1).levels[0]
+    alone = diagnose(law, x[1], log_snr=4.0, options=DiagnoseOptions(seed=1)).levels[0]
     same(alone.spectrum[0], together.spectrum[1])
     same(alone.bundle_dimension[0], together.bundle_dimension[1])
 
@@ -185,7 +189,8 @@ def test_a_rank_that_is_all_above_one_half_is_said_to_be_a_bound(draw: Draw):
 
 def test_networks_of_images_and_the_files(tmp_path: Path):
     model = tiny_model()
-    found = diagnose(model, pictures(2), log_snr=[1.0, 3.0], rank=60, probes=2, flow_steps=4)
+    options = DiagnoseOptions(probes=2, flow_steps=4)
+    found = diagnose(model, pictures(2), log_snr=[1.0, 3.0], rank=60, options=options)
     folder = found.save(tmp_path / "new")
     content = json.loads((folder / "diagnosis.json").read_text())
     assert [len(level["spectrum"]) for level in content["levels"]] == [2, 2]
@@ -204,17 +209,18 @@ def test_networks_of_images_and_the_files(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"log_snr": []}, "log_snr must be finite"),
-        ({"log_snr": math.nan}, "log_snr must be finite"),
-        ({"log_snr": 1.0, "rank": 0}, "at least 1"),
-        ({"log_snr": 1.0, "probes": 0}, "at least 1"),
-        ({"log_snr": 1.0, "scores": 3}, "scores must be 0 or more than D = 4"),
-        ({"log_snr": 1.0, "scores": -1}, "scores must be 0 or more than D = 4"),
+        ({"log_snr": ()}, "log_snr must be within"),
+        ({"log_snr": (math.nan,)}, "log_snr must be finite"),
+        ({"log_snr": (math.inf,)}, "log_snr must be finite"),
+        ({"rank": 0}, "rank must be at least 1"),
+        ({"probes": 0}, "probes must be at least 1"),
+        ({"scores": 3}, "scores must be 0 or more than D = 4"),
+        ({"scores": -1}, "scores must be at least 0"),
     ],
 )
-def test_bad_options_are_named(options: dict[str, object], message: str):
+def test_bad_options_are_named(options: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
-        diagnose(_plane(2, 4), torch.zeros(4).double(), **options)  # type: ignore[arg-type]
+        diagnose(_plane(2, 4), torch.zeros(4).double(), options=DiagnoseOptions(**options))
 
 
 def test_bad_points_are_named():
@@ -227,8 +233,8 @@ def test_bad_points_are_named():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--log-snr", "0,x"), "not a list of numbers"),
-        (("--log-snr", "99"), "log_snr must be finite and within"),
+        (("--log-snr", "0,x"), "argument --log-snr: 'x' is not a number"),
+        (("--log-snr", "99"), "log_snr must be within"),
         (("--scores", "10"), "scores must be 0 or more than D"),
         (("missing.png",), "no picture at missing.png"),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +15,10 @@ from torch import Tensor
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
-from diffodesic.images.distances import EXACT, PairwiseDistances, pairwise
+from diffodesic.images.distances import EXACT, PairwiseDistances, PairwiseOptions, pairwise
 from diffodesic.images.editing import edit_distance
 
-FAST: dict[str, Any] = {"nodes": 24, "solver": Relax(rtol=1e-3)}
+FAST = PairwiseOptions(nodes=24, solver=Relax(rtol=1e-3))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def points(law: GaussianMixture) -> Tensor:
 
 @pytest.fixture(scope="module")
 def found(law: GaussianMixture, points: Tensor) -> PairwiseDistances:
-    return pairwise(law, points, **FAST)
+    return pairwise(law, points, options=FAST)
 
 
 def test_the_matrix_is_symmetric_with_a_zero_diagonal(found: PairwiseDistances):
@@ -52,12 +51,12 @@ def test_the_matrix_is_symmetric_with_a_zero_diagonal(found: PairwiseDistances):
 
 def test_every_entry_is_the_distance_of_its_pair(law, points, found):
     i, j = torch.triu_indices(7, 7, 1)
-    alone = edit_distance(law, points[i], points[j], **FAST)
+    alone = edit_distance(law, points[i], points[j], options=FAST)
     torch.testing.assert_close(found.lengths, alone, rtol=1e-8, atol=0)
 
 
 def test_batches_do_not_matter(law, points, found):
-    cut = pairwise(law, points, batch=4, **FAST)
+    cut = pairwise(law, points, options=FAST.but(batch=4))
     torch.testing.assert_close(cut.lengths, found.lengths, rtol=1e-8, atol=0)
     torch.testing.assert_close(cut.apexes, found.apexes, rtol=1e-6, atol=1e-6)
 
@@ -71,31 +70,31 @@ def test_an_interrupted_run_goes_on(law, points, found, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pairwise(law, points, batch=5, file=file, progress=stop, **FAST)
+        pairwise(law, points, file=file, options=FAST.but(batch=5), progress=stop)
     half = PairwiseDistances.load(file)
     assert (half.solved, half.complete) == (10, False)
     with pytest.raises(ValueError, match="10 of 21 are solved"):
         half.neighbours(1)
-    whole = pairwise(law, points, batch=5, file=file, progress=said.append, **FAST)
+    whole = pairwise(law, points, file=file, options=FAST.but(batch=5), progress=said.append)
     assert said[2].startswith("15 of 21 pairs")
     torch.testing.assert_close(whole.lengths, found.lengths, rtol=1e-8, atol=0)
     assert whole.seconds > half.seconds
     # nothing is left to do: the file is the result
     said.clear()
-    again = pairwise(law, points, file=file, progress=said.append, **FAST)
+    again = pairwise(law, points, file=file, progress=said.append, options=FAST)
     assert not said
     assert torch.equal(again.lengths, whole.lengths)
 
 
 def test_a_file_of_other_data_or_settings_is_refused(law, points, tmp_path):
     file = tmp_path / "distances.npz"
-    pairwise(law, points[:3], file=file, **FAST)
+    pairwise(law, points[:3], file=file, options=FAST)
     with pytest.raises(ValueError, match="fingerprint"):
-        pairwise(law, points[1:4], file=file, **FAST)
+        pairwise(law, points[1:4], file=file, options=FAST)
     with pytest.raises(ValueError, match="nodes"):
-        pairwise(law, points[:3], file=file, nodes=6, solver=FAST["solver"])
+        pairwise(law, points[:3], file=file, nodes=6, options=FAST)
     with pytest.raises(ValueError, match=r"\(log_snr was 2.0 and is 1.0 now, "):
-        pairwise(law, points[:3], file=file, log_snr=1.0, **FAST)
+        pairwise(law, points[:3], file=file, log_snr=1.0, options=FAST)
     damaged = bytearray(file.read_bytes())
     damaged[200] ^= 1  # one bit of the matrix
     for content in (b"nothing of the kind", damaged, damaged[:300]):
@@ -126,7 +125,7 @@ def test_scikit_learn_takes_it_as_precomputed(found: PairwiseDistances):
 
 def test_the_accuracy_is_measured_and_kept(law, points, tmp_path):
     file = tmp_path / "distances.npz"
-    checked = pairwise(law, points[:4], check=3, file=file, **FAST)
+    checked = pairwise(law, points[:4], check=3, file=file, options=FAST)
     assert checked.accuracy is not None
     mean, largest = checked.accuracy
     # lengths of an exact denoiser are bounds from above: finer paths are shorter
@@ -142,8 +141,8 @@ def test_time_grows_with_the_pairs(found: PairwiseDistances):
 def test_bad_input_is_refused(law, points):
     with pytest.raises(ValueError, match="check >= 0"):
         pairwise(law, points, check=-1)
-    with pytest.raises(ValueError, match="batch >= 1"):
-        pairwise(law, points, batch=0)
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        PairwiseOptions(batch=0)
     with pytest.raises(ValueError, match="at least 2 points"):
         pairwise(law, points[:1])
     with pytest.raises(ValueError, match=r"ending .npz"):
@@ -152,7 +151,7 @@ def test_bad_input_is_refused(law, points):
 
 def test_equal_points_are_at_distance_zero(law, points):
     twice = torch.cat([points[:2], points[:1]])
-    found = pairwise(law, twice, **FAST)
+    found = pairwise(law, twice, options=FAST)
     assert float(found.matrix[0, 2]) == 0
     assert found.tally()[Status.SAME_POINT] == 1
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from typing import Any
 
 import pytest
 import torch
@@ -16,9 +15,11 @@ from diffodesic.geometry.boundary_value import geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.images.edit_picture import draw_edit, save_edit
-from diffodesic.images.editing import distances_of, edit, edit_distance
+from diffodesic.images.editing import EditOptions, distances_of, edit, edit_distance
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
 from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.transitions.grid_denoiser import GridDenoiser
+from diffodesic.transitions.potentials import DoubleWell
 from support.checks import Draw
 from support.tiny import exact_model, pictures
 
@@ -137,6 +138,24 @@ def test_steps_account_for_the_whole_edit(law: GaussianMixture):
         assert min(step.kl) > 0
 
 
+def test_a_law_on_a_grid_knows_the_relative_entropies_too():
+    well = DoubleWell()
+    found = edit(GridDenoiser(well), *torch.tensor([[-1.0, 0.0], [1.0, 0.0]]).double(), nodes=16)
+    for step in found.steps():
+        assert step.kl is not None
+        assert sum(step.kl) == pytest.approx(step.jeffreys, rel=1e-6)
+        assert min(step.kl) > 0
+
+
+def test_an_edit_notes_a_path_that_did_not_end_well(law: GaussianMixture):
+    assert edit(law, *law.means[:2], nodes=12).notices == ()
+    hurried = edit(law, *law.means[:2], options=EditOptions(solver=Relax(iterations=1)))
+    assert hurried.notices == (
+        f"the geodesic ended with {Status.ITERATION_LIMIT.name}: {Status.ITERATION_LIMIT.value}",
+    )
+    assert hurried.as_dict()["notices"] == list(hurried.notices)
+
+
 def test_nothing_to_edit(law: GaussianMixture, tmp_path):
     found = edit(law, law.means[0], law.means[0])
     assert (found.distance, found.steps(), found.phases()) == (0.0, (), ())
@@ -161,13 +180,13 @@ def test_an_edit_is_written_and_drawn(law: GaussianMixture, tmp_path):
 def test_images_are_lifted_by_the_model():
     data = pictures(3).flatten(1) * 2 - 1
     model = exact_model(GaussianMixture(data, std=0.2), (1, 8, 8))
-    fast: dict[str, Any] = {"nodes": 6, "solver": Relax(iterations=4), "flow_steps": 6}
+    fast = EditOptions(nodes=6, solver=Relax(iterations=4), flow_steps=6)
     images = pictures(2)
     with warnings.catch_warnings():
         # four iterations are no solve
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = edit(model, images[0], images[1], **fast)
-        alone = edit_distance(model, images[0], images[1], **fast)
+        found = edit(model, images[0], images[1], options=fast)
+        alone = edit_distance(model, images[0], images[1], options=fast)
     assert found.distance == float(alone) > 0
     assert found.frames(3, flow_steps=6).shape == (3, 1, 8, 8)
     assert found.settings["estimator"] == "secant"
@@ -175,19 +194,19 @@ def test_images_are_lifted_by_the_model():
 
 def test_a_solve_that_fails_is_a_warning(law: GaussianMixture):
     with pytest.warns(RuntimeWarning, match="iteration limit"):
-        edit_distance(law, law.means[0], law.means[1], solver=Relax(iterations=1))
+        edit_distance(law, *law.means[:2], options=EditOptions(solver=Relax(iterations=1)))
 
 
 def test_bad_input_is_refused(law: GaussianMixture):
     x, y = law.means[:2]
     with pytest.raises(ValueError, match="last axis must be 2"):
         edit_distance(law, x[:1], y[:1])
-    with pytest.raises(ValueError, match="log SNR must be finite"):
+    with pytest.raises(ValueError, match="log_snr must be finite"):
         edit_distance(law, x, y, log_snr=math.inf)
     with pytest.raises(ValueError, match="one point"):
         edit(law, law.means, law.means)
     with pytest.raises(ValueError, match="frames must be at least 2"):
-        edit(law, x, y, nodes=4, solver=Relax(iterations=1)).frames(1)
+        edit(law, x, y, nodes=4, options=EditOptions(solver=Relax(iterations=1))).frames(1)
     model = exact_model(law_of_pictures(), (1, 8, 8))
     with pytest.raises(ValueError, match="outside the noise levels"):
         edit_distance(model, *pictures(2), log_snr=40.0)

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,17 +20,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
-from diffodesic.images.baselines.between import Rival
+from diffodesic.images.baselines.between import Baseline
 from diffodesic.images.baselines.latent import lerp
-from diffodesic.images.interpolation import interpolate
+from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.result import Interpolation
-from diffodesic.images.spaces import MetricName
+from diffodesic.images.spaces import SPACES, ScoreSpace, SpacetimeSpace
 from diffodesic.models.model import Model
 from support.tiny import exact_model, files, pictures, tiny_model
 
 FRAMES, NODES = 4, 6
-FAST: dict[str, Any] = {"frames": FRAMES, "nodes": NODES, "flow_steps": 6}
+FAST = InterpolateOptions(frames=FRAMES, nodes=NODES, flow_steps=6)
+SOUND = [name for name in SPACES if name != "score-published"]
 OUTPUTS = {"filmstrip.png", "path.gif", "path.safetensors", "report.html", "result.json"}
 
 
@@ -43,16 +45,14 @@ def model() -> Model:
 def results(model: Model) -> dict[str, Interpolation]:
     """One run in every metric, from the same two pictures."""
     a, b = pictures(2)
-    return {name: interpolate(model, a, b, metric=name, **FAST) for name in get_args(MetricName)}
+    return {name: interpolate(model, a, b, metric=name, options=FAST) for name in SPACES}
 
 
 @pytest.fixture(scope="module")
 def still(model: Model) -> dict[str, Interpolation]:
     """Between identical pictures."""
     a = pictures(1)[0]
-    return {
-        name: interpolate(model, a, a.clone(), metric=name, **FAST) for name in get_args(MetricName)
-    }
+    return {name: interpolate(model, a, a.clone(), metric=name, options=FAST) for name in SOUND}
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def ends() -> tuple[Tensor, Tensor]:
     return a, b
 
 
-@pytest.mark.parametrize("metric", get_args(MetricName))
+@pytest.mark.parametrize("metric", SPACES)
 def test_every_metric_gives_three_rows_of_frames(results, metric):
     result = results[metric]
     assert list(result.rows) == ["geodesic", "LERP", "SLERP"]
@@ -90,7 +90,7 @@ def test_every_metric_gives_three_rows_of_frames(results, metric):
     assert result.settings["metric"] == metric
 
 
-@pytest.mark.parametrize("metric", get_args(MetricName))
+@pytest.mark.parametrize("metric", SOUND)
 def test_the_geodesic_is_no_longer_than_the_baselines(results, metric):
     """By energy, which is what is minimised; a refined grid may take back a per cent."""
     rows = results[metric].rows
@@ -107,7 +107,7 @@ def test_levels_stay_at_the_anchor_but_in_spacetime(results):
     assert set(rows["LERP"].log_snr.tolist()) == {2.0}
 
 
-@pytest.mark.parametrize("metric", get_args(MetricName))
+@pytest.mark.parametrize("metric", SPACES)
 def test_the_stated_end_error_is_the_one_made(results, metric):
     result = results[metric]
     made = (result.frames[[0, -1]] - pictures(2)).square().mean((1, 2, 3)).sqrt()
@@ -119,7 +119,11 @@ def test_the_stated_end_error_is_the_one_made(results, metric):
 
 def test_ends_are_reproduced_to_the_grain_of_the_cleanest_level(exact):
     errors = [
-        max(interpolate(exact, *ends(), metric="euclidean", frames=2, flow_steps=n).end_error)
+        max(
+            interpolate(
+                exact, *ends(), metric="euclidean", options=InterpolateOptions(flow_steps=n)
+            ).end_error
+        )
         for n in (24, 48, 96)
     ]
     assert errors[0] < 0.02
@@ -132,7 +136,7 @@ def test_ends_are_reproduced_to_the_grain_of_the_cleanest_level(exact):
 @pytest.mark.parametrize("source", ["tiny", "exact"])
 def test_the_euclidean_geodesic_is_lerp(model, exact, source):
     chosen, pair = (model, pictures(2)) if source == "tiny" else (exact, torch.stack(ends()))
-    result = interpolate(chosen, pair[0], pair[1], metric="euclidean", **FAST)
+    result = interpolate(chosen, pair[0], pair[1], metric="euclidean", options=FAST)
     a, b = result.geodesic.nodes[0], result.geodesic.nodes[-1]
     s = torch.linspace(0, 1, 7, dtype=a.dtype)
     # constant-speed respacing of a straight line: rounding of the arc length
@@ -144,7 +148,7 @@ def test_the_euclidean_geodesic_is_lerp(model, exact, source):
 
 
 def test_a_spacetime_path_of_exact_data_converges(exact):
-    result = interpolate(exact, *ends(), nodes=12, frames=3)
+    result = interpolate(exact, *ends(), frames=3, options=InterpolateOptions(nodes=12))
     assert result.geodesic.status is Status.CONVERGED
     assert result.notices == ()
     assert result.rows["geodesic"].length < 0.97 * result.rows["LERP"].length
@@ -152,7 +156,7 @@ def test_a_spacetime_path_of_exact_data_converges(exact):
 
 @pytest.mark.parametrize("metric", ["spacetime", "score"])
 def test_the_same_seed_gives_the_same_result(model, results, metric):
-    again = interpolate(model, *pictures(2), metric=metric, **FAST)
+    again = interpolate(model, *pictures(2), metric=metric, options=FAST)
     first = results[metric]
     assert torch.equal(again.geodesic.nodes, first.geodesic.nodes)
     assert torch.equal(again.frames, first.frames)
@@ -160,35 +164,34 @@ def test_the_same_seed_gives_the_same_result(model, results, metric):
 
 
 def test_another_seed_is_another_choice_of_probes(model, results):
-    other = interpolate(model, *pictures(2), seed=1, **FAST)
+    other = interpolate(model, *pictures(2), options=FAST.but(seed=1))
     assert not torch.equal(other.geodesic.nodes, results["spacetime"].geodesic.nodes)
     assert other.settings["seed"] == 1
 
 
 def test_all_baselines_are_rows_of_one_call(model):
     a, b = pictures(2)
-    names = get_args(Rival)
-    result = interpolate(model, a, b, metric="score", baselines=names, **FAST)
+    names = get_args(Baseline)
+    result = interpolate(model, a, b, metric="score", options=FAST.but(baselines=names))
     assert tuple(result.rows) == ("geodesic", *names)
     for row in result.rows.values():
         assert row.frames.shape == result.frames.shape
         assert row.floor is not None
         assert row.energy >= row.floor
-    with pytest.raises(ValueError, match="unknown baselines CLERP; choose from LERP, SLERP, NAO"):
-        interpolate(model, a, b, baselines=("CLERP", "LERP"), **FAST)
+    with pytest.raises(ValueError, match="unknown baselines 'CLERP'; choose one of LERP, SLERP"):
+        FAST.but(baselines=("CLERP", "LERP"))
 
 
-def test_paper_mode_says_what_it_is_and_misses_the_images(model, results):
+def test_the_published_recipe_says_what_it_is_and_misses_the_images(results):
     """One noise for both ends, which the probability flow does not take off again."""
-    a, b = pictures(2)
-    found = interpolate(model, a, b, metric="score", mode="paper", **FAST)
-    assert found.settings["mode"] == "paper"
+    found = results["score-published"]
+    assert found.settings["metric"] == "score-published"
     assert found.settings["weight"] == pytest.approx(1000 / 0.194, rel=5e-3)
     assert found.geodesic.status is Status.FIXED_BUDGET
     assert min(found.end_error) > 2 * max(results["score"].end_error)
 
 
-@pytest.mark.parametrize("metric", get_args(MetricName))
+@pytest.mark.parametrize("metric", SOUND)
 def test_identical_images_give_a_path_of_length_zero(still, tmp_path, metric):
     result = still[metric]
     assert result.geodesic.status is Status.SAME_POINT
@@ -204,7 +207,7 @@ def test_identical_images_give_a_path_of_length_zero(still, tmp_path, metric):
 
 
 def test_colour_images(tmp_path):
-    result = interpolate(tiny_model(3), *pictures(2, 3), metric="euclidean", **FAST)
+    result = interpolate(tiny_model(3), *pictures(2, 3), metric="euclidean", options=FAST)
     assert result.frames.shape == (FRAMES, 3, 8, 8)
     result.save(tmp_path)
     with Image.open(tmp_path / "frame_0000.png") as frame:
@@ -213,35 +216,67 @@ def test_colour_images(tmp_path):
 
 def test_bytes_and_flat_greys_are_images_too(model, results):
     flat = (pictures(2)[:, 0] * 255).round().to(torch.uint8)
-    result = interpolate(model, flat[0], flat[1], metric="euclidean", **FAST)
+    result = interpolate(model, flat[0], flat[1], metric="euclidean", options=FAST)
     torch.testing.assert_close(result.inputs, flat[:, None].double() / 255)
 
 
 def test_progress_is_told(model):
     lines: list[str] = []
-    interpolate(model, *pictures(2), metric="score", progress=lines.append, **FAST)
-    assert lines[0] == "lifting the images to the anchor noise level"
+    interpolate(model, *pictures(2), metric="score", progress=lines.append, options=FAST)
+    assert lines[0] == "lifting the images to their noise level"
     assert any(re.fullmatch(rf"{NODES} nodes, round \d+: .*", line) for line in lines)
     assert lines[-1] == "bringing SLERP back to clean images"
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("given", "words"),
     [
         ({"metric": "flat"}, "unknown metric 'flat'; choose one of spacetime, score"),
+        ({"metric": "score", "space": ScoreSpace()}, "give metric, .* or space, but not both"),
         ({"frames": 1}, "frames must be at least 2, got 1"),
-        ({"nodes": 1}, "nodes must be at least 2, got 1"),
-        ({"flow_steps": 0}, "at least 1 step, got 0"),
-        ({"weight": -1.0}, "weight must be >= 0"),
-        ({"weight": math.nan}, "weight must be >= 0"),
-        ({"log_snr": 9.2}, "outside the noise levels of model 'tiny'; choose a value between"),
-        ({"log_snr": -8.0}, "outside the noise levels"),
-        ({"log_snr": math.nan}, "outside the noise levels"),
+        (
+            {"space": SpacetimeSpace(log_snr=9.2)},
+            "outside the noise levels of model 'tiny'; choose a value between",
+        ),
+        ({"space": SpacetimeSpace(log_snr=-8.0)}, "outside the noise levels"),
+        ({"space": ScoreSpace(rank=65)}, "rank must be between 1 and 64, got 65"),
     ],
 )
-def test_bad_settings_are_refused(model, change, words):
+def test_bad_settings_are_refused(model, given, words):
     with pytest.raises(ValueError, match=words):
-        interpolate(model, *pictures(2), **{**FAST, **change})
+        interpolate(model, *pictures(2), options=FAST, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"metrc": "score"}, "interpolate() has no option 'metrc'; did you mean 'metric'?"),
+        (
+            {"nodes": 6},
+            "interpolate() has no option 'nodes'; "
+            "did you mean options=InterpolateOptions(nodes=...)?",
+        ),
+        (
+            {"weight": 3.0},
+            "interpolate() has no option 'weight'; did you mean space=ScoreSpace(weight=...)?",
+        ),
+        ({"metric": ScoreSpace()}, "metric must be the name of a space; give a metric of your own"),
+        ({"space": "score"}, "space must be a Space, such as ScoreSpace(), or a Metric, not 'sco"),
+        ({"space": ScoreSpace}, "space must be a Space, such as ScoreSpace(), or a Metric, not <c"),
+    ],
+)
+def test_misspelt_options_are_refused_by_the_function(model, given, words):
+    with pytest.raises(TypeError, match=re.escape(words)):
+        interpolate(model, *pictures(2), **given)
+
+
+def test_a_path_that_did_not_end_well_is_noted(model):
+    hurried = FAST.but(solver=Relax(iterations=1))
+    result = interpolate(model, *pictures(2), metric="score", options=hurried)
+    assert result.geodesic.status is Status.ITERATION_LIMIT
+    assert f"the geodesic ended with ITERATION_LIMIT: {Status.ITERATION_LIMIT.value}" in (
+        result.notices
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from diffodesic import GaussianMixture
 from diffodesic.images.distances import pairwise
-from diffodesic.images.neighbours import nearest
+from diffodesic.images.neighbours import NearestOptions, nearest
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,9 @@ def test_neighbours_are_those_of_the_whole_matrix(law: GaussianMixture):
     whole = pairwise(law, points, log_snr=1.0)
     matrix = whole.matrix.clone().fill_diagonal_(torch.inf)
     said: list[str] = []
-    found = nearest(law, points, 3, log_snr=1.0, pivots=2, progress=said.append)
+    found = nearest(
+        law, points, 3, log_snr=1.0, options=NearestOptions(pivots=2), progress=said.append
+    )
     expected = matrix.topk(3, largest=False)
     assert torch.equal(found.index, expected.indices)
     torch.testing.assert_close(found.distance, expected.values, rtol=1e-6, atol=1e-9)
@@ -33,7 +37,7 @@ def test_neighbours_are_those_of_the_whole_matrix(law: GaussianMixture):
 def test_a_pair_is_never_skipped_that_the_bound_allows(law: GaussianMixture):
     points = torch.linspace(-4, 4, 9, dtype=torch.float64).unsqueeze(-1)
     # an accuracy so loose that the bounds say nothing: every pair is solved
-    found = nearest(law, points, 8, log_snr=1.0, pivots=1, accuracy=10.0)
+    found = nearest(law, points, 8, log_snr=1.0, options=NearestOptions(pivots=1, accuracy=10.0))
     assert found.solved == found.pairs == 36
     assert torch.equal(found.index.sort(1).values[0], torch.arange(1, 9))
 
@@ -43,10 +47,12 @@ def test_a_pair_is_never_skipped_that_the_bound_allows(law: GaussianMixture):
     [
         ({"k": 0}, "k must be between 1 and 4"),
         ({"k": 5}, "k must be between 1 and 4"),
-        ({"k": 1, "pivots": 0}, "pivots must be between 1 and 5"),
-        ({"k": 1, "accuracy": -0.1}, "accuracy >= 0"),
+        ({"k": 1, "pivots": 0}, "pivots must be at least 1"),
+        ({"k": 1, "pivots": 6}, "pivots must be at most 5"),
+        ({"k": 1, "accuracy": -0.1}, "accuracy must be at least 0"),
     ],
 )
-def test_bad_input(law: GaussianMixture, options: dict[str, float], message: str):
+def test_bad_input(law: GaussianMixture, options: dict[str, Any], message: str):
+    k, rest = options["k"], {name: options[name] for name in options.keys() - {"k"}}
     with pytest.raises(ValueError, match=message):
-        nearest(law, torch.zeros(5, 1, dtype=torch.float64), **options)  # type: ignore[arg-type]
+        nearest(law, torch.zeros(5, 1, dtype=torch.float64), k, options=NearestOptions(**rest))

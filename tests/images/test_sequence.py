@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from diffodesic.images.features import Features
-from diffodesic.images.interpolation import interpolate
+from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.sequence import _shares, interpolate_through
 from diffodesic.images.shown_path import _perceptual
 from support.tiny import pictures, tiny_model
 
-FAST: dict[str, Any] = {"metric": "score", "nodes": 4, "flow_steps": 4, "baselines": ("LERP",)}
+OPTIONS = InterpolateOptions(nodes=4, flow_steps=4, baselines=("LERP",))
+FAST: dict[str, Any] = {"metric": "score", "options": OPTIONS}
 
 
 def test_every_key_appears_once_and_every_part_is_a_pair():
@@ -91,12 +92,13 @@ def test_a_perceptual_pace_has_equal_steps_under_its_features():
 
 def test_an_unknown_pace_and_missing_features_are_refused():
     a, b = pictures(2)
-    with pytest.raises(ValueError, match="unknown pace 'even'; choose metric or perceptual"):
-        interpolate(tiny_model(), a, b, pace="even")
+    with pytest.raises(ValueError, match="unknown pace 'even'; choose one of metric, perceptual"):
+        OPTIONS.but(pace="even")
     with pytest.raises(ValueError, match="takes grey pictures of 28x28"):
-        interpolate(tiny_model(), a, b, pace="perceptual", frames=3, **FAST)
+        interpolate(tiny_model(), a, b, options=OPTIONS.but(pace="perceptual"))
     with pytest.raises(ValueError, match="is not there; give the ONNX file"):
-        interpolate(tiny_model(), a, b, pace="perceptual", features="squeezenet:no.onnx", **FAST)
+        absent = OPTIONS.but(pace="perceptual", features="squeezenet:no.onnx")
+        interpolate(tiny_model(), a, b, options=absent)
 
 
 def test_a_chain_goes_on_but_never_with_other_images(tmp_path, monkeypatch):
@@ -105,7 +107,7 @@ def test_a_chain_goes_on_but_never_with_other_images(tmp_path, monkeypatch):
     whole = interpolate_through(model, images, **options)
     with monkeypatch.context() as broken:
         broken.setattr(
-            "diffodesic.images.spaces.search", lambda *_, **__: pytest.fail("solved again")
+            "diffodesic.images.placement.search", lambda *_, **__: pytest.fail("solved again")
         )
         again = interpolate_through(model, images, **options)
         assert torch.equal(again.frames, whole.frames)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from diffodesic.denoisers.differentiable import full_float32
 from diffodesic.denoisers.network import NetworkError, NetworkOptions, from_network
 from diffodesic.denoisers.schedules import VP
-from diffodesic.images.interpolation import interpolate
-from diffodesic.images.lifting import Bridge
-from diffodesic.images.spaces import image_geodesic, image_metric
+from diffodesic.images.interpolation import InterpolateOptions, interpolate
+from diffodesic.images.placement import place
+from diffodesic.images.spaces import ScoreSpace
 from diffodesic.models.loading import load
 from diffodesic.models.model import ModelError
 from support.tiny import pictures, tiny_model
@@ -85,13 +85,11 @@ def test_the_certificate_in_bfloat16_stays_put():
     from diffodesic.models.datasets import shipped_digits
 
     digits = shipped_digits()[0][[33, 83]].double()
-    bridge = Bridge(model, 1.0, flow_steps=8)
-    ends = bridge.lift(digits)
-    path = image_geodesic(image_metric(bridge, "score", ends), ends[0], ends[1], nodes=8)
-    other = replace(bridge, model=model.running(precision="bfloat16"))
-    space = image_metric(other, "score", ends)
+    there = place(model, ScoreSpace(), digits, flow_steps=8)
+    path = there.geodesic(*there.points, nodes=8)
+    half = replace(there.lifting, model=model.running(precision="bfloat16"))
     with torch.no_grad():
-        again = space.squared_steps(path.nodes).sqrt().sum()
+        again = replace(there, lifting=half).metric.squared_steps(path.nodes).sqrt().sum()
     assert float(again) == pytest.approx(float(path.certificate.discrete_length), rel=0.01)
 
 
@@ -99,11 +97,11 @@ def test_the_certificate_in_bfloat16_stays_put():
 def test_a_compiled_network_gives_the_same_path():
     model = tiny_model()
     a, b = pictures(2)
-    options: dict[str, Any] = {"metric": "score", "frames": 3, "nodes": 4, "flow_steps": 4}
+    asked = InterpolateOptions(space=ScoreSpace(), frames=3, nodes=4, flow_steps=4)
     compiled = model.running(compile=True)
     # without a compiler at hand: the graph is captured and run as it is
     compiled.denoiser.fn = torch.compile(model.denoiser.fn, backend="eager")
-    found, plain = interpolate(compiled, a, b, **options), interpolate(model, a, b, **options)
+    found, plain = (interpolate(each, a, b, options=asked) for each in (compiled, model))
     torch.testing.assert_close(found.frames, plain.frames, rtol=0, atol=1e-4)
 
 

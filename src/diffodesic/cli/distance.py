@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import csv
+import io
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from diffodesic.cli.model_options import add_model_options, open_model
-from diffodesic.cli.options import command, progress, seed
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffodesic.images.distances import PairwiseDistances
-    from diffodesic.models.model import Model
+from diffodesic.cli.model_options import ModelOptions, open_model
+from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_pictures
+from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
+from diffodesic.images.editing import EditOptions, edit
+from diffodesic.metrics.one_level import NETWORK_SEARCH
+from diffodesic.output.files import write_atomically
+from diffodesic.output.folder import check_outdir
+from diffodesic.output.options import option
 
 __all__ = ["add"]
 
@@ -30,81 +33,54 @@ MANY = """\
 MANY_IMAGES = 10_000  # what the time per pair is extrapolated to
 
 
+@dataclass(frozen=True, kw_only=True)
+class OneOptions(PictureOptions):
+    """What ``distance`` has beside the options of an edit.
+
+    Args:
+        iterations: limit of the search among splines; default 24.
+        outdir: folder for edit.png and edit.json; default none.
+    """
+
+    iterations: int | None = None
+    outdir: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyOptions(ResultOptions):
+    """What ``distances`` has beside the options of all pairs.
+
+    Args:
+        check: number of pairs that are solved again, finer.
+        outdir: folder for distances.npz (taken up again) and .csv.
+    """
+
+    check: int = option(0, least=0)
+    outdir: str = "out"
+
+
 def add(commands: Any) -> None:
-    """Add both verbs."""
+    """Add both commands."""
     one = command(commands, "distance", run_one, "the Diffusion Edit Distance of two pictures", ONE)
     one.add_argument("images", nargs=2, metavar="IMAGE", help="two pictures")
-    _common(one)
-    one.add_argument(
-        "--iterations",
-        type=int,
-        help="limit of the search among splines; default 24",
-    )
-    one.add_argument("--outdir", help="folder for edit.png and edit.json; default none")
+    add_flags(one, EditOptions, OneOptions, ModelOptions)
     many = command(commands, "distances", run_many, "the distances of all pairs of a folder", MANY)
     many.add_argument("folder", metavar="DIR", type=Path, help="a folder of pictures")
-    _common(many)
-    many.add_argument("--check", type=int, default=0, metavar="K", help="solve K pairs finer again")
-    many.add_argument(
-        "--outdir", default="out", help="folder for distances.npz (taken up again) and .csv"
-    )
+    add_flags(many, PairwiseOptions, ManyOptions, ModelOptions)
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
-    add_model_options(parser)
-    parser.add_argument(
-        "--log-snr", type=float, default=2.0, help="noise level of the ends: the scale, default 2"
-    )
-    parser.add_argument("--nodes", type=int, help="segments of a path")
-    parser.add_argument(
-        "--flow-steps", type=int, default=24, help="steps of the probability flow to that level"
-    )
-    parser.add_argument("--seed", type=seed, default=0)
-    parser.add_argument(
-        "--no-resize",
-        action="store_true",
-        help="refuse pictures of another size or other channels than the model's",
-    )
-
-
-def _read(model: Model, paths: list[Path], options: argparse.Namespace) -> list[Tensor]:
-    from diffodesic.output.images import read_image
-
-    images = []
-    for path in paths:
-        image, notices = read_image(path, model.codec.shape, resize=not options.no_resize)
-        images.append(image.double())
-        for notice in notices:
-            print(notice, file=sys.stderr)
-    return images
-
-
-def run_one(options: argparse.Namespace) -> None:
+def run_one(given: argparse.Namespace) -> None:
     """Solve one pair, print it, and write it if asked to."""
-    from dataclasses import replace
-
     from diffodesic.images.edit_picture import save_edit
-    from diffodesic.images.editing import edit
-    from diffodesic.images.spaces import NETWORK_SOLVER
-    from diffodesic.output.folder import check_outdir
 
-    n = options.iterations
-    solver = None if n is None else replace(NETWORK_SOLVER, splines=(8, 2, n))
-    model = open_model(options)
-    first, second = _read(model, [Path(path) for path in options.images], options)
-    folder = None if options.outdir is None else check_outdir(options.outdir)
+    options, own = chosen(EditOptions, given), chosen(OneOptions, given)
+    if own.iterations is not None:
+        options = options.but(solver=replace(NETWORK_SEARCH, splines=(8, 2, own.iterations)))
+    model = open_model(chosen(ModelOptions, given))
+    images = read_pictures(model, given.images, resize=own.resize)
+    folder = None if own.outdir is None else check_outdir(own.outdir)
     with progress() as say:
-        found = edit(
-            model,
-            first,
-            second,
-            log_snr=options.log_snr,
-            nodes=options.nodes,
-            solver=solver,
-            flow_steps=options.flow_steps,
-            seed=options.seed,
-            progress=say,
-        )
+        found = edit(model, *images, options=options, progress=say)
     status = found.geodesic.status
     print(
         f"DiffED {found.distance:.4g} at log SNR {found.log_snr:g} "
@@ -119,45 +95,29 @@ def run_one(options: argparse.Namespace) -> None:
         print(f"wrote {folder}")
 
 
-def run_many(options: argparse.Namespace) -> None:
+def run_many(given: argparse.Namespace) -> None:
     """Solve all pairs of a folder, print a summary, write the matrix."""
     import torch
 
-    from diffodesic.images.distances import pairwise
     from diffodesic.models.datasets import PICTURES
-    from diffodesic.output.folder import check_outdir
 
-    if not options.folder.is_dir():
-        raise ValueError(f"{options.folder} is no folder; give one with pictures")
-    paths = sorted(p for p in options.folder.iterdir() if p.suffix.lower() in PICTURES)
+    if not given.folder.is_dir():
+        raise ValueError(f"{given.folder} is no folder; give one with pictures")
+    paths = sorted(p for p in given.folder.iterdir() if p.suffix.lower() in PICTURES)
     if len(paths) < 2:
-        raise ValueError(f"{options.folder} holds {len(paths)} pictures; at least 2 are needed")
-    model = open_model(options)
-    images = _read(model, paths, options)
-    folder = check_outdir(options.outdir)
+        raise ValueError(f"{given.folder} holds {len(paths)} pictures; at least 2 are needed")
+    options, own = chosen(PairwiseOptions, given), chosen(ManyOptions, given)
+    model = open_model(chosen(ModelOptions, given))
+    images = torch.stack(read_pictures(model, paths, resize=own.resize))
+    file = check_outdir(own.outdir) / "distances.npz"
     with progress() as say:
-        found = pairwise(
-            model,
-            torch.stack(images),
-            log_snr=options.log_snr,
-            nodes=options.nodes,
-            check=options.check,
-            file=folder / "distances.npz",
-            flow_steps=options.flow_steps,
-            seed=options.seed,
-            progress=say,
-        )
-    _write_table(found, [path.name for path in paths], folder / "distances.csv")
+        found = pairwise(model, images, check=own.check, file=file, options=options, progress=say)
+    _write_table(found, [path.name for path in paths], file.with_suffix(".csv"))
     _summarise(found, [path.name for path in paths])
-    print(f"wrote {folder}/distances.npz and distances.csv")
+    print(f"wrote {file} and distances.csv")
 
 
 def _write_table(found: PairwiseDistances, names: list[str], path: Path) -> None:
-    import csv
-    import io
-
-    from diffodesic.output.files import write_atomically
-
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(["", *names])

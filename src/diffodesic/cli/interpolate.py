@@ -6,10 +6,16 @@ import argparse
 import hashlib
 import shutil
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from diffodesic.cli.model_options import add_model_options, open_model
-from diffodesic.cli.options import command, progress, seed
+from diffodesic.cli.model_options import ModelOptions, open_model
+from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.pictures import DIGITS, ResultOptions, read_pictures
+from diffodesic.cli.space_options import add_space, chosen_space
+from diffodesic.images.interpolation import InterpolateOptions, interpolate
+from diffodesic.images.result import Interpolation
+from diffodesic.images.sequence import InterpolationSequence, interpolate_through
+from diffodesic.output.folder import check_outdir
 
 __all__ = ["add"]
 
@@ -24,138 +30,51 @@ EXAMPLES = """\
 
 
 def add(commands: Any) -> None:
-    """Add the verb."""
-    from diffodesic.images.baselines.between import Rival
-    from diffodesic.images.lifting import Mode
-    from diffodesic.images.shown_path import Pace
-    from diffodesic.images.spaces import MetricName
-
-    parser = command(
-        commands,
-        "interpolate",
-        run,
-        "the geodesic between two images, its frames and its report",
-        EXAMPLES,
-    )
+    """Add the command."""
+    text = "the geodesic between two images, its frames and its report"
+    parser = command(commands, "interpolate", run, text, EXAMPLES)
     parser.add_argument(
         "images",
         nargs="*",
         metavar="IMAGE",
         help="two pictures or more, in their order; none: two digits of the package",
     )
-    add_model_options(parser)
-    parser.add_argument("--metric", default="spacetime", choices=get_args(MetricName))
-    parser.add_argument(
-        "--mode",
-        default="sound",
-        choices=get_args(Mode),
-        help="paper: the recipe of arXiv 2505.11128 as published, for --metric score",
-    )
-    parser.add_argument("--frames", type=int, default=16, help="number of images, ends included")
-    parser.add_argument("--nodes", type=int, default=32, help="segments of the path")
-    parser.add_argument(
-        "--log-snr", type=_level, default="auto", help="noise level of the ends, or auto"
-    )
-    parser.add_argument(
-        "--weight",
-        type=float,
-        help="of the score in its metric and the conformal one, in units of 1/|score|^2 "
-        "(default 10 and 100)",
-    )
-    parser.add_argument("--rank", type=int, default=1, help="score metric: number of scores")
-    parser.add_argument(
-        "--flow-steps", type=int, default=24, help="steps of the probability-flow ODE each way"
-    )
-    parser.add_argument(
-        "--baselines",
-        nargs="*",
-        default=["LERP", "SLERP"],
-        choices=get_args(Rival),
-        metavar="NAME",
-        help=f"rows beside the geodesic: {', '.join(get_args(Rival))} (default LERP SLERP)",
-    )
-    parser.add_argument(
-        "--pace",
-        default="metric",
-        choices=get_args(Pace),
-        help="frames at equal steps of the metric, or of the distance under --features",
-    )
-    parser.add_argument(
-        "--features",
-        default="digit-classifier-1",
-        help="extractor of a perceptual pace: digit-classifier-1 or squeezenet:FILE.onnx",
-    )
-    parser.add_argument("--seed", type=seed, default=0)
-    parser.add_argument("--outdir", default="out")
-    parser.add_argument(
-        "--no-resize",
-        action="store_true",
-        help="refuse pictures of another size or other channels than the model's",
-    )
+    add_space(parser, InterpolateOptions().space)
+    add_flags(parser, InterpolateOptions, ResultOptions, ModelOptions)
 
 
-def _level(text: str) -> float | str:
-    if text == "auto":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
-
-
-def run(options: argparse.Namespace) -> None:
+def run(given: argparse.Namespace) -> None:
     """Interpolate, print a summary, write the folder."""
-    from diffodesic.cli.pictures import DIGITS, read_pictures
-    from diffodesic.output.folder import check_outdir
-
-    if len(options.images) == 1:
+    if len(given.images) == 1:
         raise ValueError("give two images or more, or none, not 1")
-    model = open_model(options)
-    images = read_pictures(model, options.images, default=DIGITS, resize=not options.no_resize)
+    options = chosen(InterpolateOptions, given, space=chosen_space(given))
+    which, where = chosen(ModelOptions, given), chosen(ResultOptions, given)
+    model = open_model(which)
+    images = read_pictures(model, given.images, default=DIGITS, resize=where.resize)
     # a command that was stopped goes on; another begins anew beside what it left
-    kind = {**vars(options), "run": None}
-    name = hashlib.sha256(repr(sorted(kind.items())).encode()).hexdigest()[:12]
-    stages = check_outdir(options.outdir) / "partial"
+    asked = repr((given.images, options, which, where))
+    name = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    stages = check_outdir(where.outdir) / "partial"
+    result: Interpolation | InterpolationSequence
     with progress() as say:
-        result = _interpolate(model, images, options, stages / name, say)
+        if len(images) == 2:
+            result = interpolate(
+                model, *images, options=options, checkpoint=stages / name, progress=say
+            )
+        else:
+            result = interpolate_through(
+                model, images, options=options, checkpoint=stages / name, progress=say
+            )
         say("writing")
-        folder = result.save(options.outdir)
+        folder = result.save(where.outdir)
     shutil.rmtree(stages / name)
     if not any(stages.iterdir()):  # another command that was stopped may still go on
         stages.rmdir()
     _summarise(result, folder)
 
 
-def _interpolate(
-    model: Any, images: list[Any], options: argparse.Namespace, checkpoint: Path, say: Any
-) -> Any:
-    """The path between two images, or through more."""
-    from diffodesic.images.interpolation import interpolate
-    from diffodesic.images.sequence import interpolate_through
-
-    asked = {
-        "metric": options.metric,
-        "mode": options.mode,
-        "frames": options.frames,
-        "nodes": options.nodes,
-        "log_snr": options.log_snr,
-        "weight": options.weight,
-        "rank": options.rank,
-        "flow_steps": options.flow_steps,
-        "baselines": options.baselines,
-        "pace": options.pace,
-        "features": options.features,
-        "seed": options.seed,
-        "checkpoint": checkpoint,
-        "progress": say,
-    }
-    if len(images) == 2:
-        return interpolate(model, *images, **asked)
-    return interpolate_through(model, images, **asked)
-
-
-def _summarise(result: Any, folder: object) -> None:
-    if hasattr(result, "parts"):
+def _summarise(result: Interpolation | InterpolationSequence, folder: Path) -> None:
+    if isinstance(result, InterpolationSequence):
         for i, part in enumerate(result.parts):
             print(f"pair {i + 1}: {part!r}")
         where = ", ".join(map(str, result.keys))

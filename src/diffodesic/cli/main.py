@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn
 
@@ -14,7 +15,7 @@ import diffodesic
 
 __all__ = ["main"]
 
-VERBS = (
+COMMANDS = (
     "interpolate",
     "extrapolate",
     "distance",
@@ -56,9 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit code: 0, 2 for bad input, 130 after an interruption.
     """
-    options = _parser().parse_args(arguments)
+    given, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        given.parser.error(_unknown(unknown, given.parser))
     try:
-        options.run(options)
+        given.run(given)
     except KeyboardInterrupt:
         print("diffodesic: interrupted; no half-written files are left", file=sys.stderr)
         return 130
@@ -66,6 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"diffodesic: {_one_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    near = get_close_matches(words[0].partition("=")[0], flags, 1)
+    if words[0].startswith("-") and near:
+        return f"no option {words[0]!r}; did you mean {near[0]!r}?"
+    return f"unrecognized arguments: {' '.join(words)}"
 
 
 def _one_line(error: Exception) -> str:
@@ -87,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
         version=f"diffodesic {diffodesic.__version__}, torch {torch.__version__}",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for verb in VERBS:
-        import_module(f"diffodesic.cli.{verb}").add(commands)
+    for name in COMMANDS:
+        import_module(f"diffodesic.cli.{name}").add(commands)
     return parser
 
 

@@ -11,11 +11,11 @@ __all__ = ["add"]
 
 
 def add(commands: Any) -> None:
-    """Add the verb."""
+    """Add the command."""
     command(commands, "models", run, "list the models that can be loaded")
 
 
-def run(options: argparse.Namespace) -> None:
+def run(given: argparse.Namespace) -> None:
     """Print a line per model."""
     from diffodesic.models.loading import available
 

@@ -1,16 +1,23 @@
-"""The verbs of the command line, one file each: ``add`` makes the parser, ``run`` the call.
+"""Flags of commands: made from the fields of dataclasses, and read back into them.
 
-Nothing heavy is imported before a verb runs.
+The name, the type and the default of a flag are those of its field, its help is what the docstring
+says of it; see :mod:`diffodesic.output.options`.  A flag that is not given is not in the namespace.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any, TypeVar
 
-__all__ = ["command", "progress", "seed"]
+from diffodesic.output.options import Kind, explained, kinds
+
+__all__ = ["add_flags", "chosen", "command", "flag", "progress"]
+
+T = TypeVar("T")
 
 
 def command(
@@ -20,12 +27,12 @@ def command(
     text: str,
     examples: str = "",
 ) -> argparse.ArgumentParser:
-    """Add a verb.
+    """Add a command.
 
     Args:
         commands: what ``add_subparsers`` returned.
-        name: the verb.
-        run: called with the parsed options.
+        name: the command.
+        run: called with the namespace.
         text: one line of help.
         examples: lines below the options of its help.
 
@@ -39,19 +46,108 @@ def command(
         epilog=f"examples:\n{examples}" if examples else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 
-def seed(text: str) -> int:
-    """Parse a seed that torch's generators take."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2^63 - 1")
-    return value
+def flag(name: str) -> str:
+    """The flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def add_flags(
+    parser: argparse.ArgumentParser,
+    *owners: type,
+    labels: Sequence[str] = (),
+    skip: Sequence[str] = (),
+) -> None:
+    """Add a flag for every field of dataclasses; a field that several have is one flag.
+
+    Args:
+        parser: the parser of a command.
+        owners: the dataclasses.
+        labels: names of the owners in the help, where a flag has several defaults.
+        skip: names of fields that get no flag.
+    """
+    names = dict.fromkeys(name for owner in owners for name in kinds(owner))
+    for name in (name for name in names if name not in skip):
+        having = [owner for owner in owners if name in kinds(owner)]
+        fields = [owner.__dataclass_fields__[name] for owner in having]  # type: ignore[attr-defined]
+        defaults = [_default(field.default) for field in fields]
+        if len(set(defaults)) > 1:
+            of = [labels[owners.index(owner)] for owner in having]
+            defaults = [f"{d} ({who})" for d, who in zip(defaults, of, strict=True) if d]
+        text = ", ".join(dict.fromkeys(filter(None, defaults)))
+        help = explained(having[0]).get(name, "") + (f" (default: {text})" if text else "")
+        words = _words(name, kinds(having[0])[name], fields[0].default)
+        parser.add_argument(flag(name), default=argparse.SUPPRESS, help=help, **words)
+
+
+def _words(name: str, kind: Kind, default: Any) -> dict[str, Any]:
+    """Arguments of ``add_argument``."""
+    if kind.types == (bool,):
+        return {"action": argparse.BooleanOptionalAction if default else "store_true"}
+    if kind.several:
+        several = {"nargs": "*", "metavar": name.upper()}
+        return {"type": lambda text: [_value(word, kind) for word in text.split(",")], **several}
+    if kind.choices and not kind.types:
+        return {"choices": kind.choices}
+    return {"type": lambda text: _value(text, kind)}
+
+
+def _value(word: str, kind: Kind) -> Any:
+    """What a word of the command line stands for."""
+    if word in kind.choices:
+        return word
+    for read in (int, float, Path, str):
+        if read in kind.types:
+            try:
+                return read(word)
+            except ValueError:
+                continue
+    raise argparse.ArgumentTypeError(f"{word!r} is not {kind}")
+
+
+def _default(value: Any) -> str:
+    if value is None or value is MISSING or isinstance(value, bool):
+        return ""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def chosen(
+    owner: type[T],
+    given: argparse.Namespace,
+    *,
+    among: Sequence[type] = (),
+    what: str = "",
+    **also: Any,
+) -> T:
+    """A dataclass with the values that were given on the command line.
+
+    Args:
+        owner: the dataclass.
+        given: the namespace.
+        among: dataclasses that one was chosen from: what was given for another is refused.
+        what: what the dataclass is for, for the message.
+        **also: values that are not from the command line.
+
+    Returns:
+        an instance.
+
+    Raises:
+        ValueError: for flags of another dataclass, or values that the dataclass refuses.
+    """
+    own, values = kinds(owner), vars(given)
+    strays = dict.fromkeys(
+        flag(name) for other in among for name in kinds(other) if name in values and name not in own
+    )
+    if strays:
+        raise ValueError(f"{', '.join(strays)}: no option of {what}")
+    values = {name: values[name] for name in own if name in values}
+    for name in values:
+        if own[name].several:
+            values[name] = tuple(value for part in values[name] for value in part)
+    return owner(**{**values, **also})
 
 
 @contextmanager

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from diffodesic.cli.options import command, progress, seed
-from diffodesic.cli.potential_options import add_potential, numbers, potential
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffodesic.denoisers.denoiser import Denoiser
-    from diffodesic.transitions.molecules import Molecule
-    from diffodesic.transitions.potentials import Potential
-    from diffodesic.transitions.recipe import Pathways
+from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.potential_options import PotentialOptions, potential
+from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.output.folder import check_outdir
+from diffodesic.output.options import Options
+from diffodesic.transitions.learned import load_denoiser
+from diffodesic.transitions.molecules import Molecule, from_amber
+from diffodesic.transitions.potentials import Potential
+from diffodesic.transitions.recipe import PathwayOptions, Pathways, pathways, structures
+from diffodesic.transitions.saving import save_paths
 
 __all__ = ["add"]
 
@@ -29,61 +33,57 @@ EXAMPLES = """\
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class PathsOptions(Options):
+    """What ``paths`` has beside the options of pathways.
+
+    Args:
+        system: PRMTOP,INPCRD: a molecule in AMBER's formats.
+        relax: move the states to minima.
+        uncorrected: no Metropolis correction.
+        model: denoiser by `diffodesic train`; default exact, on a grid.
+        solvent: of the system: OBC2, OBC1, ... or none.
+        temperature: of the system, in K.
+        frames: structures along a path.
+        store: folder of finished paths, to go on after an interruption.
+        outdir: folder of the results.
+    """
+
+    system: str | None = None
+    relax: bool = False
+    uncorrected: bool = False
+    model: str | None = None
+    solvent: str = "OBC2"
+    temperature: float = 300.0
+    frames: int = 33
+    store: str | None = None
+    outdir: str = "out"
+
+
 def add(commands: Any) -> None:
-    """Add the verb."""
+    """Add the command."""
     text = "sampled transition paths between two states"
     parser = command(commands, "paths", run, text, EXAMPLES)
     # otherwise argparse takes the state -0.56,1.44 for an option
     parser._negative_number_matcher = re.compile(r"-\.?\d")
-    add_potential(parser)
-    parser.add_argument("--system", metavar="PRMTOP,INPCRD", help="a molecule in AMBER's formats")
     parser.add_argument("--from", dest="start", required=True, help="coordinates, or a PDB file")
     parser.add_argument("--to", dest="end", required=True, help="coordinates, or a PDB file")
-    parser.add_argument("--paths", type=int, default=1000, help="number of paths")
-    parser.add_argument("--nodes", type=int, default=128, help="segments of the geodesic")
-    parser.add_argument(
-        "--langevin-steps", type=int, default=128, help="steps of the dynamics at each node"
-    )
-    parser.add_argument("--step", type=float, help="of the dynamics, in squared coordinates")
-    parser.add_argument("--log-snr", type=float, help="of both ends; default: that of the basins")
-    parser.add_argument("--relax", action="store_true", help="move the states to minima")
-    parser.add_argument("--uncorrected", action="store_true", help="no Metropolis correction")
-    parser.add_argument(
-        "--model", metavar="DIR", help="denoiser by `diffodesic train`; default: exact, on a grid"
-    )
-    parser.add_argument("--solvent", default="OBC2", help="of --system: OBC2, OBC1, ... or none")
-    parser.add_argument("--temperature", type=float, default=300.0, help="of --system, in K")
-    parser.add_argument("--frames", type=int, default=33, help="structures along a path")
-    parser.add_argument("--store", help="folder of finished paths, to go on after an interruption")
-    parser.add_argument("--seed", type=seed, default=0)
-    parser.add_argument("--outdir", default="out")
+    add_flags(parser, PotentialOptions, PathwayOptions, skip=("descend", "correct", "frames"))
+    add_flags(parser, PathsOptions)
 
 
-def run(options: argparse.Namespace) -> None:
+def run(given: argparse.Namespace) -> None:
     """Sample paths, print a summary, write the folder."""
-    from dataclasses import replace
-
-    from diffodesic.output.folder import check_outdir
-    from diffodesic.transitions.recipe import PathwayOptions, pathways, structures
-    from diffodesic.transitions.saving import save_paths
-
+    options = chosen(PathsOptions, given)
+    kept: dict[str, Any] = {"descend": options.relax, "correct": not options.uncorrected}
+    asked = chosen(PathwayOptions, given, **kept, frames=None)  # frames are of the structures
     molecule = _molecule(options) if options.system else None
-    law = _potential(options, molecule)
-    ends, atoms = _ends(options, law, molecule)
+    law = _potential(chosen(PotentialOptions, given), molecule)
+    ends, atoms = _ends((given.start, given.end), law, molecule)
     denoiser = _denoiser(options, law)
     check_outdir(options.outdir)
-    chosen = PathwayOptions(
-        paths=options.paths,
-        nodes=options.nodes,
-        langevin_steps=options.langevin_steps,
-        step=options.step,
-        log_snr=options.log_snr,
-        descend=options.relax,
-        correct=not options.uncorrected,
-        seed=options.seed,
-    )
     with progress() as say:
-        found = pathways(law, *ends, chosen, denoiser=denoiser, store=options.store, progress=say)
+        found = pathways(law, *ends, asked, denoiser=denoiser, store=options.store, progress=say)
         if molecule is not None:
             say("structures")
             found = replace(found, atoms=structures(found, molecule, *atoms, frames=options.frames))
@@ -92,17 +92,15 @@ def run(options: argparse.Namespace) -> None:
     _summarise(found, folder)
 
 
-def _molecule(options: argparse.Namespace) -> Molecule:
-    from diffodesic.transitions.molecules import from_amber
-
-    files = options.system.split(",")
+def _molecule(options: PathsOptions) -> Molecule:
+    files = (options.system or "").split(",")
     if len(files) != 2:
         raise ValueError(f"--system takes two files, PRMTOP,INPCRD, not {options.system!r}")
     solvent = None if options.solvent == "none" else options.solvent
     return from_amber(*files, solvent=solvent, temperature=options.temperature)
 
 
-def _potential(options: argparse.Namespace, molecule: Molecule | None) -> Potential:
+def _potential(options: PotentialOptions, molecule: Molecule | None) -> Potential:
     name = options.potential
     if name is None:
         if molecule is None:
@@ -117,40 +115,36 @@ def _potential(options: argparse.Namespace, molecule: Molecule | None) -> Potent
     return potential(options, name)
 
 
-def _denoiser(options: argparse.Namespace, law: Potential) -> Denoiser | None:
+def _denoiser(options: PathsOptions, law: Potential) -> Denoiser | None:
     """The denoiser that ``--model`` names; None for the exact one."""
-    from diffodesic.transitions.learned import load_denoiser
-
     if options.model is None:
         return None
-    found = load_denoiser(options.model)
-    found.check(law)
-    return found
+    denoiser = load_denoiser(options.model)
+    denoiser.check(law)
+    return denoiser
 
 
 def _ends(
-    options: argparse.Namespace, law: Potential, molecule: Molecule | None
+    texts: tuple[str, str], law: Potential, molecule: Molecule | None
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The two states, and for a molecule their structures."""
-    import torch
-
-    texts = (options.start, options.end)
     if molecule is not None:
         first, last = (molecule.read(file) for file in texts)
         return (molecule.phi_psi(first), molecule.phi_psi(last)), (first, last)
     states = []
     for flag, text in zip(("--from", "--to"), texts, strict=True):
         try:
-            states.append(torch.tensor(numbers(text), dtype=torch.float64))
-        except argparse.ArgumentTypeError:
+            numbers = [float(word) for word in text.split(",")]
+        except ValueError:
             raise ValueError(
                 f"{flag} {text} is not {law.dim} numbers with commas between; "
                 "a PDB file needs --system"
             ) from None
-        if len(states[-1]) != law.dim:
+        if len(numbers) != law.dim:
             raise ValueError(
-                f"{flag} {text} has {len(states[-1])} coordinates, {law.name} has {law.dim}"
+                f"{flag} {text} has {len(numbers)} coordinates, {law.name} has {law.dim}"
             )
+        states.append(torch.tensor(numbers, dtype=torch.float64))
     first, last = states
     return (first, last), (first, last)
 

@@ -1,40 +1,50 @@
-"""The pictures that a verb was given, or digits of the package."""
+"""The pictures that a command was given, or digits of the package."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
 
 from torch import Tensor
 
 from diffodesic.models.model import Model
+from diffodesic.output.options import Options
 
-__all__ = ["read_pair", "read_pictures"]
+__all__ = ["DIGITS", "PictureOptions", "ResultOptions", "read_pictures"]
 
 DIGITS = (33, 83)  # of the package, for a run without arguments: a 3 and an 8
 
 
-def read_pair(model: Model, paths: Sequence[str], *, resize: bool = True) -> list[Tensor]:
-    """Read two pictures in a model's own shape; what was changed about them goes to stderr.
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions(Options):
+    """How pictures are read.
 
     Args:
-        model: whose codec says the shape.
-        paths: two files, or none for two shipped digits.
-        resize: fit pictures of another size; else they are refused.
-
-    Returns:
-        two images (C, H, W) in [0, 1].
-
-    Raises:
-        ValueError: for another number of pictures, or none where the digits do not fit.
+        resize: fit pictures of another size or other channels to the model; else refuse them.
     """
-    if len(paths) not in (0, 2):
-        raise ValueError(f"give two images or none, not {len(paths)}")
-    return read_pictures(model, paths, default=DIGITS, resize=resize)
+
+    resize: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultOptions(PictureOptions):
+    """How pictures are read, and where results go.
+
+    Args:
+        outdir: folder of the results.
+    """
+
+    outdir: str = "out"
 
 
 def read_pictures(
-    model: Model, paths: Sequence[str], *, default: Sequence[int], resize: bool = True
+    model: Model,
+    paths: Sequence[str | PathLike[str]],
+    *,
+    default: Sequence[int] = (),
+    resize: bool = True,
 ) -> list[Tensor]:
     """Read pictures in a model's own shape; what was changed about them goes to stderr.
 

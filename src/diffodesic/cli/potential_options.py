@@ -1,31 +1,43 @@
-"""``--potential`` and what belongs to it, for the verbs that take one; no verb of its own."""
+"""``--potential`` and what belongs to it, for the commands that take one."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from diffodesic.output.options import Options
 
 if TYPE_CHECKING:
     from diffodesic.transitions.potentials import Potential
 
-__all__ = ["add_potential", "numbers", "periods", "potential"]
+__all__ = ["PotentialOptions", "periods", "potential"]
 
 
-def add_potential(parser: argparse.ArgumentParser) -> None:
-    """Add ``--potential``, ``--kT``, ``--unit``, ``--box`` and ``--period``."""
-    parser.add_argument("--potential", help="a name, a table `phi psi energy`, or FILE.py:NAME")
-    parser.add_argument("--kT", type=float, help="thermal energy, in the potential's unit")
-    parser.add_argument("--unit", help="unit of energy of a table or a file's potential")
-    parser.add_argument("--box", type=numbers, metavar="LOW,HIGH,...", help="a file's potential")
-    parser.add_argument("--period", metavar="P,...", help="a file's potential: periods, or none")
+@dataclass(frozen=True, kw_only=True)
+class PotentialOptions(Options):
+    """Which potential, and what it does not say itself.
+
+    Args:
+        potential: a name, a table `phi psi energy`, or FILE.py:NAME.
+        kT: thermal energy, in the potential's unit.
+        unit: unit of energy of a table or a file's potential.
+        box: LOW,HIGH,... of a file's potential, per coordinate.
+        period: P,... of a file's potential, a number or none each.
+    """
+
+    potential: str | None = None
+    kT: float | None = None
+    unit: str | None = None
+    box: tuple[float, ...] = ()
+    period: str | None = None
 
 
-def potential(options: argparse.Namespace, name: str) -> Potential:
+def potential(options: PotentialOptions, name: str) -> Potential:
     """The potential that ``--potential`` names.
 
     Args:
-        options: the parsed options of :func:`add_potential`.
+        options: the options.
         name: what was given as ``--potential``, or stands for it.
 
     Returns:
@@ -50,12 +62,12 @@ def potential(options: argparse.Namespace, name: str) -> Potential:
             f"no potential {name!r}: choose one of {', '.join(built_in)}, a table of "
             "`phi psi energy`, or FILE.py:NAME"
         )
-    _demand(options, name, "kT", "unit")
+    kT, unit, _, _ = _demanded(options, name, "kT", "unit")
     _refuse(options, name, "box", "period")
-    return read_grid(name, kT=options.kT, unit=options.unit, name=Path(name).stem)
+    return read_grid(name, kT=kT, unit=unit, name=Path(name).stem)
 
 
-def _from_file(options: argparse.Namespace, text: str) -> Potential:
+def _from_file(options: PotentialOptions, text: str) -> Potential:
     """The object NAME of FILE.py: a Potential, or a torch function of points."""
     from importlib.util import module_from_spec, spec_from_file_location
 
@@ -71,35 +83,38 @@ def _from_file(options: argparse.Namespace, text: str) -> Potential:
     spec.loader.exec_module(module)
     if not hasattr(module, name):
         raise ValueError(f"{file} has no {name}")
-    found = getattr(module, name)
-    if isinstance(found, Potential):
-        return found
-    _demand(options, text, "kT", "unit", "box", "period")
-    sides = options.box
+    energy = getattr(module, name)
+    if isinstance(energy, Potential):
+        return energy
+    kT, unit, sides, period = _demanded(options, text, "kT", "unit", "box", "period")
     if len(sides) % 2:
         raise ValueError(f"--box takes LOW,HIGH for every coordinate, got {len(sides)} numbers")
     return from_callable(
-        found,
+        energy,
         dim=len(sides) // 2,
-        kT=options.kT,
+        kT=kT,
         box=tuple(zip(sides[::2], sides[1::2], strict=True)),
-        unit=options.unit,
-        period=periods(options.period, len(sides) // 2),
+        unit=unit,
+        period=periods(period, len(sides) // 2),
         name=name,
     )
 
 
-def _refuse(options: argparse.Namespace, name: str, *known: str) -> None:
+def _refuse(options: PotentialOptions, name: str, *known: str) -> None:
     """What a potential says itself must not be said again: it would not be listened to."""
-    given = [f"--{key}" for key in known if getattr(options, key, None) is not None]
+    given = [f"--{key}" for key in known if getattr(options, key)]
     if given:
         raise ValueError(f"{name} has its own {', '.join(given)}: leave it out")
 
 
-def _demand(options: argparse.Namespace, name: str, *needed: str) -> None:
-    missing = [f"--{key}" for key in needed if getattr(options, key) is None]
+def _demanded(
+    options: PotentialOptions, name: str, *needed: str
+) -> tuple[float, str, tuple[float, ...], str]:
+    """What a potential does not say itself; what is needed must have been given."""
+    missing = [f"--{key}" for key in needed if not getattr(options, key)]
     if missing:
         raise ValueError(f"{name} does not say its {', '.join(missing)}: give them")
+    return options.kT or 0.0, options.unit or "", options.box, options.period or ""
 
 
 def periods(text: str, dim: int) -> tuple[float | None, ...]:
@@ -111,11 +126,3 @@ def periods(text: str, dim: int) -> tuple[float | None, ...]:
         return tuple(None if word == "none" else float(word) for word in words)
     except ValueError:
         raise ValueError(f"--period takes a number or none per coordinate, got {text!r}") from None
-
-
-def numbers(text: str) -> list[float]:
-    """Parse numbers with commas between."""
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not numbers with commas between") from None

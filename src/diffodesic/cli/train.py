@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-from diffodesic.cli.options import command, progress
-from diffodesic.cli.potential_options import add_potential, periods, potential
-
-if TYPE_CHECKING:
-    from diffodesic.models.trainer import RunSettings
+from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.potential_options import PotentialOptions, periods, potential
+from diffodesic.models.datasets import load_images
+from diffodesic.models.image_training import TrainSettings, train
+from diffodesic.models.trainer import RunSettings
+from diffodesic.output.folder import check_outdir
+from diffodesic.transitions.coordinate_training import CoordinateSettings, train_denoiser
 
 __all__ = ["add"]
+
+S = TypeVar("S", bound=RunSettings)
 
 EXAMPLES = """\
   diffodesic train DATA --outdir my-model --minutes 60
@@ -25,7 +28,7 @@ EXAMPLES = """\
 
 
 def add(commands: Any) -> None:
-    """Add the verb; one flag per training setting."""
+    """Add the command; one flag per training setting."""
     text = "train a small model of images, of a potential or of a trajectory"
     parser = command(commands, "train", run, text, EXAMPLES)
     parser.add_argument(
@@ -35,109 +38,65 @@ def add(commands: Any) -> None:
         help="folder of images, folder with MNIST's IDX files, .npy/.npz array of images; "
         "with --period a trajectory (N, d), .npy, .npz or FILE.npz:NAME",
     )
-    parser.add_argument("--outdir", required=True)
+    parser.add_argument("--outdir", required=True, help="folder of the model")
     parser.add_argument("--fresh", action="store_true", help="do not resume from a checkpoint")
-    add_potential(parser)
-    for name, (kind, default, several) in _settings().items():
-        flag = "--" + name.replace("_", "-")
-        words = f"default: {default}" if default else None
-        if kind is bool:
-            parser.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=words
-            )
-        else:
-            parser.add_argument(
-                flag, type=kind, nargs=several, default=argparse.SUPPRESS, help=words
-            )
+    add_flags(parser, PotentialOptions)
+    add_flags(parser, TrainSettings, CoordinateSettings, labels=("images", "coordinates"))
 
 
-def _kinds() -> dict[str, type[RunSettings]]:
-    from diffodesic.models.image_training import TrainSettings
-    from diffodesic.transitions.coordinate_training import CoordinateSettings
-
-    return {"images": TrainSettings, "coordinates": CoordinateSettings}
-
-
-def _settings() -> dict[str, tuple[type, str, str | None]]:
-    """Of every setting its type, the defaults in words, and ``*`` where it takes several."""
-    found: dict[str, tuple[type, str, str | None]] = {}
-    for what, settings in _kinds().items():
-        for field in dataclasses.fields(settings):
-            several = "*" if isinstance(field.default, tuple) else None
-            kind = next(t for t in (bool, float, int, str) if t.__name__ in str(field.type))
-            _, before, _ = found.get(field.name, (kind, "", None))
-            value = "" if field.default in (None, ()) else f"{field.default} ({what})"
-            words = ", ".join(part for part in (before, value) if part)
-            found[field.name] = (kind, words, several)
-    return found
-
-
-def run(options: argparse.Namespace) -> None:
+def run(given: argparse.Namespace) -> None:
     """Train, and say what to try next."""
-    from diffodesic.output.folder import check_outdir
-
-    of_images = options.potential is None and options.period is None
-    if (options.data is None) == (options.potential is None):
+    law = chosen(PotentialOptions, given)
+    if (given.data is None) == (law.potential is None):
         raise ValueError("give either DATA, of images or of a trajectory, or --potential")
-    unread = [f"--{name}" for name in ("kT", "unit", "box") if getattr(options, name) is not None]
-    if unread and options.potential is None:
+    unread = [f"--{name}" for name in ("kT", "unit", "box") if getattr(law, name)]
+    if unread and law.potential is None:
         raise ValueError(f"{', '.join(unread)} belongs to --potential, which is not given")
-    settings = _chosen(options, "images" if of_images else "coordinates")
-    outdir = check_outdir(options.outdir)
-    if of_images:
-        _images(options, settings, outdir)
+    if law.potential is None and law.period is None:
+        of_images = _chosen(TrainSettings, given, "images")
+        _images(given.data, of_images, check_outdir(given.outdir), resume=not given.fresh)
     else:
-        _coordinates(options, settings, outdir)
+        settings = _chosen(CoordinateSettings, given, "coordinates")
+        _coordinates(given.data, law, settings, check_outdir(given.outdir), resume=not given.fresh)
 
 
-def _chosen(options: argparse.Namespace, what: str) -> Any:
+def _chosen(kind: type[S], given: argparse.Namespace, what: str) -> S:
     """The settings that were given; those of another kind of model are refused."""
-    given = {name: getattr(options, name) for name in _settings() if hasattr(options, name)}
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    kind = _kinds()[what]
-    strange = sorted(values.keys() - {field.name for field in dataclasses.fields(kind)})
-    if strange:
-        flags = ", ".join("--" + name.replace("_", "-") for name in strange)
-        raise ValueError(f"{flags}: no setting of a model of {what}")
-    if values.get("minutes") is not None:
-        values["steps"] = None
-    return kind(**values)
+    also: dict[str, Any] = {"steps": None} if "minutes" in given else {}
+    what, among = f"a model of {what}", (TrainSettings, CoordinateSettings)
+    return chosen(kind, given, among=among, what=what, **also)
 
 
-def _images(options: argparse.Namespace, settings: Any, outdir: Path) -> None:
-    from diffodesic.models.datasets import load_images
-    from diffodesic.models.image_training import train
-
+def _images(data: str, settings: TrainSettings, outdir: Path, *, resume: bool) -> None:
     try:
-        images = load_images(options.data)
+        images = load_images(data)
     except ValueError as error:
-        if Path(options.data).suffix in {".npy", ".npz"}:
+        if Path(data).suffix in {".npy", ".npz"}:
             raise ValueError(f"{error} For a trajectory say --period (or --period none).") from None
         raise
-    folder = train(images, outdir, settings=settings, resume=not options.fresh)
+    folder = train(images, outdir, settings=settings, resume=resume)
     print(f"wrote {folder}: try `diffodesic interpolate A.png B.png --model {folder}`")
 
 
-def _coordinates(options: argparse.Namespace, settings: Any, outdir: Path) -> None:
-    from diffodesic.transitions.coordinate_training import train_denoiser
+def _coordinates(
+    data: str,
+    options: PotentialOptions,
+    settings: CoordinateSettings,
+    outdir: Path,
+    *,
+    resume: bool,
+) -> None:
     from diffodesic.transitions.sampling import load_trajectory
 
     if options.potential is not None:
         law = potential(options, options.potential)
         with progress() as say:
-            folder = train_denoiser(
-                law, outdir, settings=settings, resume=not options.fresh, say=say
-            )
+            folder = train_denoiser(law, outdir, settings=settings, resume=resume, say=say)
         name = options.potential
     else:
-        points = load_trajectory(options.data)
-        folder = train_denoiser(
-            points,
-            outdir,
-            period=periods(options.period, points.shape[-1]),
-            settings=settings,
-            resume=not options.fresh,
-        )
+        points = load_trajectory(data)
+        period = periods(options.period or "none", points.shape[-1])
+        folder = train_denoiser(points, outdir, period=period, settings=settings, resume=resume)
         name = "POTENTIAL"
     print(
         f"wrote {folder}: try `diffodesic paths --potential {name} --model {folder} "

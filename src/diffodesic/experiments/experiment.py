@@ -53,6 +53,10 @@ class Context:
     pairs: Path | None = None
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be between 0 and 2^63 - 1, got {self.seed}")
+
     def settings(self, full: S, **small: Any) -> S:
         """The full settings (a dataclass), or with ``quick`` those with small values in places."""
         return replace(full, **small) if self.quick else full  # type: ignore[type-var]

@@ -37,7 +37,7 @@ from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.images.digit_classifier import load_classifier
-from diffodesic.images.editing import anchored
+from diffodesic.images.editing import EditOptions, anchored
 from diffodesic.images.evaluation import ssim
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.mismatched_estimation import mismatch_length
@@ -193,7 +193,7 @@ def _solve(
 def _distances(model: Model, images: Tensor, settings: Settings) -> dict[str, Any]:
     """Geodesics of pairs of images (B, 2, 1, H, W) and what spacetime says of them."""
     began = time.monotonic()
-    space, ends = anchored(model, images, log_snr=settings.log_snr, seed=settings.seed)
+    space, ends = anchored(model, images, EditOptions(log_snr=settings.log_snr, seed=settings.seed))
     a, b = ends[:, 0], ends[:, 1]
     solver = Relax(rtol=5e-3, iterations=settings.iterations, coarsest=settings.nodes)
     path = search(space, a, b, nodes=settings.nodes, solver=solver, refine=2)
@@ -261,7 +261,7 @@ def _likeness(model: Model, classifier: Any, images: Tensor) -> dict[str, list[f
 def _trajectories(model: Model, images: Tensor, settings: Settings) -> dict[str, list[float]]:
     """Sampling trajectories between two noise levels, and geodesics between their ends."""
     _, noisy, clean = settings.trajectories
-    space, top = anchored(model, images, log_snr=clean, seed=settings.seed)
+    space, top = anchored(model, images, EditOptions(log_snr=clean, seed=settings.seed))
     space = Spacetime(
         model.denoiser, seed=settings.seed, log_snr_range=(noisy - 1, space.log_snr_range[1])
     )

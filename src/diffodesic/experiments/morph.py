@@ -26,12 +26,12 @@ from torch import Tensor
 from diffodesic.experiments.common.inputs import squeezenet
 from diffodesic.experiments.common.statistics import Estimate, draws, resampled_mean
 from diffodesic.experiments.experiment import Context, Number, Outcome
-from diffodesic.images.baselines.between import Rival
+from diffodesic.images.baselines.between import Baseline
 from diffodesic.images.evaluation import Evaluation, evaluate
 from diffodesic.images.features import Features, load_features
-from diffodesic.images.interpolation import interpolate
+from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.result import Interpolation
-from diffodesic.images.spaces import MetricName
+from diffodesic.images.spaces import SPACES, PublishedScoreSpace, ScoreSpace
 from diffodesic.models.datasets import PICTURES
 from diffodesic.models.loading import load
 from diffodesic.models.model import Model
@@ -147,24 +147,25 @@ def _join(
 ) -> dict[str, Tensor]:
     """Frames (F, C, H, W) of every metric, the recipe as published, and every baseline."""
     shown: dict[str, Tensor] = {}
-    asked = [(metric, "sound") for metric in get_args(MetricName)] + [("score", "paper")]
-    for metric, mode in asked:
-        result: Interpolation = interpolate(
-            model,
-            images[0],
-            images[1],
-            metric=metric,
-            mode=mode,
+    published = PublishedScoreSpace.name
+    for metric in (*(space for space in SPACES if space != published), published):
+        options = InterpolateOptions(
             frames=settings.frames,
             nodes=settings.nodes,
             flow_steps=settings.flow_steps,
             seed=settings.seed,
             # at the level of the metrics of one level, which all baselines share
-            baselines=get_args(Rival) if metric == "score" and mode == "sound" else (),
-            checkpoint=outdir / "partial" / name / f"{metric}-{mode}",
+            baselines=get_args(Baseline) if metric == ScoreSpace.name else (),
+        )
+        result: Interpolation = interpolate(
+            model,
+            *images,
+            metric=metric,
+            options=options,
+            checkpoint=outdir / "partial" / name / metric,
         )
         for method, value in result.rows.items():
-            own = metric + ", mode=paper" * (mode == "paper")
+            own = "score, mode=paper" if metric == published else metric
             title = own if method == "geodesic" else method
             shown[title] = value.frames.cpu()
     # the Euclidean geodesic is LERP, which is there

@@ -1,26 +1,52 @@
 """Verbs on images: interpolation, extrapolation, editing, distances, evaluation, diagnosis."""
 
 from diffodesic.images.baselines.likely import LikelyPath, likely_path
-from diffodesic.images.diagnosis import Diagnosis, diagnose
-from diffodesic.images.distances import PairwiseDistances, pairwise
-from diffodesic.images.editing import Edit, edit, edit_distance
+from diffodesic.images.diagnosis import DiagnoseOptions, Diagnosis, diagnose
+from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
+from diffodesic.images.editing import Edit, EditOptions, edit, edit_distance
 from diffodesic.images.evaluation import Evaluation, evaluate
-from diffodesic.images.extrapolation import Extrapolation, extrapolate
-from diffodesic.images.interpolation import interpolate
-from diffodesic.images.neighbours import Neighbours, nearest
+from diffodesic.images.extrapolation import ExtrapolateOptions, Extrapolation, extrapolate
+from diffodesic.images.interpolation import InterpolateOptions, interpolate
+from diffodesic.images.neighbours import NearestOptions, Neighbours, nearest
 from diffodesic.images.result import Interpolation
-from diffodesic.images.sequence import Chain, interpolate_through
+from diffodesic.images.sequence import InterpolationSequence, interpolate_through
+from diffodesic.images.spaces import (
+    SPACES,
+    ConformalSpace,
+    EuclideanSpace,
+    Fixed,
+    JacobianSpace,
+    PublishedScoreSpace,
+    ScoreSpace,
+    Space,
+    SpacetimeSpace,
+)
 
 __all__ = [
-    "Chain",
+    "SPACES",
+    "ConformalSpace",
+    "DiagnoseOptions",
     "Diagnosis",
     "Edit",
+    "EditOptions",
+    "EuclideanSpace",
     "Evaluation",
+    "ExtrapolateOptions",
     "Extrapolation",
+    "Fixed",
+    "InterpolateOptions",
     "Interpolation",
+    "InterpolationSequence",
+    "JacobianSpace",
     "LikelyPath",
+    "NearestOptions",
     "Neighbours",
     "PairwiseDistances",
+    "PairwiseOptions",
+    "PublishedScoreSpace",
+    "ScoreSpace",
+    "Space",
+    "SpacetimeSpace",
     "diagnose",
     "edit",
     "edit_distance",

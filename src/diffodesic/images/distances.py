@@ -32,19 +32,35 @@ from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
-from diffodesic.images.editing import anchored, distances_of
+from diffodesic.images.editing import EditOptions, anchored, distances_of
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.model import Model
 from diffodesic.output.files import UNREADABLE, write_atomically
+from diffodesic.output.options import option, suggests
 from diffodesic.output.records import write_json
 from diffodesic.output.stages import differences, fingerprint
 
-__all__ = ["PairwiseDistances", "pairwise"]
+__all__ = ["PairSolver", "PairwiseDistances", "PairwiseOptions", "pairwise"]
 
 EXACT = (16, Relax(rtol=1e-3))  # nodes and solver in closed form: about 1 %
 NETWORK = (16, Relax(rtol=1e-2, coarse_rtol=1e-2, splines=(8, 2, 20), polish=False))
 MEMORY = 2**22  # numbers in the largest tensor of a batch of a mixture: 32 MB in float64
 ORDER = list(Status)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairwiseOptions(EditOptions):
+    """Options of :func:`pairwise`.
+
+    Args:
+        nodes: segments of a path; default 16.
+        solver: default EXACT or NETWORK, looser than for a single pair.
+        batch: pairs solved together; default what fits in some hundred MB.
+    """
+
+    nodes: int | None = option(None, least=2)
+    solver: Relax | None = option(None, flag=False)
+    batch: int | None = option(None, least=1)
 
 
 @dataclass(frozen=True)
@@ -73,13 +89,18 @@ class PairwiseDistances:
     settings: dict[str, Any]
 
     @property
+    def pairs(self) -> Tensor:
+        """Places of the two points of every pair, (P, 2)."""
+        return torch.triu_indices(self.count, self.count, 1).T
+
+    @property
     def matrix(self) -> Tensor:
         """Distances (N, N), symmetric, zero on the diagonal."""
         return self.square(self.lengths)
 
     def square(self, values: Tensor) -> Tensor:
         """Values per pair (P,) as a symmetric matrix (N, N) with a zero diagonal."""
-        i, j = torch.triu_indices(self.count, self.count, 1)
+        i, j = self.pairs.T
         out = values.new_zeros(self.count, self.count)
         out[i, j] = out[j, i] = values
         return out
@@ -164,7 +185,7 @@ class PairwiseDistances:
     def _plain(self) -> dict[str, Any]:
         return {
             **{field.name: getattr(self, field.name) for field in fields(self)},
-            "pairs": torch.triu_indices(self.count, self.count, 1).T,
+            "pairs": self.pairs,
             "statuses": [ORDER[i].name if i >= 0 else None for i in self.statuses.tolist()],
         }
 
@@ -207,18 +228,16 @@ class PairwiseDistances:
         )
 
 
+@suggests(options=(PairwiseOptions,))
 def pairwise(
     source: Model | Denoiser,
     data: Tensor,
     *,
-    log_snr: float = 2.0,
+    log_snr: float | None = None,
     nodes: int | None = None,
-    solver: Relax | None = None,
-    batch: int | None = None,
     check: int = 0,
     file: str | os.PathLike[str] | None = None,
-    flow_steps: int = 24,
-    seed: int = 0,
+    options: PairwiseOptions | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> PairwiseDistances:
     """Diffusion Edit Distances of all pairs.
@@ -227,14 +246,11 @@ def pairwise(
         source: a model, or a denoiser.
         data: images (N, C, H, W) in [0, 1] for a model; points (N, D) at the anchor for a
             denoiser.
-        log_snr: the anchor; see ``edit``.
-        nodes: segments of every path; default 16 in closed form, as for networks.
-        solver: default :data:`EXACT` or :data:`NETWORK`, looser than for a single pair.
-        batch: pairs solved together; default what fits in some hundred MB.
+        log_snr: the anchor, in place of ``options.log_snr``; see ``edit``.
+        nodes: segments of every path, in place of ``options.nodes``.
         check: number of pairs solved again, finer, for the accuracy.
         file: a ``.npz`` that is written after every batch, and taken up if it exists.
-        flow_steps: steps of the probability flow that lifts images.
-        seed: seed of the probes and of the grain of noise.
+        options: everything else; default ``PairwiseOptions()``.
         progress: called with a short line after every batch.
 
     Returns:
@@ -246,27 +262,27 @@ def pairwise(
 
     Cost: that of ``geodesic`` per pair; a pair's result does not depend on its batch.
     """
-    if len(data) < 2 or check < 0 or (batch is not None and batch < 1):
+    asked = (options or PairwiseOptions()).but(log_snr=log_snr, nodes=nodes)
+    if len(data) < 2 or check < 0:
         raise ValueError(
-            f"pairwise needs at least 2 points, check >= 0 and batch >= 1; got {len(data)}, "
-            f"{check} and {batch}"
+            f"pairwise needs at least 2 points and check >= 0; got {len(data)} and {check}"
         )
     if file is not None and Path(file).suffix != ".npz":
         raise ValueError(f"file is {str(file)!r}; give it the ending .npz")
-    space, points = anchored(source, data, log_snr=log_snr, flow_steps=flow_steps, seed=seed)
-    plan = _plan(space, nodes, solver, batch)
+    space, points = anchored(source, data, asked)
+    solve = PairSolver.of(space, points, asked)
     settings = {
         "estimator": space.estimator,
-        "nodes": plan.nodes,
-        "solver": repr(plan.solver),
-        "flow_steps": flow_steps,
-        "seed": seed,
+        "nodes": solve.nodes,
+        "solver": repr(solve.solver),
+        "flow_steps": asked.flow_steps,
+        "seed": asked.seed,
         "fingerprint": fingerprint(points),
     }
-    found = _begin(len(data), log_snr, settings, file)
-    found = _run(plan, points, found, file, progress or _silent)
+    found = _begin(len(data), asked.log_snr, settings, file)
+    found = _run(solve, found, file, progress or _silent)
     if check and found.accuracy is None:
-        found = replace(found, accuracy=_check(plan, points, found, check))
+        found = replace(found, accuracy=_check(solve, found, check))
         if file is not None:
             found.save(file)
     return found
@@ -277,27 +293,38 @@ def _silent(_: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class PairSolver:
+    """Geodesics between pairs of points, in batches.
+
+    Attributes:
+        space: the spacetime.
+        points: packed points (N, D + 1).
+        nodes: segments of every path.
+        solver: the solver.
+        batch: pairs solved together.
+    """
+
     space: Spacetime
+    points: Tensor
     nodes: int
     solver: Relax
     batch: int
 
-    def solve(self, points: Tensor, which: Tensor) -> Geodesic:
-        """The geodesics of the pairs at the places ``which`` (B,) of the upper triangle."""
-        i, j = torch.triu_indices(len(points), len(points), 1)[:, which]
-        return search(self.space, points[i], points[j], nodes=self.nodes, solver=self.solver)
+    @classmethod
+    def of(cls, space: Spacetime, points: Tensor, asked: PairwiseOptions) -> PairSolver:
+        """The solver that the options ask for, its defaults those of the denoiser."""
+        law = space.denoiser
+        nodes, solver = EXACT if law.closed_form else NETWORK
+        nodes, batch = asked.nodes or nodes, asked.batch or 4
+        if asked.batch is None and isinstance(law, GaussianMixture):
+            # a network cuts its own batches, and keeps a graph per point; a mixture holds N x K
+            batch = max(1, MEMORY // (max(len(law.means), law.dim) * (nodes + 1)))
+        return cls(space, points, nodes, asked.solver or solver, batch)
 
-
-def _plan(space: Spacetime, nodes: int | None, solver: Relax | None, batch: int | None) -> _Plan:
-    default_nodes, default_solver = EXACT if space.denoiser.closed_form else NETWORK
-    n = nodes or default_nodes
-    if batch is None:
-        # a network cuts its own batches, and keeps a graph per point; a mixture holds N x K
-        law, batch = space.denoiser, 4
-        if isinstance(law, GaussianMixture):
-            batch = max(1, MEMORY // (max(len(law.means), law.dim) * (n + 1)))
-    return _Plan(space, n, solver or default_solver, batch)
+    def __call__(self, pairs: Tensor) -> Geodesic:
+        """The geodesics of pairs (B, 2) of places of points."""
+        a, b = self.points[pairs.T]
+        return search(self.space, a, b, nodes=self.nodes, solver=self.solver)
 
 
 def _begin(
@@ -320,16 +347,16 @@ def _begin(
 
 
 def _run(
-    plan: _Plan,
-    points: Tensor,
+    solve: PairSolver,
     found: PairwiseDistances,
     file: str | os.PathLike[str] | None,
     say: Callable[[str], None],
 ) -> PairwiseDistances:
+    """Solve what is left, and keep the file up to date."""
     left = torch.nonzero(found.statuses < 0).flatten()
-    for which in left.split(plan.batch) if len(left) else ():
+    for which in left.split(solve.batch) if len(left) else ():
         began = time.monotonic()
-        path = plan.solve(points, which)
+        path = solve(found.pairs[which])
         found.lengths[which] = distances_of(path).double().cpu()
         found.apexes[which] = path.nodes[..., -1].amin(-1).double().cpu()
         found.statuses[which] = torch.tensor([ORDER.index(status) for status in path.statuses])
@@ -341,18 +368,15 @@ def _run(
     return found
 
 
-def _check(
-    plan: _Plan, points: Tensor, found: PairwiseDistances, count: int
-) -> tuple[float, float]:
+def _check(solve: PairSolver, found: PairwiseDistances, count: int) -> tuple[float, float]:
     """Mean and largest relative length lost by ``count`` pairs with finer settings."""
-    pairs = len(found.lengths)
-    which = torch.linspace(0, pairs - 1, min(count, pairs)).round().long()
+    total = len(found.lengths)
+    which = torch.linspace(0, total - 1, min(count, total)).round().long()
     which = which[found.lengths[which] > 0]
     if not len(which):
         return 0.0, 0.0
-    finer = replace(
-        plan, nodes=2 * plan.nodes, solver=replace(plan.solver, rtol=plan.solver.rtol / 10)
-    )
-    lengths = [distances_of(finer.solve(points, part)) for part in which.split(plan.batch)]
+    relax = replace(solve.solver, rtol=solve.solver.rtol / 10)
+    finer = replace(solve, nodes=2 * solve.nodes, solver=relax)
+    lengths = [distances_of(finer(found.pairs[part])) for part in which.split(solve.batch)]
     lost = 1 - torch.cat(lengths).double().cpu() / found.lengths[which]
     return float(lost.mean()), float(lost.abs().max())

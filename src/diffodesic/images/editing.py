@@ -14,8 +14,8 @@ The anchor is a scale.  For data of local dimension d,
     DiffED ~ sqrt(2 d) [lam + 2 log(|a - b| / sqrt(2 d))]        as lam grows,
 
 so only distances of one anchor compare, and every result here carries its own.  A network knows
-noisy images only: images are lifted to the anchor by the probability flow, with a grain of noise
-that all images share; points of a denoiser are taken to be at the anchor already.
+noisy images only: images are lifted to the anchor by the probability flow, with noise that all
+images share; points of a denoiser are taken to be at the anchor already.
 """
 
 from __future__ import annotations
@@ -24,26 +24,47 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.denoisers.denoiser import Denoiser, HasLogPartition
 from diffodesic.geometry.boundary_value import search
-from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.path import Geodesic
-from diffodesic.geometry.solvers.relax import Relax
-from diffodesic.geometry.status import Status
-from diffodesic.images.lifting import Bridge
-from diffodesic.images.spaces import NETWORK_SOLVER, REFINE, image_metric, noise_level
+from diffodesic.geometry.status import SearchWarning, Status
+from diffodesic.images.lifting import Lifting, as_floats
+from diffodesic.images.placement import REFINE, JoinOptions, doubts, place
+from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.model import Model
+from diffodesic.output.options import option, suggests
 
-__all__ = ["Edit", "EditStep", "Phase", "anchored", "distances_of", "edit", "edit_distance"]
+__all__ = [
+    "Edit",
+    "EditOptions",
+    "EditStep",
+    "Phase",
+    "anchored",
+    "distances_of",
+    "edit",
+    "edit_distance",
+]
 
 Kind = Literal["noise", "denoise"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditOptions(JoinOptions):
+    """Options of :func:`edit` and :func:`edit_distance`.
+
+    Args:
+        log_snr: the anchor, log SNR of both ends: the scale of the distance.
+        nodes: segments of the path; default 64 in closed form, 32 for networks.
+    """
+
+    log_snr: float = 2.0
+    nodes: int | None = option(None, least=2)
 
 
 @dataclass(frozen=True)
@@ -108,6 +129,11 @@ class Edit:
         return float(distances_of(self.geodesic))
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What is doubtful, one sentence each."""
+        return (*doubts(self.geodesic), *(self.model.caveats() if self.model else ()))
+
+    @property
     def levels(self) -> Tensor:
         """Log SNR at the nodes, (n+1,)."""
         return self.geodesic.nodes[..., -1]
@@ -131,7 +157,7 @@ class Edit:
         nodes, levels = self.geodesic.nodes, self.levels.tolist()
         with torch.no_grad():
             square = self.geodesic.metric.squared_steps(nodes)
-            both = _divergences(self.geodesic.metric, nodes)
+            both = _divergences(cast(Spacetime, self.geodesic.metric), nodes)
         length = square.clamp(min=0).sqrt()
         share = length / length.sum()
         return tuple(
@@ -173,13 +199,13 @@ class Edit:
         """
         if count < 2:
             raise ValueError(f"frames must be at least 2, got {count}")
-        nodes = self.geodesic.nodes
+        nodes, space = self.geodesic.nodes, cast(Spacetime, self.geodesic.metric)
         s = torch.linspace(0, 1, count, dtype=nodes.dtype, device=nodes.device)
-        z, level = _space(self.geodesic).split(self.geodesic(s))
-        if self.model is None:
-            with torch.no_grad():
-                return _space(self.geodesic).denoiser(z, (-level / 2).exp())
-        return Bridge(self.model, self.log_snr, flow_steps).images(z, level)
+        z, level = space.split(self.geodesic(s))
+        if self.model is not None:
+            return Lifting(self.model, self.log_snr, flow_steps).images(z, level)
+        with torch.no_grad():
+            return space.denoiser(z, (-level / 2).exp())
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the tensors, for JSON."""
@@ -189,6 +215,7 @@ class Edit:
             "log_snr": self.log_snr,
             "status": self.geodesic.status.name,
             "status_text": self.geodesic.status.value,
+            "notices": list(self.notices),
             "apex": {"s": s, "log_snr": level},
             "phases": [vars(phase) for phase in self.phases()],
             "steps": [vars(step) for step in self.steps()],
@@ -197,14 +224,9 @@ class Edit:
         }
 
 
-def _space(path: Geodesic) -> Spacetime:
-    assert isinstance(path.metric, Spacetime)
-    return path.metric
-
-
-def _divergences(space: Any, nodes: Tensor) -> tuple[Tensor, Tensor] | None:
+def _divergences(space: Spacetime, nodes: Tensor) -> tuple[Tensor, Tensor] | None:
     """KL of every segment's first posterior from its second, and back; each (..., n)."""
-    if not isinstance(space.denoiser, GaussianMixture):
+    if not isinstance(space.denoiser, HasLogPartition):
         return None
     eta, mu = space.eta(nodes), space.mu(nodes)
     psi = space.denoiser.log_partition(eta[..., :-1], -2 * eta[..., -1])
@@ -214,12 +236,7 @@ def _divergences(space: Any, nodes: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def anchored(
-    source: Model | Denoiser,
-    data: Tensor,
-    *,
-    log_snr: float = 2.0,
-    flow_steps: int = 24,
-    seed: int = 0,
+    source: Model | Denoiser, data: Tensor, options: EditOptions | None = None
 ) -> tuple[Spacetime, Tensor]:
     """The spacetime of a model, and points of it at the anchor.
 
@@ -227,39 +244,39 @@ def anchored(
         source: a model, or a denoiser.
         data: images (..., C, H, W) in [0, 1] for a model, lifted by the probability flow; for a
             denoiser points z (..., D), taken to be at the anchor as they are.
-        log_snr: the anchor.
-        flow_steps: steps of the probability flow.
-        seed: seed of the space's probes and of the grain of noise that all images share.
+        options: the anchor, steps of the flow and seed; default ``EditOptions()``.
 
     Returns:
-        the space, and packed points (..., D + 1) in float64 for a model.
+        the space, and packed points (..., D + 1), in float64 for a model.
 
     Raises:
         ValueError: for data that do not fit, or an anchor outside the noise levels known.
 
     Cost: ``2 flow_steps`` evaluations per image of a model; none for a denoiser.
     """
-    if not isinstance(source, Model):
-        space = Spacetime(source, seed=seed)
-        return space, space.point(data, log_snr)
-    bridge = Bridge(source, noise_level(source, "spacetime", log_snr), flow_steps, seed)
-    data = torch.as_tensor(data)
-    z = bridge.lift(data.double() if data.is_floating_point() else data / 255.0)
-    metric = image_metric(bridge, "spacetime", z)
-    assert isinstance(metric, Spacetime)
-    return metric, metric.point(z, bridge.log_snr)
+    asked = options or EditOptions()
+    if isinstance(source, Denoiser):
+        space = Spacetime(source, seed=asked.seed)
+        return space, space.point(data, asked.log_snr)
+    there = place(
+        source,
+        SpacetimeSpace(log_snr=asked.log_snr),
+        as_floats(data),
+        flow_steps=asked.flow_steps,
+        seed=asked.seed,
+    )
+    return cast(Spacetime, there.metric), there.points
 
 
+@suggests(options=(EditOptions,))
 def edit(
     source: Model | Denoiser,
     x: Tensor,
     y: Tensor,
     *,
-    log_snr: float = 2.0,
+    log_snr: float | None = None,
     nodes: int | None = None,
-    solver: Solver | None = None,
-    flow_steps: int = 24,
-    seed: int = 0,
+    options: EditOptions | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Edit:
     """The cheapest edit that turns ``x`` into ``y``.
@@ -267,12 +284,11 @@ def edit(
     Args:
         source: a model, or a denoiser.
         x: an image (C, H, W) in [0, 1] for a model, a point z (D,) at the anchor for a denoiser.
-        y: likewise.
-        log_snr: the anchor, log SNR of both ends; a scale, to be named with every distance.
-        nodes: segments of the path; default 64 in closed form, 32 for networks.
-        solver: default ``Relax()`` in closed form, :data:`NETWORK_SOLVER` for networks.
-        flow_steps: steps of the probability flow that lifts images.
-        seed: seed of the probes and of the grain of noise.
+        y: another.
+        log_snr: the anchor, in place of ``options.log_snr``: a scale, to be named with every
+            distance.
+        nodes: segments of the path, in place of ``options.nodes``.
+        options: everything else; default ``EditOptions()``.
         progress: called with a short line on every step.
 
     Returns:
@@ -284,60 +300,56 @@ def edit(
 
     Cost: as for ``geodesic``, and ``2 flow_steps`` evaluations per image.
     """
+    asked = (options or EditOptions()).but(log_snr=log_snr, nodes=nodes)
     x, y = torch.as_tensor(x), torch.as_tensor(y)
-    wanted = 3 if isinstance(source, Model) else 1
+    wanted = 1 if isinstance(source, Denoiser) else 3
     if x.shape != y.shape or x.ndim != wanted:
         raise ValueError(
             f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; an edit takes one "
             "image (C, H, W) each, or one point (D,) each of a denoiser"
         )
-    pair = torch.stack([x, y])
-    space, ends = anchored(source, pair, log_snr=log_snr, flow_steps=flow_steps, seed=seed)
-    path = _solve(space, ends[0], ends[1], nodes, solver, progress)
+    path = _solve(source, x, y, asked, progress)
+    model = source if isinstance(source, Model) else None
     settings = {
-        "model": source.name if isinstance(source, Model) else type(source).__name__,
-        "estimator": space.estimator,
+        **asked.settings(),
+        "model": model.name if model else type(source).__name__,
+        "estimator": cast(Spacetime, path.metric).estimator,
         "nodes": path.nodes.shape[-2] - 1,
-        "flow_steps": flow_steps,
-        "seed": seed,
     }
-    return Edit(path, log_snr, source if isinstance(source, Model) else None, settings)
+    return Edit(path, asked.log_snr, model, settings)
 
 
+@suggests(options=(EditOptions,))
 def edit_distance(
     source: Model | Denoiser,
     x: Tensor,
     y: Tensor,
     *,
-    log_snr: float = 2.0,
+    log_snr: float | None = None,
     nodes: int | None = None,
-    solver: Solver | None = None,
-    flow_steps: int = 24,
-    seed: int = 0,
+    options: EditOptions | None = None,
 ) -> Tensor:
     """Diffusion Edit Distance between images, or points, pair by pair.
 
     Args:
         source: a model, or a denoiser.
         x: images (..., C, H, W) for a model, points (..., D) at the anchor for a denoiser.
-        y: likewise, broadcast against ``x``.
-        log_snr: the anchor; see :func:`edit`.
-        nodes: segments of the path; default 64 in closed form, 32 for networks.
-        solver: see :func:`edit`.
-        flow_steps: steps of the probability flow that lifts images.
-        seed: seed of the probes and of the grain of noise.
+        y: others, broadcast against ``x``.
+        log_snr: the anchor, in place of ``options.log_snr``.
+        nodes: segments of the path, in place of ``options.nodes``.
+        options: everything else; default ``EditOptions()``.
 
     Returns:
-        distances (...); anything but success is a ``RuntimeWarning``, and :func:`edit` tells more.
+        distances (...); a path that did not end well is a ``RuntimeWarning``, and :func:`edit`
+        tells more.
 
     Cost: as for :func:`edit`, per pair.
     """
+    asked = (options or EditOptions()).but(log_snr=log_snr, nodes=nodes)
     x, y = torch.broadcast_tensors(torch.as_tensor(x), torch.as_tensor(y))
-    pair = torch.stack([x, y])
-    space, ends = anchored(source, pair, log_snr=log_snr, flow_steps=flow_steps, seed=seed)
-    path = _solve(space, ends[0], ends[1], nodes, solver, None)
+    path = _solve(source, x, y, asked, None)
     if not path.ok:
-        warnings.warn(path.status.value, RuntimeWarning, stacklevel=2)
+        warnings.warn(path.status.value, SearchWarning, stacklevel=3)
     return distances_of(path)
 
 
@@ -354,28 +366,28 @@ def distances_of(path: Geodesic) -> Tensor:
         the refined length, or the length on the nodes where that is a bound and below it; zero to
         the last digit between equal points, (...).
     """
-    length, metric = path.length, path.metric
-    if isinstance(metric, Spacetime) and metric.estimator == "exact":
+    length = path.length
+    if cast(Spacetime, path.metric).estimator == "exact":
         length = torch.minimum(length, path.certificate.discrete_length)
     same = torch.tensor([status is Status.SAME_POINT for status in path.statuses])
     return length.masked_fill(same.reshape(length.shape).to(length.device), 0)
 
 
 def _solve(
-    space: Spacetime,
-    a: Tensor,
-    b: Tensor,
-    nodes: int | None,
-    solver: Solver | None,
+    source: Model | Denoiser,
+    x: Tensor,
+    y: Tensor,
+    asked: EditOptions,
     progress: Callable[[str], None] | None,
 ) -> Geodesic:
+    space, (a, b) = anchored(source, torch.stack([x, y]), asked)
     exact = space.denoiser.closed_form
     return search(
         space,
         a,
         b,
-        nodes=nodes or (64 if exact else 32),
-        solver=solver or (Relax() if exact else NETWORK_SOLVER),
+        nodes=asked.nodes or (64 if exact else 32),
+        solver=asked.solver,
         refine=8 if exact else REFINE,
         progress=None if progress is None else lambda text, _: progress(text),
     )

@@ -1,11 +1,11 @@
 """Past the second of two images: the geodesic between them, continued.
 
-    images -> codec -> lift to the noise level (probability flow) -> geodesic -> continuation
+    images -> points of a space (:mod:`diffodesic.images.placement`) -> geodesic -> continuation
     (:mod:`diffodesic.metrics.continuation`) -> drop to clean data (probability flow) -> codec ->
     frames
 
-Between two points of a metric it is the geodesic and the continuation alone.  How far a model can
-be believed is its own affair: the alarms say where the path leaves what was seen between the ends.
+A model knows nothing of where it can be believed: the alarms say where the path leaves what was
+seen between the ends.
 """
 
 from __future__ import annotations
@@ -15,30 +15,54 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.boundary_value import search
-from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
-from diffodesic.images.lifting import Bridge, as_images
-from diffodesic.images.spaces import MetricName, image_geodesic, image_metric, noise_level
+from diffodesic.images.lifting import as_images
+from diffodesic.images.placement import JoinOptions, place
+from diffodesic.images.spaces import SPACES, ScoreSpace, Space, choose_space
 from diffodesic.metrics.continuation import Alarm, Continuation, Method, continue_path
 from diffodesic.models.model import Model
 from diffodesic.output.folder import FRAMES, replace_files, write_frames
 from diffodesic.output.images import to_uint8
+from diffodesic.output.options import option, suggests
 from diffodesic.output.records import versions, write_json
 
-__all__ = ["Extrapolation", "extrapolate"]
+__all__ = ["ExtrapolateOptions", "Extrapolation", "extrapolate"]
 
 NETWORK_RTOL = 1e-3  # of the exponential map: a network's gradients are no better
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExtrapolateOptions(JoinOptions):
+    """Options of :func:`extrapolate`.
+
+    Args:
+        space: the space in which the images are joined.
+        nodes: segments of the path.
+        amount: how far beyond the second image, as a share of the path.
+        method: the geodesic itself, or the stepper of arXiv 2505.11128.
+        points: number of images beyond the second.
+        frames: number of images between the two, ends included.
+        gain: share of the stepper's correction that is made.
+        alarm: when to stop; default Alarm().
+    """
+
+    space: Space = option(ScoreSpace(), flag=False)
+    nodes: int = option(32, least=2)
+    amount: float = option(0.5, above=0)
+    method: Method = "exponential"
+    points: int = option(8, least=1)
+    frames: int = option(9, least=2)
+    gain: float = option(1.0, above=0, most=1)
+    alarm: Alarm | None = option(None, flag=False)
+
+
 @dataclass(frozen=True, repr=False)
 class Extrapolation:
-    """What :func:`extrapolate` returns for a model.
+    """What :func:`extrapolate` returns.
 
     Attributes:
         continuation: the path beyond the end, and why it stopped.
@@ -87,107 +111,71 @@ class Extrapolation:
         return Path(outdir)
 
 
-@overload
-def extrapolate(source: Metric, a: Tensor, b: Tensor, **options: Any) -> Continuation: ...
-
-
-@overload
-def extrapolate(source: Model, a: Tensor, b: Tensor, **options: Any) -> Extrapolation: ...
-
-
+@suggests(options=(ExtrapolateOptions,), space=SPACES.values())
 def extrapolate(
-    source: Metric | Model, a: Tensor, b: Tensor, **options: Any
-) -> Continuation | Extrapolation:
-    """Continue the geodesic from ``a`` to ``b`` beyond ``b``.
-
-    Args:
-        source: a metric, or a model (see ``load``).
-        a: a point (d,) for a metric, an image (C, H, W) in [0, 1] for a model.
-        b: the other, likewise.
-        **options: ``amount`` (.5: half the path again), ``method`` (``exponential``: the geodesic
-            itself; ``score-guided``: the stepper of 2505.11128), ``points``, ``gain``, ``alarm``
-            and ``seed`` of :func:`continue_path`; ``nodes`` and ``solver`` of :func:`geodesic`;
-            for a metric ``rtol``; for a model ``metric``, ``log_snr``, ``weight``, ``rank``,
-            ``flow_steps`` and ``progress`` of :func:`interpolate`, ``score`` the default metric,
-            and ``frames``, the number of images between the ends.
-
-    Returns:
-        for a metric the :class:`Continuation`; for a model its images too.
-
-    Cost: that of ``geodesic`` and of ``continue_path``; for a model ``2 flow_steps`` evaluations
-    more per end and frame.
-    """
-    if isinstance(source, Model):
-        return _of_images(source, a, b, **options)
-    kept = {key: options.pop(key) for key in ("nodes", "solver") if key in options}
-    return continue_path(search(source, a, b, **kept), **options)
-
-
-def _of_images(
     model: Model,
     image_a: Tensor,
     image_b: Tensor,
     *,
-    amount: float = 0.5,
-    method: Method = "exponential",
-    metric: MetricName = "score",
-    points: int = 8,
-    frames: int = 9,
-    gain: float = 1.0,
-    alarm: Alarm | None = None,
-    nodes: int = 32,
-    log_snr: float | Literal["auto"] = "auto",
-    weight: float | None = None,
-    rank: int = 1,
-    flow_steps: int = 24,
-    seed: int = 0,
-    solver: Solver | None = None,
+    amount: float | None = None,
+    metric: str | None = None,
+    space: Space | Metric | None = None,
+    options: ExtrapolateOptions | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Extrapolation:
-    """:func:`extrapolate` for a model and two images."""
+    """Continue the geodesic from one image to another beyond the second.
+
+    Between points of a metric this is :func:`geodesic` and then
+    :func:`diffodesic.metrics.continue_path`.
+
+    Args:
+        model: see ``load``.
+        image_a: first image (C, H, W) in [0, 1].
+        image_b: second image (C, H, W) in [0, 1].
+        amount: how far, as a share of the path, in place of ``options.amount``.
+        metric: name of a space, in place of ``options.space``; see :func:`interpolate`.
+        space: a space, or a metric of yours, in place of ``options.space``.
+        options: everything else; default ``ExtrapolateOptions()``.
+        progress: called with a short line on every step.
+
+    Returns:
+        the continuation and its images.
+
+    Raises:
+        ValueError: for images or a metric that do not fit the model, or options out of range.
+
+    Cost: that of ``geodesic`` and of ``continue_path``, and ``2 flow_steps`` evaluations per end
+    and frame.
+    """
+    asked = (options or ExtrapolateOptions()).but(space=choose_space(metric, space), amount=amount)
     began, say = time.monotonic(), progress or (lambda _: None)
-    if frames < 2:
-        raise ValueError(f"frames must be at least 2, got {frames}")
-    bridge = Bridge(model, noise_level(model, metric, log_snr), flow_steps, seed)
     inputs = as_images(image_a, image_b)
-    say("lifting the images to the noise level")
-    ends = bridge.lift(inputs)
-    space = image_metric(bridge, metric, ends, weight=weight, rank=rank)
-    a, b = bridge.pack(space, ends)
-    path = image_geodesic(space, a, b, nodes=nodes, solver=solver, progress=say)
+    say("lifting the images to their noise level")
+    there = place(model, asked.space, inputs, flow_steps=asked.flow_steps, seed=asked.seed)
+    a, b = there.points
+    path = there.geodesic(a, b, nodes=asked.nodes, solver=asked.solver, progress=say)
     say("continuing beyond the second image")
     found = continue_path(
         path,
-        amount,
-        method=method,
-        points=points,
-        gain=gain,
-        alarm=alarm,
+        asked.amount,
+        method=asked.method,
+        points=asked.points,
+        gain=asked.gain,
+        alarm=asked.alarm,
         rtol=NETWORK_RTOL,
-        seed=seed,
+        seed=asked.seed,
     )
     say("bringing the path back to clean images")
-    s = torch.linspace(0, 1, frames, dtype=ends.dtype)
-    along = torch.cat([path(s.to(ends)), found.points[1:]])
-    images = bridge.images(*bridge.unpack(space, along))
-    settings: dict[str, object] = {
-        "model": model.name,
-        **model.words,
-        "metric": metric,
-        "method": method,
-        "amount": amount,
-        "points": points,
-        "nodes": nodes,
-        "log_snr": bridge.log_snr,
-        "flow_steps": flow_steps,
-        "seed": seed,
-    }
-    if hasattr(space, "weight"):
-        settings["weight"] = space.weight
-    seconds = time.monotonic() - began
-    notices = (*model.caveats(), *_notices(found))
+    s = torch.linspace(0, 1, asked.frames, dtype=a.dtype, device=a.device)
+    images = there.images(torch.cat([path(s), found.points[1:]]))
     return Extrapolation(
-        found, images[:frames], images[frames:], inputs, seconds, settings, notices
+        continuation=found,
+        between=images[: asked.frames],
+        beyond=images[asked.frames :],
+        inputs=inputs,
+        seconds=time.monotonic() - began,
+        settings={**there.described(), **asked.settings()},
+        notices=(*model.caveats(), *_notices(found)),
     )
 
 

@@ -1,27 +1,35 @@
-"""From images to points at one noise level, and back."""
+r"""From images to points at one noise level, and from points at any level to images.
+
+    image --codec--> code --noise of the cleanest level, probability flow up--> z at one level
+    z at any level --probability flow down, mean at the cleanest level--> code --codec--> image
+
+A network knows noisy images only, and the flow multiplies the noise that is there: a code without
+noise would stay outside what the network was trained on all the way up.  So every code gets noise
+of the cleanest level first, the same for all.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from diffodesic.denoisers.flow import clean_log_snr, drop, lift
-from diffodesic.geometry.metric import Metric
-from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.model import Model
 
-__all__ = ["Bridge", "Mode", "as_images"]
+__all__ = ["Lifting", "as_floats", "as_images"]
 
 
-Mode = Literal["sound", "paper"]
+def as_floats(images: Tensor) -> Tensor:
+    """Images in float64, since sums over pixels cancel; integers are divided by 255."""
+    images = torch.as_tensor(images)
+    return images.double() if images.is_floating_point() else images.double() / 255
 
 
 def as_images(*images: Tensor) -> Tensor:
-    """Images of one shape in one tensor, in float64: sums over pixels cancel.
+    """Images of one shape in one tensor, in float64.
 
     Args:
         images: each (C, H, W) or (H, W), floating point in [0, 1] or integers up to 255.
@@ -32,36 +40,35 @@ def as_images(*images: Tensor) -> Tensor:
     Raises:
         ValueError: for another number of axes, or images that differ in shape.
     """
-    found = []
-    for image in map(torch.as_tensor, images):
+    scaled = []
+    for image in map(as_floats, images):
         if image.ndim not in (2, 3):
             raise ValueError(f"an image must be (C, H, W) or (H, W), got {tuple(image.shape)}")
-        scaled = image.double() if image.is_floating_point() else image.double() / 255
-        found.append(scaled if image.ndim == 3 else scaled.unsqueeze(0))
-    if len({image.shape for image in found}) > 1:
-        shapes = ", ".join(str(tuple(image.shape)) for image in found)
+        scaled.append(image if image.ndim == 3 else image.unsqueeze(0))
+    if len({image.shape for image in scaled}) > 1:
+        shapes = ", ".join(str(tuple(image.shape)) for image in scaled)
         raise ValueError(f"the images differ in shape: {shapes}; bring them to one")
-    return torch.stack(found)
+    return torch.stack(scaled)
 
 
 @dataclass(frozen=True)
-class Bridge:
-    """From images to points at one noise level, and from points at any level to images.
+class Lifting:
+    """The way from images to points at one noise level, and back from any level.
 
     Attributes:
         model: the model.
-        log_snr: the level of the ends; see :func:`noise_level`.
+        log_snr: the level that images are lifted to; see :meth:`Space.lifting`.
         flow_steps: steps of the probability-flow ODE each way.
-        seed: seed of the grain of noise, drawn on the CPU.
-        mode: ``sound`` lifts by the probability flow, which :meth:`images` undoes; ``paper``
-            (2505.11128) adds one noise to all images, which nothing undoes.
+        seed: seed of the noise that is added, drawn on the CPU.
+        shared_noise: lift by one noise of the whole level for all images (2505.11128) in place of
+            the probability flow; :meth:`images` does not undo it.
     """
 
     model: Model
     log_snr: float
     flow_steps: int = 24
     seed: int = 0
-    mode: Mode = "sound"
+    shared_noise: bool = False
 
     def lift(self, images: Tensor) -> Tensor:
         """Points (..., D) at the level, in float64, of images (..., C, H, W) in [0, 1].
@@ -72,24 +79,24 @@ class Bridge:
         Returns:
             the points.
 
-        Cost: ``2 flow_steps`` evaluations per image; none in paper mode.
+        Cost: ``2 flow_steps`` evaluations per image; none with shared noise.
         """
         denoiser, codes = self.model.denoiser, self.model.codec.encode(images).double()
         generator = torch.Generator().manual_seed(self.seed)
-        grain = torch.randn(codes.shape[-1], generator=generator, dtype=codes.dtype)
-        if self.mode == "paper":
-            return codes + math.exp(-self.log_snr / 2) * grain.to(codes.device)
+        noise = torch.randn(codes.shape[-1], generator=generator, dtype=codes.dtype)
+        noise = noise.to(codes.device)
+        if self.shared_noise:
+            return codes + math.exp(-self.log_snr / 2) * noise
         sigma = math.exp(-clean_log_snr(denoiser) / 2)
         with torch.no_grad():
-            noisy = codes + sigma * grain.to(codes.device)
-            return lift(denoiser, noisy, self.log_snr, steps=self.flow_steps)
+            return lift(denoiser, codes + sigma * noise, self.log_snr, steps=self.flow_steps)
 
-    def images(self, z: Tensor, log_snr: Tensor) -> Tensor:
+    def images(self, z: Tensor, log_snr: Tensor | float) -> Tensor:
         """Images (..., C, H, W) of points (..., D) at levels (...): the flow, and the last mean.
 
         Args:
             z: the points.
-            log_snr: their levels.
+            log_snr: their levels, or the level of all.
 
         Returns:
             images in [0, 1].
@@ -99,15 +106,5 @@ class Bridge:
         denoiser = self.model.denoiser
         sigma = z.new_tensor(math.exp(-clean_log_snr(denoiser) / 2))
         with torch.no_grad():
-            lowest = drop(denoiser, z, log_snr, steps=self.flow_steps)
-            return self.model.codec.decode(denoiser(lowest, sigma))
-
-    def pack(self, space: Metric, z: Tensor) -> Tensor:
-        """Points (..., D) at the level as points (..., d) of a metric."""
-        return space.point(z, self.log_snr) if isinstance(space, Spacetime) else z
-
-    def unpack(self, space: Metric, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Points (..., d) of a metric as ``z`` (..., D) and its log SNR (...)."""
-        if isinstance(space, Spacetime):
-            return space.split(points)
-        return points, points.new_full(points.shape[:-1], self.log_snr)
+            cleanest = drop(denoiser, z, log_snr, steps=self.flow_steps)
+            return self.model.codec.decode(denoiser(cleanest, sigma))

@@ -20,12 +20,25 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.geometry.boundary_value import search
-from diffodesic.images.distances import _plan as plan_of
+from diffodesic.images.distances import PairSolver, PairwiseOptions
 from diffodesic.images.editing import anchored, distances_of
 from diffodesic.models.model import Model
+from diffodesic.output.options import option, suggests
 
-__all__ = ["Neighbours", "nearest"]
+__all__ = ["NearestOptions", "Neighbours", "nearest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestOptions(PairwiseOptions):
+    """Options of :func:`nearest`.
+
+    Args:
+        pivots: points whose distances to all others are solved first, far from each other.
+        accuracy: share by which a solved length may exceed the distance.
+    """
+
+    pivots: int = option(4, least=1)
+    accuracy: float = option(0.02, least=0)
 
 
 @dataclass(frozen=True)
@@ -47,16 +60,14 @@ class Neighbours:
     pairs: int
 
 
+@suggests(options=(NearestOptions,))
 def nearest(
     source: Model | Denoiser,
     data: Tensor,
     k: int = 5,
     *,
-    log_snr: float = 2.0,
-    pivots: int = 4,
-    accuracy: float = 0.02,
-    flow_steps: int = 24,
-    seed: int = 0,
+    log_snr: float | None = None,
+    options: NearestOptions | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Neighbours:
     """The k nearest neighbours of every point in Diffusion Edit Distance.
@@ -66,51 +77,46 @@ def nearest(
         data: images (N, C, H, W) in [0, 1] for a model; points (N, D) at the anchor for a
             denoiser.
         k: number of neighbours, 1 <= k < N.
-        log_snr: the anchor; see ``edit``.
-        pivots: points whose distances to all others are solved first, far from each other.
-        accuracy: share by which a solved length may exceed the distance.
-        flow_steps: steps of the probability flow that lifts images.
-        seed: seed of the probes and of the grain of noise.
+        log_snr: the anchor, in place of ``options.log_snr``; see ``edit``.
+        options: everything else; default ``NearestOptions()``.
         progress: called with a short line after every round.
 
     Returns:
         neighbours, their distances, and how many pairs it took.
 
     Raises:
-        ValueError: for k outside 1 ... N - 1, pivots outside 1 ... N, or a negative accuracy.
+        ValueError: for k outside 1 ... N - 1, or pivots outside 1 ... N.
 
     Cost: that of ``geodesic`` per solved pair, ``pivots (N - 1)`` at least.
     """
-    count = len(data)
+    asked, count = (options or NearestOptions()).but(log_snr=log_snr), len(data)
     if not 1 <= k < count:
         raise ValueError(f"k must be between 1 and {count - 1}, one less than the points; got {k}")
-    if not 1 <= pivots <= count or accuracy < 0:
+    if asked.pivots > count:
         raise ValueError(
-            f"pivots must be between 1 and {count}, and accuracy >= 0; got {pivots} and {accuracy}"
+            f"pivots must be at most {count}, the number of points; got {asked.pivots}"
         )
-    space, points = anchored(source, data, log_snr=log_snr, flow_steps=flow_steps, seed=seed)
-    plan = plan_of(space, None, None, None)
+    solver = PairSolver.of(*anchored(source, data, asked), asked)
     known = torch.full((count, count), torch.inf, dtype=torch.float64)
 
     def solve(pairs: Tensor) -> None:
         """Fill in the distances of pairs (P, 2)."""
-        for part in pairs.split(plan.batch):
+        for part in pairs.split(solver.batch):
             i, j = part.T
-            path = search(space, points[i], points[j], nodes=plan.nodes, solver=plan.solver)
-            known[i, j] = known[j, i] = distances_of(path).double().cpu()
+            known[i, j] = known[j, i] = distances_of(solver(part)).double().cpu()
             if progress:
                 progress(f"{_solved(known)} pairs solved")
 
-    chosen = _pivots(known, pivots, solve)
+    chosen = _pivots(known, asked.pivots, solve)
     gap = known[chosen].clone()
     gap[torch.arange(len(chosen)), chosen] = 0  # a pivot and itself
-    shrunk = gap / (1 + accuracy)
+    shrunk = gap / (1 + asked.accuracy)
     lower = (shrunk.unsqueeze(2) - gap.unsqueeze(1)).amax(0)
     lower = torch.maximum(lower, lower.T)
     while len(pairs := _promising(known, lower, k)):
         solve(pairs)
     distance, index = known.topk(k, largest=False)
-    return Neighbours(index, distance, float(log_snr), _solved(known), count * (count - 1) // 2)
+    return Neighbours(index, distance, asked.log_snr, _solved(known), count * (count - 1) // 2)
 
 
 def _solved(known: Tensor) -> int:

@@ -16,7 +16,7 @@ from diffodesic.output.folder import FRAMES, replace_files, write_pictures
 from diffodesic.output.images import to_uint8
 from diffodesic.output.records import versions, write_json
 
-__all__ = ["FILES", "Interpolation", "result_dict", "write_interpolation"]
+__all__ = ["FILES", "Interpolation", "psnr_of", "result_dict", "write_interpolation"]
 
 _OF_PAIR = (FRAMES, "filmstrip.png", "path.gif", "path.safetensors", "result.json", "report.html")
 FILES = (*_OF_PAIR, *(f"pair-[0-9]*/{name}" for name in _OF_PAIR))
@@ -88,6 +88,11 @@ def result_dict(result: Interpolation) -> dict[str, Any]:
     }
 
 
+def psnr_of(error: float) -> float:
+    """Peak signal-to-noise ratio in dB for a root-mean-square error of pixels in [0, 1]."""
+    return -20 * math.log10(max(error, 1e-9))
+
+
 @dataclass(frozen=True, repr=False)
 class Interpolation:
     """What :func:`interpolate` returns.
@@ -126,7 +131,7 @@ class Interpolation:
     @property
     def end_psnr(self) -> tuple[float, float]:
         """Peak signal-to-noise ratio of the two end frames, in dB."""
-        first, last = (-20 * math.log10(max(error, 1e-9)) for error in self.end_error)
+        first, last = map(psnr_of, self.end_error)
         return first, last
 
     def save(self, outdir: str | os.PathLike[str]) -> Path:

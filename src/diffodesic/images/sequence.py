@@ -11,25 +11,26 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffodesic.images.interpolation import Plan
+from diffodesic.geometry.metric import Metric
+from diffodesic.images.interpolation import InterpolateOptions, join, stages
 from diffodesic.images.lifting import as_images
 from diffodesic.images.result import FILES, Interpolation, result_dict, write_interpolation
+from diffodesic.images.spaces import SPACES, Space, choose_space
 from diffodesic.models.model import Model
 from diffodesic.output.folder import replace_files, write_pictures
 from diffodesic.output.images import to_uint8
+from diffodesic.output.options import suggests
 from diffodesic.output.records import write_json
-from diffodesic.output.stages import Store, fingerprint
 
-__all__ = ["Chain", "interpolate_through"]
+__all__ = ["InterpolationSequence", "interpolate_through"]
 
 
 @dataclass(frozen=True, repr=False)
-class Chain:
+class InterpolationSequence:
     """What :func:`interpolate_through` returns.
 
     Attributes:
@@ -62,7 +63,9 @@ class Chain:
     def __repr__(self) -> str:
         """One line: how many images, how long, and how each path ended."""
         ends = ", ".join(part.geodesic.status.name for part in self.parts)
-        return f"Chain({len(self.parts) + 1} images, length {self.length:.4g}, {ends})"
+        return (
+            f"InterpolationSequence({len(self.parts) + 1} images, length {self.length:.4g}, {ends})"
+        )
 
     def save(self, outdir: str | os.PathLike[str]) -> Path:
         """Write frames, filmstrip, GIF and ``result.json``, and every pair into its own folder.
@@ -89,25 +92,29 @@ class Chain:
         return Path(outdir)
 
 
+@suggests(options=(InterpolateOptions,), space=SPACES.values())
 def interpolate_through(
     model: Model,
     images: Sequence[Tensor],
     *,
-    frames: int = 16,
+    metric: str | None = None,
+    space: Space | Metric | None = None,
+    frames: int | None = None,
+    options: InterpolateOptions | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
-    **options: Any,
-) -> Chain:
+) -> InterpolationSequence:
     """Interpolate through key images in their order.
 
     Args:
         model: see ``load``.
         images: K >= 2 images (C, H, W) in [0, 1].
-        frames: number F >= K of images in all.
+        metric: see :func:`interpolate`.
+        space: see :func:`interpolate`.
+        frames: number F >= K of images in all, in place of ``options.frames``.
+        options: those of every pair; a perceptual pace is kept within each pair.
         checkpoint: see :func:`interpolate`.
         progress: called with a short line on every step.
-        **options: those of :func:`interpolate`, for every pair. A perceptual pace is kept within
-            each pair.
 
     Returns:
         the interpolations and their frames.
@@ -118,26 +125,27 @@ def interpolate_through(
 
     Cost: that of :func:`interpolate` per pair.
     """
-    if not 2 <= len(images) <= frames:
+    asked = (options or InterpolateOptions()).but(space=choose_space(metric, space), frames=frames)
+    if not 2 <= len(images) <= asked.frames:
         raise ValueError(
             f"give two images or more, and as many frames at least: got {len(images)} images and "
-            f"{frames} frames"
+            f"{asked.frames} frames"
         )
-    plan, inputs = Plan(model, **options), as_images(*images)
-    store = Store(
-        checkpoint if checkpoint is None else Path(checkpoint),
-        {**plan.words(), "frames": frames, "inputs": fingerprint(inputs)},
-    )
-    say = progress or (lambda _: None)
-    solved = []
-    for i in range(len(images) - 1):
+    inputs = as_images(*images)
+    store = stages(checkpoint, model, inputs, asked)
+    say, count = progress or (lambda _: None), len(images) - 1
+    pairs = []
+    for i in range(count):
 
         def said(text: str, i: int = i) -> None:
-            say(f"pair {i + 1} of {len(images) - 1}: {text}")
+            say(f"pair {i + 1} of {count}: {text}")
 
-        solved.append(plan.solve(inputs[i : i + 2], store.part(f"pair-{i + 1}"), said))
-    counts = _shares([float(each.path.length) for each in solved], frames - 1)
-    return Chain(tuple(p.finish(n + 1) for p, n in zip(solved, counts, strict=True)))
+        part = store.part(f"pair-{i + 1}")
+        pairs.append(join(model, inputs[i : i + 2], asked, part, said))
+    steps = _shares([float(pair.path.length) for pair in pairs], asked.frames - 1)
+    return InterpolationSequence(
+        tuple(pair.finish(n + 1) for pair, n in zip(pairs, steps, strict=True))
+    )
 
 
 def _shares(lengths: Sequence[float], steps: int) -> list[int]:

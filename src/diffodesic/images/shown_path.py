@@ -14,12 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.metric import Metric
 from diffodesic.images.features import Features
-from diffodesic.images.lifting import Bridge
-from diffodesic.images.second_opinion import second_opinion
-from diffodesic.images.spaces import REFINE
-from diffodesic.metrics.score import ScoreMetric
+from diffodesic.images.placement import REFINE, Placement
 
 __all__ = ["Pace", "Row", "make_row"]
 
@@ -74,24 +70,20 @@ class Row:
 
 
 def make_row(
-    bridge: Bridge,
-    space: Metric,
+    there: Placement,
     curve: Curve,
     frames: int,
     nodes: int,
-    like: Tensor,
     features: Features | None = None,
     restore: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Row:
     """Frames and lengths of a curve.
 
     Args:
-        bridge: back to images.
-        space: the metric.
+        there: the space, and the way back to images.
         curve: points (S, d) of the metric by parameters (S,).
         frames: number of images.
         nodes: segments of the path; the length is taken on ``REFINE`` times as many.
-        like: a tensor on the device and of the dtype of the points.
         features: the extractor of a perceptual pace; None paces by the parameter.
         restore: makes of points (S, D) and parameters (S,) what is brought back; lengths are those
             of the path itself.
@@ -99,34 +91,35 @@ def make_row(
     Returns:
         the row.
 
-    Cost: that of :meth:`Bridge.images` per frame, three times with a perceptual pace; ``REFINE
-    nodes`` steps; and that of :func:`second_opinion`.
+    Cost: that of :meth:`Lifting.images` per frame, three times with a perceptual pace; ``REFINE
+    nodes`` steps; and that of :meth:`Space.second_length`.
     """
-    s = torch.linspace(0, 1, frames, dtype=like.dtype, device=like.device)
+    space, metric = there.space, there.metric
+    s = torch.linspace(0, 1, frames, dtype=there.z.dtype, device=there.z.device)
 
     def shown(at: Tensor) -> tuple[Tensor, Tensor]:
-        z, level = bridge.unpack(space, curve(at))
-        return bridge.images(z if restore is None else restore(z, at), level), level
+        z, level = there.unpack(curve(at))
+        return there.lifting.images(z if restore is None else restore(z, at), level), level
 
     if features is not None:
         s = _perceptual(shown, s, features)
-    fine = torch.linspace(0, 1, REFINE * nodes + 1, dtype=like.dtype, device=like.device)
+    fine = torch.linspace(0, 1, REFINE * nodes + 1, dtype=s.dtype, device=s.device)
     with torch.no_grad():
         images, level = shown(s)
         on_fine = curve(fine)
-        steps = space.squared_steps(on_fine)
+        steps = metric.squared_steps(on_fine)
         speed = steps.clamp(min=0).sqrt() * steps.shape[-1]
         return Row(
-            images,
-            float(speed.mean()),
-            float(steps.sum()) * len(steps) / 2,
-            float(space.energy_floor(on_fine)) if isinstance(space, ScoreMetric) else None,
-            second_opinion(space, on_fine[::REFINE], bridge.seed),
-            s,
-            level,
-            (fine[1:] + fine[:-1]) / 2,
-            bridge.unpack(space, (on_fine[1:] + on_fine[:-1]) / 2)[1],
-            speed,
+            frames=images,
+            length=float(speed.mean()),
+            energy=float(steps.sum()) * len(steps) / 2,
+            floor=space.energy_floor(metric, on_fine),
+            check=space.second_length(metric, on_fine[::REFINE], there.lifting.seed),
+            s=s,
+            log_snr=level,
+            curve_s=(fine[1:] + fine[:-1]) / 2,
+            curve_log_snr=there.unpack((on_fine[1:] + on_fine[:-1]) / 2)[1],
+            curve_speed=speed,
         )
 
 

@@ -1,31 +1,33 @@
-r"""Between images and geometry: what every verb on images shares.
+r"""The spaces in which images are joined: one class each, and their names for ``metric=``.
 
-    image --codec--> code --grain of noise, probability flow up--> z at one noise level
-    z at any level --probability flow down, mean at the last level--> code --codec--> image
+A space says at which noise level the images are placed, which metric joins them there, and what a
+reader of the result should be told.  With s the score at that level and J its Jacobian:
 
-and the metrics that verbs know by name.  A network knows noisy images only: one without a trace of
-noise stays outside what the network was trained on all the way up, since the flow multiplies the
-noise that is there.  So every image gets a grain of the cleanest level, the same for all.
+    spacetime         Fisher-Rao metric over all levels            2505.17517
+    score             I + w s s^T                                  2505.11128
+    score-published   the same, by the published recipe
+    jacobian          J^T J + eps I                                2510.05509
+    conformal         (1 + w |s|^2) I
+    euclidean         I
+
+A new space is a class here and an entry in :data:`SPACES`; its options are flags of the command
+line then.  :class:`Fixed` is the space of a metric that exists already.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, get_args
+from abc import ABC, abstractmethod
+from dataclasses import MISSING, dataclass, replace
+from typing import Any, ClassVar, Literal, cast
 
-import torch
 from torch import Tensor
 
+from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.flow import clean_log_snr
 from diffodesic.denoisers.schedules import Tabulated
-from diffodesic.geometry.boundary_value import search
-from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.path import Geodesic
-from diffodesic.geometry.solvers.reference.first_order import AdamNodes
-from diffodesic.geometry.solvers.relax import Relax
-from diffodesic.images.lifting import Bridge, Mode
+from diffodesic.images.lifting import Lifting
 from diffodesic.metrics.density import ScoreSize
 from diffodesic.metrics.elementary import Euclidean
 from diffodesic.metrics.one_level import weight_unit
@@ -33,169 +35,356 @@ from diffodesic.metrics.score import ScoreMetric
 from diffodesic.metrics.score_jacobian import ScoreJacobian
 from diffodesic.metrics.score_published import FrozenScore
 from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.metrics.spacetime.mismatched_estimation import MARGIN, mismatch_length
+from diffodesic.metrics.spacetime.points import NoisyPoints
 from diffodesic.models.model import Model
+from diffodesic.output.options import Options, option
 
 __all__ = [
-    "NETWORK_SOLVER",
-    "REFINE",
-    "MetricName",
-    "image_geodesic",
-    "image_metric",
-    "noise_level",
+    "SPACES",
+    "ConformalSpace",
+    "EuclideanSpace",
+    "Fixed",
+    "JacobianSpace",
+    "PublishedScoreSpace",
+    "ScoreSpace",
+    "Space",
+    "SpacetimeSpace",
+    "choose_space",
 ]
 
-
-MetricName = Literal["spacetime", "score", "jacobian", "conformal", "euclidean"]
-
-# A network's energy is known to about 1e-3.
-# chosen on the shipped 1 -> 7 and 0 -> 6, by the path estimator
-NETWORK_SOLVER = Relax(rtol=2e-3, coarse_rtol=5e-3, iterations=6, splines=(8, 2, 24), polish=False)
-
-REFINE = 4  # of the certificate, and of the lengths of the baselines
-
-# log SNR of the ends under "auto"
-LEVEL = {"spacetime": 2.0, "score": 1.0, "jacobian": 1.0, "conformal": 1.0, "euclidean": 1.0}
-
-# in units of 1/mean |score|^2; chosen, as the levels, on validation digits (docs/rotated-digits.md)
-WEIGHT = {"score": 10.0, "conformal": 100.0}
-
-PAPER_TIME, PAPER_WEIGHT = 400, 1000.0  # of 2505.11128: on DDPM's table, weight in x = alpha z
-
-PAPER_SOLVER = AdamNodes(learning_rate=0.01, steps=200)
+# the setting of 2505.11128: time 400 of DDPM's table
+PUBLISHED_ALPHA = float(Tabulated.ddpm_linear().alpha_sigma(400)[0])
+PUBLISHED_LOG_SNR = 2 * math.log(PUBLISHED_ALPHA) - math.log1p(-(PUBLISHED_ALPHA**2))
 
 
-def noise_level(
-    model: Model, metric: str, log_snr: float | str = "auto", mode: str = "sound"
-) -> float:
-    """The noise level that ends are lifted to.
+@dataclass(frozen=True, kw_only=True)
+class Space(Options, ABC):
+    """A geometry for images: at which noise level, and by which metric.
+
+    A subclass writes :meth:`metric`; all else has a default.
 
     Args:
-        model: the model.
-        metric: name of a metric.
-        log_snr: the level, or ``"auto"``: 2 for spacetime (a path chooses its own level in
-            between) and 1 for metrics at one level; in paper mode time 400 of DDPM's 1000.
-        mode: see :class:`Bridge`.
-
-    Returns:
-        log SNR.
-
-    Raises:
-        ValueError: for an unknown metric or mode, paper mode of another metric than the score's,
-            or a level outside the model's range.
+        log_snr: noise level of the ends, as log SNR; auto is 2 in spacetime, where a path chooses
+            its own level in between, and 1 at one level.
     """
-    if metric not in LEVEL:
-        raise ValueError(
-            f"unknown metric {metric!r}; choose one of {', '.join(get_args(MetricName))}"
-        )
-    if mode not in get_args(Mode):
-        raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(get_args(Mode))}")
-    if mode == "paper" and metric != "score":
-        raise ValueError(
-            f'mode "paper" is a recipe for the metric "score", not {metric!r}; choose "sound"'
-        )
-    level = float(log_snr) if log_snr != "auto" else LEVEL[metric]
-    if log_snr == "auto" and mode == "paper":
-        level = float(torch.logit(_paper_alpha() ** 2))
-    low, high = model.denoiser.log_snr_range[0], clean_log_snr(model.denoiser)
-    if not low < level < high:
-        raise ValueError(
-            f"log_snr = {level:g} is outside the noise levels of model "
-            f"{model.name!r}; choose a value between {low:.3g} and {high:.3g}"
-        )
-    return level
+
+    name: ClassVar[str]
+    """What ``metric=`` and ``--metric`` call it."""
+    auto_log_snr: ClassVar[float] = 1.0
+    """The level under ``auto``."""
+    rule: ClassVar[str] = "midpoint rule"
+    """How a squared length is measured."""
+    keeps_norm: ClassVar[bool] = False
+    """Whether frames get back the norm of noisy images, which short paths at one level lose."""
+    shared_noise: ClassVar[bool] = False
+    """See :class:`Lifting`."""
+
+    log_snr: float | Literal["auto"] = "auto"
+
+    @abstractmethod
+    def metric(self, denoiser: Denoiser, ends: Tensor, log_snr: float, *, seed: int = 0) -> Metric:
+        """The metric.
+
+        Args:
+            denoiser: of the model.
+            ends: points (..., D) at the level, by which a weight has its unit.
+            log_snr: the level.
+            seed: of whatever is random in the metric.
+
+        Returns:
+            a metric on the points that :meth:`pack` makes.
+        """
+
+    def lifting(self, model: Model, *, flow_steps: int = 24, seed: int = 0) -> Lifting:
+        """The way of images to the level of this space.
+
+        Args:
+            model: the model.
+            flow_steps: steps of the probability-flow ODE each way.
+            seed: of the noise that is added.
+
+        Returns:
+            the lifting.
+
+        Raises:
+            TypeError: for anything but a model.
+            ValueError: for a level outside the model's range.
+        """
+        if not isinstance(model, Model):
+            raise TypeError(f"a model is needed here, as `load` gives it, not {model!r}")
+        level = self.auto_log_snr if self.log_snr == "auto" else float(self.log_snr)
+        low, high = model.denoiser.log_snr_range[0], clean_log_snr(model.denoiser)
+        if not low < level < high:
+            raise ValueError(
+                f"log_snr = {level:g} is outside the noise levels of model "
+                f"{model.name!r}; choose a value between {low:.3g} and {high:.3g}"
+            )
+        return Lifting(model, level, flow_steps, seed, self.shared_noise)
+
+    def pack(self, metric: Metric, z: Tensor, log_snr: float) -> Tensor:
+        """Points (..., d) of the metric for points z (..., D) at the level."""
+        return metric.point(z, log_snr) if isinstance(metric, NoisyPoints) else z
+
+    def unpack(self, metric: Metric, points: Tensor, log_snr: float) -> tuple[Tensor, Tensor]:
+        """Points (..., d) of the metric as z (..., D) and their levels (...)."""
+        if isinstance(metric, NoisyPoints):
+            return metric.split(points)
+        return points, points.new_full(points.shape[:-1], log_snr)
+
+    def energy_floor(self, metric: Metric, points: Tensor) -> float | None:
+        """The least energy that a path with this one's ends can have, where that is known."""
+        return None
+
+    def second_length(
+        self, metric: Metric, points: Tensor, seed: int
+    ) -> tuple[float, float] | None:
+        """The length of a path by an estimate that shares no formula with the metric.
+
+        Args:
+            metric: the metric.
+            points: nodes (n + 1, d).
+            seed: of the estimate.
+
+        Returns:
+            the length and its standard error; None where there is no such estimate.
+        """
+        return None
+
+    def described(self, metric: Metric) -> dict[str, Any]:
+        """What a result says of the metric that was used, for JSON."""
+        return {"metric": self.name, "estimator": self.rule}
 
 
-def image_metric(
-    bridge: Bridge, name: str, ends: Tensor, *, weight: float | None = None, rank: int = 1
-) -> Metric:
-    """A metric by its name.
+@dataclass(frozen=True, kw_only=True)
+class SpacetimeSpace(Space):
+    """Noisy images at all levels: the Fisher-Rao metric of their posteriors (2505.17517)."""
+
+    name = "spacetime"
+    auto_log_snr = 2.0
+
+    def metric(self, denoiser: Denoiser, ends: Tensor, log_snr: float, *, seed: int = 0) -> Metric:
+        """:class:`Spacetime`, down to where nothing is left of an image."""
+        # five e-folds of SNR below one, per coordinate
+        low, high = denoiser.log_snr_range[0], clean_log_snr(denoiser)
+        noisiest = max(low, min(log_snr, -math.log(denoiser.variance) - 5))
+        return Spacetime(denoiser, seed=seed, log_snr_range=(noisiest, high))
+
+    def second_length(
+        self, metric: Metric, points: Tensor, seed: int
+    ) -> tuple[float, float] | None:
+        """By :func:`mismatch_length`, at ``71 n`` evaluations; None for paths too clean for it."""
+        denoiser = cast(Spacetime, metric).denoiser
+        still = bool((points[0] == points[-1]).all())
+        if still or float(points[:, -1].max()) > denoiser.log_snr_range[1] - MARGIN:
+            return None
+        return mismatch_length(denoiser, points, samples=2, levels=8, hubs="alternate", seed=seed)
+
+    def described(self, metric: Metric) -> dict[str, Any]:
+        """The name and the estimator of the squared lengths."""
+        return {**super().described(metric), "estimator": cast(Spacetime, metric).estimator}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSpace(Space):
+    """One level under ``I + w s s^T``, which charges changes of log-density (2505.11128).
 
     Args:
-        bridge: model, level and seed.
-        name: one of :data:`MetricName`: Fisher-Rao over all levels (:class:`Spacetime`),
-            ``I + w s s^T`` (:class:`ScoreMetric`), ``J^T J + eps I`` (:class:`ScoreJacobian`),
-            ``(1 + w |s|^2) I`` (:class:`ScoreSize`), or flat.
-        ends: points (..., D) at the level, by which the weight has its unit.
-        weight: of the score and the conformal metric, in units of 1 / mean |score|^2 at the ends;
-            default 10 and 100; not used in paper mode, which has its own.
-        rank: number of scores of the score metric.
-
-    Returns:
-        the metric, on points made by :meth:`Bridge.pack`.
-
-    Raises:
-        ValueError: for a weight that is negative or not finite, a rank outside 1 ... D or other
-            than 1 for another metric, or a score without size.
-
-    Cost: one evaluation per end for the score and the conformal metric.
+        weight: weight w of the score, in units of 1 / mean |score|^2 at the ends.
+        rank: number of scores that the metric is made of, up to D.
     """
-    denoiser, level = bridge.model.denoiser, bridge.log_snr
-    weight = WEIGHT.get(name, 0.0) if weight is None else weight
-    if not 0 <= weight < math.inf:
-        raise ValueError(f"weight must be >= 0 and finite, got {weight}")
-    if rank != 1 and name != "score":
-        raise ValueError(f'rank belongs to the metric "score"; leave it out for {name!r}')
-    if name == "euclidean":
+
+    name = "score"
+    rule = "trapezoidal rule"
+    keeps_norm = True
+
+    # chosen, as the levels, on validation digits (docs/rotated-digits.md)
+    weight: float = option(10.0, least=0)
+    rank: int = option(1, least=1)
+
+    def metric(self, denoiser: Denoiser, ends: Tensor, log_snr: float, *, seed: int = 0) -> Metric:
+        """:class:`ScoreMetric`; one evaluation per end."""
+        weight = self.weight * weight_unit(denoiser, ends, log_snr)
+        return ScoreMetric(denoiser, log_snr=log_snr, weight=weight, rank=self.rank, seed=seed)
+
+    def energy_floor(self, metric: Metric, points: Tensor) -> float | None:
+        """See :meth:`ScoreMetric.energy_floor`."""
+        return float(cast(ScoreMetric, metric).energy_floor(points))
+
+    def described(self, metric: Metric) -> dict[str, Any]:
+        """The name, the weight in absolute units, and the rank."""
+        used = cast(ScoreMetric, metric)
+        return {**super().described(metric), "weight": used.weight, "rank": used.rank}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedScoreSpace(ScoreSpace):
+    """The score metric by the recipe of 2505.11128, for comparison.
+
+    Both images get one noise of time 400 of DDPM's 1000, and the score is not differentiated. The
+    ends of a path are not the images, which ``end_error`` shows.
+
+    Args:
+        weight: weight of the score in x = alpha z, as published.
+    """
+
+    name = "score-published"
+    auto_log_snr = PUBLISHED_LOG_SNR
+    rule = "midpoint rule"
+    keeps_norm = False
+    shared_noise = True
+
+    weight: float = option(1000.0, least=0)
+
+    def metric(self, denoiser: Denoiser, ends: Tensor, log_snr: float, *, seed: int = 0) -> Metric:
+        """:class:`FrozenScore`; no evaluation."""
+        weight = self.weight / PUBLISHED_ALPHA**2
+        return FrozenScore(denoiser, log_snr=log_snr, weight=weight, rank=self.rank, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JacobianSpace(Space):
+    """One level under ``J^T J + eps I``, J the Jacobian of the score (2510.05509)."""
+
+    name = "jacobian"
+    keeps_norm = True
+
+    def metric(self, denoiser: Denoiser, ends: Tensor, log_snr: float, *, seed: int = 0) -> Metric:
+        """:class:`ScoreJacobian`, eps a hundredth of the square of J's largest eigenvalue."""
+        # which is about 1/sigma^2
+        return ScoreJacobian(denoiser, log_snr=log_snr, eps=1e-2 * math.exp(2 * log_snr))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConformalSpace(Space):
+    """One level under ``(1 + w |s|^2) I``, which charges places of low density.
+
+    Args:
+        weight: weight w of |s|^2, in units of 1 / mean |score|^2 at the ends.
+    """
+
+    name = "conformal"
+    rule = "trapezoidal rule"
+    keeps_norm = True
+
+    weight: float = option(100.0, least=0)
+
+    def metric(self, denoiser: Denoiser, ends: Tensor, log_snr: float, *, seed: int = 0) -> Metric:
+        """:class:`ScoreSize`; one evaluation per end."""
+        weight = self.weight * weight_unit(denoiser, ends, log_snr)
+        return ScoreSize(denoiser, log_snr=log_snr, weight=weight)
+
+    def described(self, metric: Metric) -> dict[str, Any]:
+        """The name, and the weight in absolute units."""
+        return {**super().described(metric), "weight": cast(ScoreSize, metric).weight}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EuclideanSpace(Space):
+    """One level under the flat metric: geodesics are chords."""
+
+    name = "euclidean"
+    rule = "exact"
+
+    def metric(self, denoiser: Denoiser, ends: Tensor, log_snr: float, *, seed: int = 0) -> Metric:
+        """:class:`Euclidean`."""
         return Euclidean(denoiser.dim)
-    if name == "jacobian":
-        # the largest eigenvalue of a score's Jacobian is about 1/sigma^2
-        return ScoreJacobian(denoiser, log_snr=level, eps=1e-2 * math.exp(2 * level))
-    if name in ("score", "conformal"):
-        unit = weight_unit(denoiser, ends, level)
-        if name == "conformal":
-            return ScoreSize(denoiser, log_snr=level, weight=weight * unit)
-        if bridge.mode == "paper":
-            weight = PAPER_WEIGHT / float(_paper_alpha()) ** 2
-            return FrozenScore(denoiser, log_snr=level, weight=weight, rank=rank, seed=bridge.seed)
-        return ScoreMetric(
-            denoiser, log_snr=level, weight=weight * unit, rank=rank, seed=bridge.seed
-        )
-    # five e-folds of SNR below one, per coordinate, nothing is left of an image
-    low, high = denoiser.log_snr_range[0], clean_log_snr(denoiser)
-    floor = max(low, min(level, -math.log(denoiser.variance) - 5))
-    return Spacetime(denoiser, seed=bridge.seed, log_snr_range=(floor, high))
 
 
-def _paper_alpha() -> Tensor:
-    return Tabulated.ddpm_linear().alpha_sigma(PAPER_TIME)[0]
+@dataclass(frozen=True, repr=False)
+class Fixed(Space):
+    """A metric that exists already: on the D coordinates of a model, or on its spacetime.
 
-
-def image_geodesic(
-    space: Metric,
-    a: Tensor,
-    b: Tensor,
-    *,
-    nodes: int = 32,
-    solver: Solver | None = None,
-    init: Tensor | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Geodesic:
-    """The geodesic of a network's metric: :func:`geodesic` with this module's solver.
+    Its level under ``auto`` is the metric's own ``log_snr`` where it has one.
 
     Args:
-        space: the metric.
-        a: starts (..., d).
-        b: ends (..., d).
-        nodes: segments of the path, >= 2.
-        solver: default :data:`NETWORK_SOLVER`; for a frozen score, on which line searches fail,
-            :data:`PAPER_SOLVER`.
-        init: see :func:`geodesic`.
-        progress: called with a short line on every step.
+        own: the metric.
+    """
+
+    name = "fixed"
+
+    own: Metric = option(MISSING, flag=False)
+
+    def __repr__(self) -> str:
+        """The class of the metric, and the level."""
+        return f"Fixed({type(self.own).__name__}, log_snr={self.log_snr!r})"
+
+    def lifting(self, model: Model, *, flow_steps: int = 24, seed: int = 0) -> Lifting:
+        """As for any space.
+
+        Args:
+            model: the model.
+            flow_steps: steps of the probability-flow ODE each way.
+            seed: of the noise that is added.
+
+        Returns:
+            the lifting.
+
+        Raises:
+            ValueError: for a metric of another dimension than the model, too.
+        """
+        if self.log_snr == "auto":
+            spacetime = SpacetimeSpace.auto_log_snr if isinstance(self.own, NoisyPoints) else 1.0
+            level = getattr(self.own, "log_snr", spacetime)
+            return replace(self, log_snr=float(level)).lifting(
+                model, flow_steps=flow_steps, seed=seed
+            )
+        lifting = super().lifting(model, flow_steps=flow_steps, seed=seed)
+        own, wanted = self.own.dim, model.denoiser.dim
+        if own != wanted + isinstance(self.own, NoisyPoints):
+            raise ValueError(
+                f"the metric {type(self.own).__name__} has {own} coordinates and the points of "
+                f"model {model.name!r} have {wanted}; give a metric of that dimension"
+            )
+        return lifting
+
+    def metric(self, denoiser: Denoiser, ends: Tensor, log_snr: float, *, seed: int = 0) -> Metric:
+        """The metric itself."""
+        return self.own
+
+    def described(self, metric: Metric) -> dict[str, Any]:
+        """The class of the metric."""
+        rule = getattr(metric, "estimator", "its own")
+        return {"metric": type(metric).__name__, "estimator": rule}
+
+
+SPACES: dict[str, type[Space]] = {
+    space.name: space
+    for space in (
+        SpacetimeSpace,
+        ScoreSpace,
+        PublishedScoreSpace,
+        JacobianSpace,
+        ConformalSpace,
+        EuclideanSpace,
+    )
+}
+
+
+def choose_space(metric: str | None, space: Space | Metric | None) -> Space | None:
+    """The space that a verb was asked for.
+
+    Args:
+        metric: name of a space, which gets its default options.
+        space: a space, or a metric of one's own, which becomes :class:`Fixed`.
 
     Returns:
-        the path.
+        the space, or None where neither is given.
 
-    Cost: as for :func:`geodesic`.
+    Raises:
+        ValueError: for both, or an unknown name.
+        TypeError: for what is neither a name, a space nor a metric.
     """
-    say = progress or (lambda _: None)
-    default = PAPER_SOLVER if isinstance(space, FrozenScore) else NETWORK_SOLVER
-    return search(
-        space,
-        a,
-        b,
-        nodes=nodes,
-        solver=solver or default,
-        init=init,
-        refine=REFINE,
-        progress=lambda text, _: say(text),
-    )
+    if metric is not None and space is not None:
+        raise ValueError("give metric, the name of a space, or space, but not both")
+    if isinstance(space, Metric):
+        return Fixed(space)
+    if space is not None and not isinstance(space, Space):
+        raise TypeError(f"space must be a Space, such as ScoreSpace(), or a Metric, not {space!r}")
+    if metric is None:
+        return space
+    if not isinstance(metric, str):
+        raise TypeError("metric must be the name of a space; give a metric of your own as space=")
+    if metric not in SPACES:
+        raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(SPACES)}")
+    return SPACES[metric]()

@@ -62,6 +62,8 @@ class PathOptions:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.frames is not None and self.frames < 2:
             raise ValueError(f"frames must be at least 2, the two ends; got {self.frames}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be between 0 and 2^63 - 1, got {self.seed}")
         if self.step is not None:
             positive(self.step, "step")
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from diffodesic.denoisers.network import JvpMode
-from diffodesic.images.interpolation import interpolate
+from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.result import Interpolation
-from diffodesic.images.spaces import NETWORK_SOLVER, MetricName
+from diffodesic.metrics.one_level import NETWORK_SEARCH
 from diffodesic.models.adapters.diffusers import from_pipeline
 from diffodesic.models.loading import load
 from diffodesic.models.model import Model
@@ -86,12 +86,13 @@ def model_of(name: str) -> Model:
     return from_pipeline(pipelines.MAKERS[name](), condition=pipelines.WORDS.get(name, {}))
 
 
-def run(model: Model, metric: MetricName) -> Interpolation:
+def run(model: Model, metric: str) -> Interpolation:
     a, b = torch.rand(2, *model.codec.shape, generator=torch.Generator().manual_seed(0))
     solver = replace(
-        NETWORK_SOLVER, iterations=2, splines=None
+        NETWORK_SEARCH, iterations=2, splines=None
     )  # how far it gets is no matter here
-    return interpolate(model, a, b, metric=metric, frames=3, nodes=3, flow_steps=3, solver=solver)
+    options = InterpolateOptions(frames=3, nodes=3, flow_steps=3, solver=solver)
+    return interpolate(model, a, b, metric=metric, options=options)
 
 
 @pytest.mark.parametrize("metric", ["score", pytest.param("spacetime", marks=pytest.mark.slow)])

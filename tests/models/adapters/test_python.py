@@ -6,13 +6,13 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from diffodesic.cli.main import main
-from diffodesic.images.spaces import MetricName
+from diffodesic.images.spaces import SPACES
 from diffodesic.models.datasets import shipped_digits
 from diffodesic.models.loading import load
 from diffodesic.models.model import ModelError
@@ -88,7 +88,7 @@ def test_what_is_no_model_is_refused(place, address, words):
 FAST = ("--frames", "3", "--nodes", "3", "--flow-steps", "3", "--model", "python:mine:model")
 
 
-@pytest.mark.parametrize("metric", get_args(MetricName))
+@pytest.mark.parametrize("metric", SPACES)
 def test_the_command_line_takes_a_function(place, capsys, metric):
     assert main(["interpolate", "a.png", "b.png", *FAST, "--metric", metric]) == 0
     result = json.loads((place / "out" / "result.json").read_text())

@@ -17,19 +17,27 @@ from diffodesic.experiments.common.statistics import mean_of
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.experiments.rotated.digits import choose, turned
 from diffodesic.images.baselines.latent import lerp, slerp
-from diffodesic.images.lifting import Bridge
-from diffodesic.images.spaces import MetricName, image_metric
+from diffodesic.images.lifting import Lifting
+from diffodesic.images.placement import Placement
+from diffodesic.images.spaces import (
+    ConformalSpace,
+    EuclideanSpace,
+    JacobianSpace,
+    ScoreSpace,
+    Space,
+    SpacetimeSpace,
+)
 from diffodesic.models.loading import load
 
 __all__ = ["Settings", "run"]
 
-ASKED: Mapping[str, tuple[MetricName, float]] = {
-    "Euclid": ("euclidean", 0.0),
-    "score, weight 10": ("score", 10.0),
-    "score, weight 1000": ("score", 1000.0),
-    "conformal, weight 10": ("conformal", 10.0),
-    "score Jacobian": ("jacobian", 0.0),
-    "spacetime": ("spacetime", 0.0),
+ASKED: Mapping[str, Space] = {
+    "Euclid": EuclideanSpace(),
+    "score, weight 10": ScoreSpace(weight=10.0),
+    "score, weight 1000": ScoreSpace(weight=1000.0),
+    "conformal, weight 10": ConformalSpace(weight=10.0),
+    "score Jacobian": JacobianSpace(),
+    "spacetime": SpacetimeSpace(),
 }
 
 
@@ -78,8 +86,8 @@ def run(context: Context) -> Outcome:
         truth = turned(digits, torch.linspace(-gap / 2, gap / 2, settings.frames)).double()
         for level in settings.levels:
             say(f"{gap:g} degrees, log SNR {level:g}")
-            bridge = Bridge(source, level, settings.flow_steps, settings.seed)
-            for name, ratio in _ratios(bridge, bridge.lift(truth)).items():
+            lifting = Lifting(source, level, settings.flow_steps, settings.seed)
+            for name, ratio in _ratios(lifting, lifting.lift(truth)).items():
                 numbers.append(mean_of(f"{gap:g} degrees, log SNR {level:g}: {name}", ratio))
     note = (
         f"Length of the path of true rotations over that of the shorter of LERP and SLERP, "
@@ -88,16 +96,16 @@ def run(context: Context) -> Outcome:
     return Outcome(settings, tuple(numbers), (note,))
 
 
-def _ratios(bridge: Bridge, z: Tensor) -> dict[str, Tensor]:
+def _ratios(lifting: Lifting, z: Tensor) -> dict[str, Tensor]:
     """By metric, one ratio per digit of points (N, F, D)."""
     a, b = z[:, 0], z[:, -1]
     s = torch.linspace(0, 1, z.shape[1], dtype=z.dtype)
     found = {}
-    for name, (metric, weight) in ASKED.items():
-        space = image_metric(bridge, metric, torch.stack([a, b]), weight=weight)
+    for name, space in ASKED.items():
+        there = Placement(space, lifting, torch.stack([a, b]))
         with torch.no_grad():
             true, *straight = (
-                space.squared_steps(bridge.pack(space, path)).clamp(min=0).sqrt().sum(-1)
+                there.metric.squared_steps(there.pack(path)).clamp(min=0).sqrt().sum(-1)
                 for path in (z, lerp(a, b, s), slerp(a, b, s))
             )
         found[name] = true / torch.minimum(*straight)

@@ -21,10 +21,9 @@ from diffodesic.experiments.common.statistics import draws, resampled_mean
 from diffodesic.experiments.rotated.digits import ORBIT, angles_found, turned
 from diffodesic.experiments.rotated.settings import Method, Settings, solver
 from diffodesic.geometry.energy import Solver
-from diffodesic.geometry.metric import Metric
-from diffodesic.images.baselines.between import rival_curve
-from diffodesic.images.lifting import Bridge
-from diffodesic.images.spaces import image_geodesic, image_metric
+from diffodesic.images.baselines.between import baseline_curve
+from diffodesic.images.lifting import Lifting
+from diffodesic.images.placement import Placement
 from diffodesic.metrics.continuation import Alarm, continue_path
 from diffodesic.metrics.continuation import Method as Continuation
 from diffodesic.models.model import Model
@@ -65,34 +64,34 @@ def past_the_end(
     """
     ends = turned(digits, torch.tensor([-GAP / 2, GAP / 2])).double()
     assert method.log_snr is not None
-    bridge = Bridge(model, method.log_snr, settings.flow_steps, settings.seed)
-    points = bridge.lift(ends)
+    lifting = Lifting(model, method.log_snr, settings.flow_steps, settings.seed)
+    points = lifting.lift(ends)
     s = 1 + torch.tensor(OVERSHOOT, dtype=points.dtype, device=points.device)
     images = ends[:, 0], ends[:, 1]
     orbit = turned(digits, ORBIT)
     weights = draws(len(digits), settings.resamples, settings.seed)
     found: dict[str, Any] = {"overshoot": OVERSHOOT, "gap": GAP}
     for name in ("LERP", "SLERP"):
-        curve = rival_curve(name, bridge, images, (points[:, 0], points[:, 1]))(s)
-        found[name] = _judge(bridge, curve, orbit, weights, torch.ones(curve.shape[:2]))
-    space = image_metric(bridge, method.curve, points, weight=method.weight)
+        curve = baseline_curve(name, lifting, images, (points[:, 0], points[:, 1]))(s)
+        found[name] = _judge(lifting, curve, orbit, weights, torch.ones(curve.shape[:2]))
+    there = Placement(method.space(), lifting, points)
     relax = solver(settings, method.curve)
     for name in STEPPED:
         walks = []
         for i, (a, b) in enumerate(points):
             say(f"past the end, {name}: {i} of {len(digits)}")
-            walk = partial(_walked, space, a, b, name, settings.nodes, relax)
+            walk = partial(_walked, there, a, b, name, settings.nodes, relax)
             walks.append(store.part(f"beyond {name}").stage(str(i), walk)[0]["points"])
         curve, reached = _padded(walks, points)
-        found[name] = _judge(bridge, curve, orbit, weights, reached)
+        found[name] = _judge(lifting, curve, orbit, weights, reached)
     return found
 
 
 def _walked(
-    space: Metric, a: Tensor, b: Tensor, name: Continuation, nodes: int, relax: Solver | None
+    there: Placement, a: Tensor, b: Tensor, name: Continuation, nodes: int, relax: Solver | None
 ) -> Stage:
     """Points past ``b`` of one digit, (S, D), as far as its path went."""
-    path = image_geodesic(space, a, b, nodes=nodes, solver=relax)
+    path = there.geodesic(a, b, nodes=nodes, solver=relax)
     alarm = DEAF if name == "score-guided" else Alarm()
     walk = continue_path(path, 1.0, method=name, points=len(OVERSHOOT), alarm=alarm, rtol=1e-3)
     return {"points": walk.points[1:]}, {}
@@ -112,10 +111,10 @@ def _padded(walks: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _judge(
-    bridge: Bridge, curve: Tensor, orbit: Tensor, weights: Tensor, reached: Tensor
+    lifting: Lifting, curve: Tensor, orbit: Tensor, weights: Tensor, reached: Tensor
 ) -> dict[str, Any]:
     """Errors of points (N, S, D) past the end; those that were not reached count for nothing."""
-    frames = bridge.images(curve, curve.new_full(curve.shape[:-1], bridge.log_snr))
+    frames = lifting.images(curve, lifting.log_snr)
     index, rmse = angles_found(frames.float(), orbit)
     angle = ORBIT[index.cpu()]
     true = GAP / 2 + GAP * torch.tensor(OVERSHOOT)

@@ -12,7 +12,7 @@ are stages in ``partial/``, so that an interrupted run goes on where it stopped.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any, get_args
 
@@ -34,11 +34,12 @@ from diffodesic.experiments.rotated.settings import (
     Settings,
     solver,
 )
-from diffodesic.images.baselines.between import Rival, rival_curve
+from diffodesic.images.baselines.between import Baseline, baseline_curve
 from diffodesic.images.baselines.latent import with_norm
 from diffodesic.images.features import Features, load_features
-from diffodesic.images.lifting import Bridge, Mode
-from diffodesic.images.spaces import image_geodesic, image_metric, noise_level
+from diffodesic.images.lifting import Lifting
+from diffodesic.images.placement import Placement
+from diffodesic.images.spaces import PUBLISHED_LOG_SNR
 from diffodesic.models.model import Model
 from diffodesic.output.stages import Stage, Store, fingerprint
 
@@ -134,33 +135,26 @@ def _compare(
 
 def frames_of(model: Model, method: Method, given: Pairs, settings: Settings) -> Tensor:
     """Frames (N, F, 1, 28, 28) of a method between the first and the last true picture."""
-    mode: Mode = "sound" if method.log_snr is not None else "paper"
-    level = "auto" if method.log_snr is None else method.log_snr
-    lam = noise_level(model, "score" if mode == "paper" else "conformal", level, mode)
-    bridge = Bridge(model, lam, settings.flow_steps, settings.seed, mode)
+    shared = method.log_snr is None
+    log_snr = PUBLISHED_LOG_SNR if method.log_snr is None else method.log_snr
+    lifting = Lifting(model, log_snr, settings.flow_steps, settings.seed, shared_noise=shared)
     images = given.truth[:, 0].double(), given.truth[:, -1].double()
-    a, b = (bridge.lift(x) for x in images)
+    a, b = (lifting.lift(x) for x in images)
     s = torch.linspace(0, 1, settings.frames, dtype=a.dtype, device=a.device)
-    if method.curve in get_args(Rival):
-        points = rival_curve(method.curve, bridge, images, (a, b))(s)
-        return bridge.images(points, points.new_full(points.shape[:-1], lam))
-    # a frozen score has its own weight and solver, which the bridge's mode stands for
-    ruled = bridge if method.frozen else replace(bridge, mode="sound")
-    space = image_metric(
-        ruled, method.curve, torch.stack([a, b]), weight=method.weight, rank=method.rank
-    )
+    if method.curve in get_args(Baseline):
+        points = baseline_curve(method.curve, lifting, images, (a, b))(s)
+        return lifting.images(points, log_snr)
+    there = Placement(method.space(), lifting, torch.stack([a, b]))
     fine = torch.linspace(0, 1, settings.nodes + 1, dtype=a.dtype, device=a.device)
-    start = rival_curve("SLERP", bridge, images, (a, b))(fine)
-    path = image_geodesic(
-        space,
-        bridge.pack(space, a),
-        bridge.pack(space, b),
+    start = baseline_curve("SLERP", lifting, images, (a, b))(fine)
+    path = there.geodesic(
+        *there.points,
         nodes=settings.nodes,
         solver=None if method.frozen else solver(settings, method.curve),
-        init=bridge.pack(space, start),
+        init=there.pack(start),
     )
-    z, levels = bridge.unpack(space, path(s))
-    return bridge.images(with_norm(z, a, b, s) if method.norm else z, levels)
+    z, levels = there.unpack(path(s))
+    return lifting.images(with_norm(z, a, b, s) if method.norm else z, levels)
 
 
 def _features(extractor: Features, images: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from diffodesic.geometry.solvers.relax import Relax
-from diffodesic.images.baselines.between import Rival
-from diffodesic.images.spaces import MetricName
+from diffodesic.images.spaces import SPACES, PublishedScoreSpace, Space
+from diffodesic.output.options import kinds
 
 __all__ = ["KEPT", "METHODS", "NORM_METHODS", "OURS", "Method", "Settings", "solver"]
 
@@ -19,18 +19,25 @@ class Method:
     Attributes:
         curve: a baseline, or the name of a metric.
         log_snr: the level of the ends; None: time 400 of DDPM's table, with one noise for both.
-        weight: see :func:`image_metric`.
-        rank: likewise.
+        weight: of the space, where it has one.
+        rank: of the space, where it has one.
         frozen: the published recipe: a weight of 1000 and a score that is not differentiated.
         norm: frames get the norm of SLERP, as ``interpolate`` gives it; see :func:`with_norm`.
     """
 
-    curve: Rival | MetricName
+    curve: str
     log_snr: float | None = 1.0
     weight: float = 10.0
     rank: int = 1
     frozen: bool = False
     norm: bool = False
+
+    def space(self) -> Space:
+        """The space of a curve that is a metric's."""
+        if self.frozen:
+            return PublishedScoreSpace(rank=self.rank)
+        kind = SPACES[self.curve]
+        return kind(**{k: getattr(self, k) for k in ("weight", "rank") if k in kinds(kind)})
 
 
 OURS = "score size"

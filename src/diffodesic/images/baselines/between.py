@@ -11,22 +11,22 @@ from torch import Tensor
 
 from diffodesic.images.baselines.latent import lerp, nao, noise_diffusion, slerp
 from diffodesic.images.baselines.likely import likely_path
-from diffodesic.images.lifting import Bridge
+from diffodesic.images.lifting import Lifting
 from diffodesic.numerics.curves import Spline
 
-__all__ = ["Rival", "rival_curve"]
+__all__ = ["Baseline", "baseline_curve"]
 
-Rival = Literal["LERP", "SLERP", "NAO", "NoiseDiffusion", "likely path"]
+Baseline = Literal["LERP", "SLERP", "NAO", "NoiseDiffusion", "likely path"]
 
 
-def rival_curve(
-    name: str, bridge: Bridge, images: tuple[Tensor, Tensor], ends: tuple[Tensor, Tensor]
+def baseline_curve(
+    name: str, lifting: Lifting, images: tuple[Tensor, Tensor], ends: tuple[Tensor, Tensor]
 ) -> Callable[[Tensor], Tensor]:
-    """A baseline at the noise level of a bridge.
+    """A baseline at the noise level that images were lifted to.
 
     Args:
-        name: one of :data:`Rival`.
-        bridge: model and level.
+        name: one of :data:`Baseline`.
+        lifting: model and level.
         images: the two images (..., C, H, W), for NoiseDiffusion, which mixes them in again.
         ends: their points (..., D) at the level.
 
@@ -40,7 +40,7 @@ def rival_curve(
     Cost: none but for the likely path: up to 200 evaluations per node, 32 nodes.
     """
     a, b = ends
-    denoiser, sigma = bridge.model.denoiser, math.exp(-bridge.log_snr / 2)
+    denoiser, sigma = lifting.model.denoiser, math.exp(-lifting.log_snr / 2)
     if name == "LERP":
         return lambda s: lerp(a, b, s)
     if name == "SLERP":
@@ -49,7 +49,7 @@ def rival_curve(
     if name == "NAO":
         return lambda s: nao(a, b, s, sigma=sigma, power=power)
     if name == "NoiseDiffusion":
-        first, second = (bridge.model.codec.encode(image).to(a) for image in images)
+        first, second = (lifting.model.codec.encode(image).to(a) for image in images)
         return lambda s: noise_diffusion(a, b, s, clean=(first, second), sigma=sigma, power=power)
     if name == "likely path":
         # by this weight kinetic energy, D v, and log-density, D/2, are of one size
@@ -57,11 +57,11 @@ def rival_curve(
             denoiser,
             a,
             b,
-            log_snr=bridge.log_snr,
+            log_snr=lifting.log_snr,
             weight=2 * denoiser.variance,
             nodes=32,
             rtol=1e-4,
             iterations=200,
         )
         return Spline(found.nodes)
-    raise ValueError(f"unknown baseline {name!r}; choose one of {', '.join(get_args(Rival))}")
+    raise ValueError(f"unknown baseline {name!r}; choose one of {', '.join(get_args(Baseline))}")

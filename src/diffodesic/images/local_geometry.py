@@ -1,0 +1,156 @@
+r"""The local geometry of a denoiser at one noise level, at and near given points.
+
+Of each point x and its noised z = x + sigma eps:
+
+- the spectrum of J = dm/dz at z, near 1 along the data and near 0 across
+  (:mod:`diffodesic.denoisers.jacobian`); d is the number of values above 1/2, where noise and data
+  explain a direction equally well, and the first d singular vectors span the tangent space;
+- J's asymmetry on the tangent space, across, and on the normal space;
+- the angle between the score at z and the normal space: sin = |T s|/|s|;
+- at x, the dimension by FLIPD and by the normal bundle
+  (:mod:`diffodesic.metrics.spacetime.dimension`), and the angle between the two tangent spaces:
+  cos^2 = |T T'|^2/d, the mean over directions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.denoisers.jacobian import Jacobian
+from diffodesic.metrics.spacetime.dimension import flipd, normal_bundle
+from diffodesic.metrics.spacetime.metric import Spacetime
+
+__all__ = ["LocalGeometry", "Measurement"]
+
+
+@dataclass(frozen=True)
+class LocalGeometry:
+    """What is measured at one noise level; tensors have one entry per point (N,).
+
+    Attributes:
+        log_snr: the level.
+        spectrum: singular values of dm/dz, falling, (N, r).
+        dimension: number of them above 1/2; r where all are, and then a lower bound.
+        bundle_dimension: dimension by the normal bundle, NaN where it was left out.
+        flipd: dimension by FLIPD.
+        asymmetry_tangent: skew over symmetric part of dm/dz on the tangent space.
+        asymmetry_cross: skew part between tangent and normal space, in units of the same
+            symmetric part.
+        asymmetry_normal: skew over symmetric part on the normal space.
+        basis_angle: between the tangent spaces by dm/dz and by the normal bundle, in degrees.
+        score_angle: between the score and the normal space, in degrees.
+    """
+
+    log_snr: float
+    spectrum: Tensor
+    dimension: Tensor
+    bundle_dimension: Tensor
+    flipd: Tensor
+    asymmetry_tangent: Tensor
+    asymmetry_cross: Tensor
+    asymmetry_normal: Tensor
+    basis_angle: Tensor
+    score_angle: Tensor
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured of every point, and how thoroughly.
+
+    Attributes:
+        denoiser: the denoiser.
+        rank: number of singular values of dm/dz; D or more gives all, exactly.
+        scores: behind a normal bundle, more than D; 0 leaves it out.
+        probes: random directions behind FLIPD and the asymmetry on the normal space.
+        seed: point i has the seed ``seed + i``.
+    """
+
+    denoiser: Denoiser
+    rank: int
+    scores: int
+    probes: int
+    seed: int
+
+    def at(self, points: Tensor, log_snr: float, say: Callable[[str], None]) -> LocalGeometry:
+        """The local geometry at one noise level.
+
+        Args:
+            points: clean points (N, D).
+            log_snr: the level.
+            say: called with a short line per point.
+
+        Returns:
+            the measurements.
+
+        Cost: see :func:`diagnose`.
+        """
+        measured = []
+        for i, point in enumerate(points):
+            say(f"log SNR {log_snr:g}, point {i + 1} of {len(points)}")
+            measured.append(self._of_point(point, log_snr, i))
+        columns = {
+            name: torch.stack([torch.as_tensor(one[name], dtype=torch.float64) for one in measured])
+            for name in measured[0]
+        }
+        return LocalGeometry(log_snr=log_snr, flipd=self._flipd(points, log_snr), **columns)
+
+    def _of_point(self, x: Tensor, log_snr: float, index: int) -> dict[str, float | Tensor]:
+        """Everything but FLIPD, of one point."""
+        generator = torch.Generator().manual_seed(self.seed + index)
+        sigma = math.exp(-log_snr / 2)
+        noise = torch.randn(len(x), generator=generator, dtype=torch.float64)
+        z = x + sigma * noise.to(x)
+        jacobian = Jacobian(self.denoiser, z, sigma)
+        spectrum = jacobian.spectrum(self.rank, generator=generator)
+        # a tangent space is less than the whole: the normal space keeps a direction
+        d = int((spectrum.values > 0.5).sum())
+        tangent = spectrum.left[: min(d, len(x) - 1)]
+        asymmetry = jacobian.asymmetry(tangent, probes=self.probes, generator=generator)
+        with torch.no_grad():
+            score = self.denoiser.score(z, z.new_tensor(sigma))
+        bundle, apart = math.nan, math.nan
+        if self.scores:
+            normal = normal_bundle(
+                self.denoiser, x, log_snr, scores=self.scores, generator=generator
+            )
+            bundle, apart = float(normal.dimension), _apart(tangent, normal.tangent(len(tangent)))
+        return {
+            "spectrum": spectrum.values.double().cpu(),
+            "dimension": float(d),
+            "bundle_dimension": bundle,
+            "asymmetry_tangent": asymmetry.tangent,
+            "asymmetry_cross": asymmetry.cross,
+            "asymmetry_normal": asymmetry.normal,
+            "basis_angle": apart,
+            "score_angle": _degrees(float((tangent @ score).norm() / score.norm())),
+        }
+
+    def _flipd(self, points: Tensor, log_snr: float) -> Tensor:
+        """FLIPD at the points themselves, (N,)."""
+        exact = self.denoiser.dim <= self.rank
+        space = Spacetime(
+            self.denoiser,
+            estimator="exact" if exact else "hutchinson",
+            probes=self.probes,
+            seed=self.seed,
+        )
+        with torch.no_grad():
+            return flipd(space, space.point(points, log_snr)).double().cpu()
+
+
+def _apart(first: Tensor, second: Tensor) -> float:
+    """Angle between two spaces (d, D) of one dimension, in degrees; NaN for d = 0."""
+    if not len(first):
+        return math.nan
+    share = float((first @ second.T).square().sum()) / len(first)
+    return _degrees(math.sqrt(max(0.0, 1 - share)))
+
+
+def _degrees(sine: float) -> float:
+    return math.degrees(math.asin(min(sine, 1.0)))  # NaN stays NaN in this order

@@ -1,0 +1,151 @@
+"""Images placed in a space: what every verb that joins images does first.
+
+images --Space.lifting, Lifting.lift--> points at one level --Space.metric--> a metric there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.energy import Solver
+from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.path import Geodesic
+from diffodesic.images.lifting import Lifting
+from diffodesic.images.spaces import Space
+from diffodesic.models.model import Model
+from diffodesic.output.options import Options, option
+
+__all__ = ["REFINE", "JoinOptions", "Placement", "doubts", "place"]
+
+REFINE = 4  # of the certificate, and of the lengths of the baselines
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinOptions(Options):
+    """Options of every verb that joins images by a geodesic.
+
+    Args:
+        flow_steps: steps of the probability-flow ODE each way.
+        seed: seed of everything random.
+        solver: the solver; default that of the metric's energy.
+    """
+
+    flow_steps: int = option(24, least=1)
+    seed: int = option(0, least=0, most=2**63 - 1)
+    solver: Solver | None = option(None, flag=False)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Images as points of a space, the metric that joins them, and the way back.
+
+    Attributes:
+        space: the space.
+        lifting: between images and the level of the space.
+        z: the images at that level, (..., D).
+    """
+
+    space: Space
+    lifting: Lifting
+    z: Tensor
+
+    @cached_property
+    def metric(self) -> Metric:
+        """The metric of the space between these images."""
+        lifting = self.lifting
+        return self.space.metric(lifting.model.denoiser, self.z, lifting.log_snr, seed=lifting.seed)
+
+    @property
+    def points(self) -> Tensor:
+        """The images as points (..., d) of the metric."""
+        return self.pack(self.z)
+
+    def pack(self, z: Tensor) -> Tensor:
+        """Points (..., d) of the metric for points z (..., D) at the level."""
+        return self.space.pack(self.metric, z, self.lifting.log_snr)
+
+    def unpack(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Points (..., d) of the metric as z (..., D) and their levels (...)."""
+        return self.space.unpack(self.metric, points, self.lifting.log_snr)
+
+    def images(self, points: Tensor) -> Tensor:
+        """Images (..., C, H, W) of points (..., d) of the metric; see :meth:`Lifting.images`."""
+        return self.lifting.images(*self.unpack(points))
+
+    def described(self) -> dict[str, Any]:
+        """What a result says of the model, the level and the metric, for JSON."""
+        model = self.lifting.model
+        level = {"log_snr": self.lifting.log_snr}
+        return {"model": model.name, **model.words, **self.space.described(self.metric), **level}
+
+    def geodesic(
+        self,
+        a: Tensor,
+        b: Tensor,
+        *,
+        nodes: int = 32,
+        solver: Solver | None = None,
+        init: Tensor | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> Geodesic:
+        """The geodesic between points of the metric.
+
+        Args:
+            a: starts (..., d).
+            b: ends (..., d).
+            nodes: segments of the path, >= 2.
+            solver: default that of the metric's energy.
+            init: see :func:`geodesic`.
+            progress: called with a short line on every step.
+
+        Returns:
+            the path.
+
+        Cost: as for :func:`geodesic`.
+        """
+        say = progress or (lambda _: None)
+        return search(
+            self.metric,
+            a,
+            b,
+            nodes=nodes,
+            solver=solver,
+            init=init,
+            refine=REFINE,
+            progress=lambda text, _: say(text),
+        )
+
+
+def place(
+    model: Model, space: Space, images: Tensor, *, flow_steps: int = 24, seed: int = 0
+) -> Placement:
+    """Lift images to the level of a space.
+
+    Args:
+        model: the model.
+        space: the space.
+        images: (..., C, H, W) in [0, 1].
+        flow_steps: steps of the probability-flow ODE each way.
+        seed: of the noise that is added, and of the metric.
+
+    Returns:
+        the images as points.
+
+    Raises:
+        ValueError: for images that do not fit the model, or a level outside its range.
+
+    Cost: ``2 flow_steps`` evaluations per image.
+    """
+    lifting = space.lifting(model, flow_steps=flow_steps, seed=seed)
+    return Placement(space, lifting, lifting.lift(images))
+
+
+def doubts(path: Geodesic) -> tuple[str, ...]:
+    """A sentence on a path that did not end well, for the notices of a result."""
+    return () if path.ok else (f"the geodesic ended with {path.status.name}: {path.status.value}",)
