@@ -65,7 +65,7 @@ def test_every_method_is_judged_and_an_interrupted_run_goes_on(place: Path, monk
     assert {path.name for path in out.glob("strip-*.png")} == {"strip-one.png", "strip-two.png"}
     first = json.loads((out / "result.json").read_text())
     monkeypatch.setattr(
-        "diffodesic.images.spaces.search", lambda *_, **__: pytest.fail("solved again")
+        "diffodesic.images.placement.search", lambda *_, **__: pytest.fail("solved again")
     )
     reproduce("spacetime/images", context)
     again = json.loads((out / "result.json").read_text())
