@@ -24,7 +24,7 @@ from diffodesic.denoisers.sphere import SphereDenoiser, great_circle_angle
 from diffodesic.metrics.continuation import Alarm, Continuation, Stop, continue_path
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
 from diffodesic.numerics.ode import IntegrationError, rk45
-from support.checks import Draw
+from support.checks import Draw, status_is_looked_at
 
 TIGHT = Relax(rtol=1e-12)
 NEVER = Alarm(density=None, dimension=None, curvature=None)
@@ -153,6 +153,7 @@ def test_what_stops_being_finite_ends_there(method):
 
 
 @pytest.mark.parametrize("rank", [1, 2])
+@status_is_looked_at
 def test_a_metric_that_is_not_finite_keeps_the_points_before(rank: int):
     """Several scores are solved by Cholesky, a pullback by conjugate gradients: both say so."""
 
