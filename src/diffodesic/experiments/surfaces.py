@@ -132,23 +132,16 @@ def run(context: Context) -> Outcome:
     settings = context.settings(Settings(), **small, iterations=5)
     say, seed = context.progress, context.seed
     numbers: list[Number] = []
-    shown: dict[str, dict[str, Tensor]] = {}
     for name, surface in SURFACES.items():
         generator = torch.Generator().manual_seed(seed)
-        frame = torch.linalg.qr(
-            torch.randn(settings.dim, settings.dim, generator=generator, dtype=torch.float64)
-        ).Q[:3]
-        problem = _Problem(surface, settings, frame, generator)
+        axes = torch.randn(settings.dim, settings.dim, generator=generator, dtype=torch.float64)
+        problem = _Problem(surface, settings, torch.linalg.qr(axes).Q[:3], generator)
         learned = learn_points(problem.data, steps=settings.training, seed=seed, progress=say)
         exact = GaussianMixture.from_data(problem.data, settings.bandwidth)
         for kind, denoiser in (("exact", exact), ("learned", learned)):
             say(f"{name}, {kind} score")
-            measured, curves = problem.measure(denoiser, seed, f"{name}, {kind} score")
-            numbers += measured
-            shown.setdefault(name, curves)
-    return Outcome(
-        settings, tuple(numbers), _notes(settings), {}, lambda to: _draw(to, shown, numbers)
-    )
+            numbers += problem.measure(denoiser, seed, f"{name}, {kind} score")
+    return Outcome(settings, tuple(numbers), _notes(settings), {}, lambda to: _draw(to, numbers))
 
 
 class _Problem:
@@ -181,10 +174,8 @@ class _Problem:
         self.truth = embed(path(torch.linspace(0, 1, 401, dtype=torch.float64)))
         self.length = path.length
 
-    def measure(
-        self, denoiser: Denoiser, seed: int, title: str
-    ) -> tuple[list[Number], dict[str, Tensor]]:
-        """Every method: errors as shares of the true length, and the curves of the first pair."""
+    def measure(self, denoiser: Denoiser, seed: int, title: str) -> list[Number]:
+        """Errors of every method as shares of the true length."""
         settings = self.settings
         level = choose_noise_level(denoiser, self.data, seed=seed)
         lam, sigma = level.log_snr, math.exp(-level.log_snr / 2)
@@ -192,18 +183,15 @@ class _Problem:
         noise = torch.randn(self.data.shape, generator=self.generator, dtype=torch.float64)
         unit = weight_unit(denoiser, self.data + sigma * noise, lam)
         numbers = [Number(f"{title}: noise level chosen, sigma", sigma)]
-        curves = {"surface": self.points, "true geodesic": self.truth[0]}
         errors: dict[str, dict[str, Tensor]] = {what: {} for what in MEASURES}
         for name, nodes in self._paths(denoiser, lam, unit, a, b).items():
             with torch.no_grad():
-                clean = drop(denoiser, nodes, lam, steps=settings.flow_steps)
-            inner = clean[:, 1:-1]
+                inner = drop(denoiser, nodes, lam, steps=settings.flow_steps)[:, 1:-1]
             distances = (torch.cdist(inner, self.truth).amin(-1), self._to_surface(inner))
             for what, distance in zip(MEASURES, distances, strict=True):
                 errors[what][name] = distance.mean(-1) / self.length
                 numbers.append(mean_of(f"{title}: {name}, {what} / length", errors[what][name]))
-            curves[name] = clean[0]
-        return numbers + self._differences(errors, title), curves
+        return numbers + self._differences(errors, title)
 
     def _differences(self, errors: dict[str, dict[str, Tensor]], title: str) -> list[Number]:
         """What decides between methods: their errors on the same pairs, subtracted."""
@@ -282,23 +270,27 @@ def _notes(settings: Settings) -> tuple[str, ...]:
     )
 
 
-def _draw(to: Path, shown: dict[str, dict[str, Tensor]], numbers: list[Number]) -> None:
+def _draw(to: Path, numbers: list[Number]) -> None:
     """Distance to the true geodesic of every method, surface by surface."""
-    with canvas(to, columns=len(shown), width=5) as axes:
-        for panel, name in zip(axes, shown, strict=True):
-            methods = [key for key in shown[name] if key not in ("surface", "true geodesic")]
-            by_quantity = {number.quantity: number for number in numbers}
+    end = f", {MEASURES[0]} / length"
+    with canvas(to, columns=len(SURFACES), width=5) as axes:
+        for panel, name in zip(axes, SURFACES, strict=True):
             for shift, kind in ((-0.2, "exact"), (0.2, "learned")):
-                title = "{}, {} score: {}, distance to the geodesic / length"
-                errors = [by_quantity[title.format(name, kind, method)] for method in methods]
+                start = f"{name}, {kind} score: "
+                bars = {
+                    number.quantity.removeprefix(start).removesuffix(end): number
+                    for number in numbers
+                    if number.quantity.startswith(start) and number.quantity.endswith(end)
+                }
+                bars = {method: bar for method, bar in bars.items() if " minus " not in method}
                 panel.barh(
-                    [i + shift for i in range(len(methods))],
-                    [error.measured for error in errors],
+                    [i + shift for i in range(len(bars))],
+                    [bar.measured for bar in bars.values()],
                     height=0.35,
-                    xerr=[error.error for error in errors],
+                    xerr=[bar.error for bar in bars.values()],
                     label=f"{kind} score",
                 )
-            panel.set(yticks=range(len(methods)), title=name, xlabel="distance / length")
-            panel.set_yticklabels(methods)
+            panel.set(yticks=range(len(bars)), title=name, xlabel="distance / length")
+            panel.set_yticklabels(list(bars))
             panel.invert_yaxis()
         axes[0].legend()
