@@ -30,7 +30,7 @@ import diffodesic as dd
 from benchmarks.measure import even, independent_length, measure
 from benchmarks.problems import digits, mixture, toy
 from benchmarks.problems import network as network_problem
-from benchmarks.record import RESULTS, Record, markdown, path_of, read, write
+from benchmarks.record import RESULTS, Record, path_of, read, table_of, write
 from benchmarks.spent import spent_at
 from diffodesic.experiments.common.statistics import standard_error
 from diffodesic.geometry.solvers.relax import Relax
@@ -238,7 +238,7 @@ def main() -> None:
     for name in options.tables or known:
         began = time.monotonic()
         table = known[name]()
-        print(f"\n### {name}\n\n{markdown(table, '.4g')}", flush=True)
+        print(f"\n### {name}\n\n{table_of(table, '.4g')}", flush=True)
         kept[name] = {"rows": table, "seconds": round(time.monotonic() - began)}
     write(RESULTS / "estimators.json", kept, indent=1)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from diffodesic.output.records import write_json
+from diffodesic.output.tables import markdown
 
-__all__ = ["RESULTS", "Record", "failure", "markdown", "path_of", "read", "read_runs", "write"]
+__all__ = ["RESULTS", "Record", "failure", "path_of", "read", "read_runs", "table_of", "write"]
 
 RESULTS = Path(__file__).parent / "results"
 Record = dict[str, Any]
@@ -40,14 +41,13 @@ def failure(problem: str, solver: str, message: str) -> Record:
     return {"problem": problem, "solver": solver, "status": ["ERROR"], "message": message}
 
 
-def markdown(table: list[Record], form: str = "") -> str:
-    """A table in Markdown, floats in a form such as ``.4g``; what a record lacks stays empty."""
-    if not table:
+def table_of(records: list[Record], form: str = "") -> str:
+    """Records in Markdown, floats in a form such as ``.4g``; what a record lacks stays empty."""
+    if not records:
         return "Nothing has been run yet."
-    columns = list(dict.fromkeys(key for record in table for key in record))
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[_cell(record.get(column, ""), form) for column in columns] for record in table]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    lines = ([_cell(record.get(column, ""), form) for column in columns] for record in records)
+    return markdown(columns, lines)
 
 
 def _cell(value: Any, form: str) -> str:

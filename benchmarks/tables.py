@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.plots import performance_profile, scaling_laws
-from benchmarks.record import Record, markdown, read, read_runs, write
+from benchmarks.record import Record, read, read_runs, table_of, write
 from benchmarks.spent import spent_at
 
 __all__ = ["best_lengths", "goals", "ratios", "summary", "within", "write_page"]
@@ -189,7 +189,7 @@ def write_page(results: Path, docs: Path) -> None:
     scaling_laws(scaling, docs / "benchmarks-scaling.png")
     page = (Path(__file__).parent / "page.md").read_text("utf-8")
     for name, table in tables.items():
-        page = page.replace(f"{{{{{name}}}}}", markdown(table))
+        page = page.replace(f"{{{{{name}}}}}", table_of(table))
     machines = {tuple(sorted(run["machine"].items())) for run in runs if "machine" in run}
     shown = ["; ".join(f"{key} {value}" for key, value in machine) for machine in sorted(machines)]
     page = page.replace("{{machines}}", "\n".join(f"- {line}" for line in shown))

@@ -40,6 +40,7 @@ from diffodesic.models.datasets import held_out, load_mnist, rotate
 from diffodesic.models.image_training import card
 from diffodesic.models.unet import UNet
 from diffodesic.output.files import write_atomically
+from diffodesic.output.tables import markdown
 
 __all__ = ["frechet", "jacobian", "load_trained", "report", "sample", "sheet"]
 
@@ -282,14 +283,14 @@ def _section(result: dict[str, Any]) -> str:
         "Jacobian J = dm/dz on held-out digits (+-: standard error). For a posterior mean tr J and",
         "|x0 - m|^2 / sigma^2 agree in expectation, and |Jv - J'v| / |Jv + J'v| (asymmetry) is 0.",
         "",
-        "| log SNR | tr J | error / sigma^2 | ratio | asymmetry |",
-        "|---|---|---|---|---|",
     ]
-    for row in result["jacobian"]:
-        cells = [f"{row[k]:.3g} +- {row[k + '_se']:.2g}" for k in ("trace", "error")]
-        cells.append(f"{row['ratio']:.3f} +- {row['ratio_se']:.2g}")
-        cells.append(f"{row['asymmetry']:.3f} +- {row['asymmetry_se']:.1g}")
-        lines.append(f"| {row['log_snr']:g} | " + " | ".join(cells) + " |")
+    table = []
+    for at in result["jacobian"]:
+        cells = [f"{at[k]:.3g} +- {at[k + '_se']:.2g}" for k in ("trace", "error")]
+        cells.append(f"{at['ratio']:.3f} +- {at['ratio_se']:.2g}")
+        cells.append(f"{at['asymmetry']:.3f} +- {at['asymmetry_se']:.1g}")
+        table.append([f"{at['log_snr']:g}", *cells])
+    lines.append(markdown(["log SNR", "tr J", "error / sigma^2", "ratio", "asymmetry"], table))
     return "\n".join(lines) + "\n\n![64 samples, not chosen](samples.png)\n" + _DATA
 
 

@@ -30,11 +30,11 @@ def test_the_truth_is_its_own_truth_and_lies_on_its_orbit():
     digits = shipped_digits()[0][[3, 33, 45]].float()
     given = pairs(digits, 40.0, 5)
     assert given.angles.tolist() == [-20, -10, 0, 10, 20]
-    found = measure(given.truth, given, [load_features("digit-classifier-1")])
-    assert bool((found.each["truth PSNR"] == torch.inf).all())
-    assert float(found.each["truth, digit-classifier-1"].max()) == 0
-    assert float(found.each["orbit RMSE"].max()) < 1e-6  # the orbit has every even angle
-    assert float(found.each["angle error"].max()) == 0
+    scores = measure(given.truth, given, [load_features("digit-classifier-1")])
+    assert bool((scores["truth PSNR"] == torch.inf).all())
+    assert float(scores["truth, digit-classifier-1"].max()) == 0
+    assert float(scores["orbit RMSE"].max()) < 1e-6  # the orbit has every even angle
+    assert float(scores["angle error"].max()) == 0
 
 
 def test_the_nearest_angle_is_found():

@@ -3,15 +3,15 @@
     truth     the digit turned by the angle that a frame stands for
     orbit     the same digit turned by any angle within +-90 degrees: the nearest in pixels
     sets      FID and KID of all inner frames against the same digits at free angles in the gap:
-              against other digits, which digits were drawn would count more than what was done
+              other digits would differ more among themselves than methods do
 
-Everything is kept per digit, (N,), so that intervals can be taken by resampling digits
-(:mod:`resample`).  Inner frames count; for smoothness, PPL and PDV, all of them.
+Everything is kept per digit, (N,), so that intervals can be taken by resampling digits.  Inner
+frames count; for smoothness, PPL and PDV, all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,17 +54,9 @@ class Pairs:
         return replace(self, **moved)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What frames (N, F, 1, 28, 28) are worth.
-
-    Attributes:
-        each: numbers per digit, (N,), by name.
-        pooled: features of the inner frames (N, F - 2, size), by extractor.
-    """
-
-    each: Mapping[str, Tensor]
-    pooled: Mapping[str, Tensor]
+Scores = dict[str, Tensor]
+"""Numbers per digit, (N,), by measure, and features of the inner frames (N, F - 2, size), by
+extractor."""
 
 
 def turned(digits: Tensor, degrees: Tensor) -> Tensor:
@@ -127,38 +119,35 @@ def measure(frames: Tensor, given: Pairs, extractors: Sequence[Features]) -> Sco
         extractors: the feature extractors.
 
     Returns:
-        per digit: PSNR, SSIM and feature distance to the truth; RMSE and feature distance to the
-        nearest of the orbit, and its angle's error in degrees; PPL and PDV; PSNR of the ends.
+        features, and per digit: PSNR, SSIM and feature distance to the truth; RMSE and feature
+        distance to the nearest of the orbit, and its angle's error in degrees; PPL and PDV; PSNR
+        of the ends.
     """
     count, inner = len(frames), frames[:, 1:-1].float()
     truth = given.truth[:, 1:-1]
     index, rmse = angles_found(inner, given.orbit)
     nearest = torch.stack([orbit[i] for orbit, i in zip(given.orbit, index, strict=True)])
-    flat = {
-        name: x.flatten(0, 1)
-        for name, x in (("inner", inner), ("truth", truth), ("nearest", nearest))
-    }
+    flat, true, near = (x.flatten(0, 1) for x in (inner, truth, nearest))
 
     def per_digit(x: Tensor) -> Tensor:
         return x.unflatten(0, (count, -1)).mean(1).double().cpu()
 
-    each = {
-        "truth PSNR": per_digit(psnr(flat["inner"], flat["truth"])),
-        "truth SSIM": per_digit(ssim(flat["inner"], flat["truth"])),
+    ends = frames[:, [0, -1]].flatten(0, 1).float()
+    scores = {
+        "truth PSNR": per_digit(psnr(flat, true)),
+        "truth SSIM": per_digit(ssim(flat, true)),
         "orbit RMSE": rmse.mean(1).double().cpu(),
         "angle error": (ORBIT[index.cpu()] - given.angles[1:-1]).abs().mean(1).double(),
+        "end PSNR": per_digit(psnr(ends, given.truth[:, [0, -1]].flatten(0, 1)).clamp(max=60)),
     }
-    ends = frames[:, [0, -1]].flatten(0, 1).float()
-    each["end PSNR"] = per_digit(psnr(ends, given.truth[:, [0, -1]].flatten(0, 1)).clamp(max=60))
-    pooled = {}
     for extractor in extractors:
         name = extractor.name
-        pooled[name] = extractor.pooled(flat["inner"]).unflatten(0, (count, -1)).double().cpu()
-        each[f"truth, {name}"] = per_digit(extractor.distance(flat["inner"], flat["truth"]))
-        each[f"orbit, {name}"] = per_digit(extractor.distance(flat["inner"], flat["nearest"]))
+        scores[name] = extractor.pooled(flat).unflatten(0, (count, -1)).float().cpu()
+        scores[f"truth, {name}"] = per_digit(extractor.distance(flat, true))
+        scores[f"orbit, {name}"] = per_digit(extractor.distance(flat, near))
         steps = extractor.distance(
             frames[:, :-1].flatten(0, 1).float(), frames[:, 1:].flatten(0, 1).float()
         ).unflatten(0, (count, -1))
-        each[f"PPL, {name}"] = steps.sum(1).double().cpu()
-        each[f"PDV, {name}"] = steps.var(1, correction=0).double().cpu()
-    return Scores(each, pooled)
+        scores[f"PPL, {name}"] = steps.sum(1).double().cpu()
+        scores[f"PDV, {name}"] = steps.var(1, correction=0).double().cpu()
+    return scores

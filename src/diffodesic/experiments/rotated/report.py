@@ -14,6 +14,7 @@ from diffodesic.experiments.rotated.settings import Settings
 from diffodesic.output.figures import canvas
 from diffodesic.output.images import to_uint8
 from diffodesic.output.pictures import filmstrip
+from diffodesic.output.tables import markdown
 
 __all__ = ["conclusions", "pages", "picture", "plain", "strips"]
 
@@ -49,26 +50,26 @@ Table = Mapping[str, Mapping[str, Estimate]]
 
 
 def conclusions(
-    found: Mapping[str, Scores], reference: Mapping[str, Tensor], weights: Tensor
-) -> dict[str, dict[str, Estimate]]:
+    scores: Mapping[str, Scores], reference: Mapping[str, Tensor], weights: Tensor
+) -> Table:
     """Every measure of every method, with its interval.
 
     Args:
-        found: scores by method.
-        reference: features (N, G, size) of true pictures, by extractor.
+        scores: by method.
+        reference: features (N, G, F) of true pictures, by extractor.
         weights: resamples (R, N).
 
     Returns:
         estimates by method and measure.
     """
-    sets = {name: SetDistances(x, weights) for name, x in reference.items()}
+    sets = {name: SetDistances(features, weights) for name, features in reference.items()}
     table = {}
-    for method, scores in found.items():
-        row = {name: resampled_mean(value, weights) for name, value in scores.each.items()}
-        for name, law in sets.items():
-            row[f"FID, {name}"] = law.fid(scores.pooled[name])
-            row[f"KID, {name}"] = law.kid(scores.pooled[name])
-        table[method] = {name: row[name] for name in _order(sets)}
+    for method, own in scores.items():
+        estimates = {name: resampled_mean(x, weights) for name, x in own.items() if x.ndim == 1}
+        for name, distances in sets.items():
+            estimates[f"FID, {name}"] = distances.fid(own[name])
+            estimates[f"KID, {name}"] = distances.kid(own[name])
+        table[method] = {name: estimates[name] for name in _order(sets)}
     return table
 
 
@@ -84,15 +85,15 @@ def _order(extractors: Iterable[str]) -> list[str]:
 def plain(table: Table) -> dict[str, dict[str, dict[str, float]]]:
     """A table without its resamples."""
     return {
-        method: {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in row.items()}
-        for method, row in table.items()
+        method: {k: {"value": e.value, "low": e.low, "high": e.high} for k, e in own.items()}
+        for method, own in table.items()
     }
 
 
 def front(table: Table, extractor: str) -> set[str]:
-    """Methods that none betters in FID, KID, PPL and PDV at once."""
+    """Methods than which no other is better in FID, KID, PPL and PDV at once."""
     names = [f"{what}, {extractor}" for what in ("FID", "KID", "PPL", "PDV")]
-    values = {method: [row[name].value for name in names] for method, row in table.items()}
+    values = {method: [own[name].value for name in names] for method, own in table.items()}
 
     def beaten(mine: list[float]) -> bool:
         return any(
@@ -129,36 +130,27 @@ def _title(measure: str) -> str:
 def _values(table: Table) -> str:
     measures = list(next(iter(table.values())))
     fronts = {name: front(table, name) for name in SHORT}
-    lines = [
-        "| | " + " | ".join(map(_title, measures)) + " |",
-        "|---" * (len(measures) + 1) + "|",
-    ]
-    for method, row in table.items():
+    lines = []
+    for method, own in table.items():
         marks = "".join(f" ({SHORT[name]})" for name in SHORT if method in fronts[name])
-        cells = [_short(row[name]) for name in measures]
-        lines.append(f"| {method}{marks} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([method + marks, *(_short(own[name]) for name in measures)])
+    return markdown(["", *map(_title, measures)], lines)
 
 
 def _differences(table: Table, ours: str) -> str:
     """Ours minus every other; bold where the interval leaves 0 out, to the better for ours."""
     measures = [name for name in table[ours] if name.startswith(DECISIVE)]
     measures += [name for name in table[ours] if name.startswith(("truth PSNR", "PPL", "PDV"))]
-    lines = [
-        f"| {ours} minus | " + " | ".join(map(_title, measures)) + " |",
-        "|---" * (len(measures) + 1) + "|",
-    ]
-    for method, row in table.items():
-        if method == ours:
-            continue
-        cells = []
+    lines = []
+    for method in (name for name in table if name != ours):
+        cells = [method]
         for name in measures:
-            change = table[ours][name].minus(row[name])
+            change = table[ours][name].minus(table[method][name])
             better = change.low > 0 if name in UPWARDS else change.high < 0
             text = f"{change.value:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"
             cells.append(f"**{text}**" if better else text)
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown([f"{ours} minus", *map(_title, measures)], lines)
 
 
 def _short(estimate: Estimate) -> str:
@@ -166,69 +158,47 @@ def _short(estimate: Estimate) -> str:
 
 
 def _beyond(beyond: Mapping[str, Any]) -> str:
-    lines = [
+    head = (
         f"From {-beyond['gap'] / 2:g} to {beyond['gap'] / 2:g} degrees, and on: mean error of the "
         "angle in degrees [95 % interval], and the share of digits whose path went so far; the "
-        "exponential map stops at its alarms.",
-        "",
-        "| overshoot | degrees | " + " | ".join(_walks(beyond)) + " |",
-        "|---" * (2 + len(_walks(beyond))) + "|",
-    ]
+        "exponential map stops at its alarms."
+    )
+    lines = []
     for j, t in enumerate(beyond["overshoot"]):
-        cells = []
-        for name in _walks(beyond):
-            row = beyond[name]["rows"][j]
-            error = row.get("angle error")
+        cells = [f"{t:g}", f"{t * beyond['gap']:.3g}"]
+        for points in _walks(beyond).values():
+            error = points[j].get("angle error")
             text = "-" if error is None else f"{error[0]:.1f} [{error[1]:.1f}, {error[2]:.1f}]"
-            cells.append(f"{text}, {row['reached']:.0%}")
-        lines.append(f"| {t:g} | {t * beyond['gap']:.3g} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            cells.append(f"{text}, {points[j]['reached']:.0%}")
+        lines.append(cells)
+    return f"{head}\n\n{markdown(['overshoot', 'degrees', *_walks(beyond)], lines)}"
 
 
-def _walks(beyond: Mapping[str, Any]) -> list[str]:
-    return [name for name, value in beyond.items() if isinstance(value, Mapping)]
+def _walks(beyond: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What was measured at every overshoot, by method."""
+    return {name: value["rows"] for name, value in beyond.items() if isinstance(value, Mapping)}
 
 
 def picture(to: Path, tables: Mapping[float, Table], beyond: Mapping[str, Any]) -> None:
     """Sharpness against smoothness at every gap, and the angle past the end."""
-    rows = -(-(len(tables) + 1) // 3)
-    with canvas(to, rows=rows, columns=3, width=5) as panels:
+    with canvas(to, rows=-(-(len(tables) + 1) // 3), columns=3, width=5) as panels:
         first, last = panels[: len(tables)], panels[len(tables)]
         for panel in panels[len(tables) + bool(beyond) :]:
             panel.set_axis_off()
         for panel, (gap, table) in zip(first, tables.items(), strict=True):
-            for method, row in table.items():
-                fid, pdv = row[f"FID, {DIGIT}"], row[f"PDV, {DIGIT}"]
-                panel.errorbar(
-                    pdv.value,
-                    fid.value,
-                    xerr=(pdv.high - pdv.low) / 2,
-                    yerr=(fid.high - fid.low) / 2,
-                    fmt="o",
-                    ms=3,
-                    color="C0" if method in NAMED else "0.75",
-                )
-                if method in NAMED:
-                    place = NAMED[method]
-                    panel.annotate(
-                        method,
-                        (pdv.value, fid.value),
-                        xytext=place,
-                        textcoords="offset points",
-                        fontsize=6,
-                    )
+            for method, own in table.items():
+                _point(panel, method, own[f"PDV, {DIGIT}"], own[f"FID, {DIGIT}"])
             panel.set(xscale="log", yscale="log", title=f"{gap:g} degrees", xlabel="PDV")
         first[0].set(ylabel="FID")
         if not beyond:
             return
         degrees = [t * beyond["gap"] for t in beyond["overshoot"]]
         last.plot(degrees, degrees, "k--", lw=0.8, label="truth")
-        for name in _walks(beyond):
-            rows = beyond[name]["rows"]
+        for name, points in _walks(beyond).items():
             went = [
-                (d, r["angle past the end"][0])
-                for d, r in zip(degrees, rows, strict=True)
-                if "angle past the end" in r
+                (true, point["angle past the end"][0])
+                for true, point in zip(degrees, points, strict=True)
+                if "angle past the end" in point
             ]
             if went:
                 last.plot(*zip(*went, strict=True), "o-", ms=3, label=name)
@@ -236,10 +206,18 @@ def picture(to: Path, tables: Mapping[float, Table], beyond: Mapping[str, Any]) 
         last.legend(fontsize=6)
 
 
+def _point(panel: Any, method: str, x: Estimate, y: Estimate) -> None:
+    """A method with its intervals, and its name if it is in ``NAMED``."""
+    errors = {"xerr": (x.high - x.low) / 2, "yerr": (y.high - y.low) / 2}
+    colour = "C0" if method in NAMED else "0.75"
+    panel.errorbar(x.value, y.value, **errors, fmt="o", ms=3, color=colour)
+    if method in NAMED:
+        place = {"xytext": NAMED[method], "textcoords": "offset points"}
+        panel.annotate(method, (x.value, y.value), **place, fontsize=6)
+
+
 def strips(shown: Mapping[str, Tensor], to: Path) -> None:
     """Frames (D, F, 1, 28, 28) of some methods, two digits, one under the other."""
-    rows = {}
-    for i in range(min(2, len(shown["truth"]))):
-        for name in (name for name in STRIP if name in shown):
-            rows[name + " " * i] = to_uint8(shown[name][i])
-    filmstrip(rows, to)
+    named = [name for name in STRIP if name in shown]
+    digits = range(min(2, len(shown["truth"])))
+    filmstrip({name + " " * i: to_uint8(shown[name][i]) for i in digits for name in named}, to)

@@ -22,7 +22,7 @@ from torch import Tensor
 from diffodesic.experiments.common.inputs import digit_model, squeezenet
 from diffodesic.experiments.common.statistics import draws
 from diffodesic.experiments.experiment import Context, Outcome
-from diffodesic.experiments.rotated.digits import Pairs, Scores, choose, measure, pairs
+from diffodesic.experiments.rotated.digits import Pairs, choose, measure, pairs
 from diffodesic.experiments.rotated.past_the_end import past_the_end
 from diffodesic.experiments.rotated.report import conclusions, pages, picture, plain, strips
 from diffodesic.experiments.rotated.settings import (
@@ -105,19 +105,19 @@ def _compare(
     tables, places = {}, set()
     for gap in settings.gaps:
         given = pairs(digits, gap, settings.frames, settings.seed).to(place)
-        found, shown = {}, {"truth": given.truth[:SHOWN].cpu()}
+        scores, shown = {}, {"truth": given.truth[:SHOWN].cpu()}
         for name, method in methods.items():
             say(f"{gap:g} degrees: {name}")
             make = partial(_made, source, method, given, settings)
             tensors, words = store.stage(f"{gap:g} {name}.frames", make)
             frames = tensors["frames"]
             judge = partial(_judged, frames, given, extractors)
-            found[name] = _scores(store.stage(f"{gap:g} {name}.scores", judge)[0])
+            scores[name], _ = store.stage(f"{gap:g} {name}.scores", judge)
             shown[name] = frames[:SHOWN].float() / 255
             places.add(words["device"])
         say(f"{gap:g} degrees: intervals")
         reference = {e.name: _features(e, given.reference) for e in extractors}
-        tables[gap] = conclusions(found, reference, weights)
+        tables[gap] = conclusions(scores, reference, weights)
         strips(shown, outdir / f"frames-{gap:g}.png")
     beyond: dict[str, Any] = {}
     if settings.beyond:
@@ -159,8 +159,7 @@ def frames_of(model: Model, method: Method, given: Pairs, settings: Settings) ->
 
 def _features(extractor: Features, images: Tensor) -> Tensor:
     """Pooled features (N, G, size) of images (N, G, 1, 28, 28)."""
-    found = extractor.pooled(images.flatten(0, 1)).double().cpu()
-    return found.unflatten(0, images.shape[:2])
+    return extractor.pooled(images.flatten(0, 1)).cpu().unflatten(0, images.shape[:2])
 
 
 def _made(model: Model, method: Method, given: Pairs, settings: Settings) -> Stage:
@@ -173,15 +172,4 @@ def _made(model: Model, method: Method, given: Pairs, settings: Settings) -> Sta
 
 def _judged(frames: Tensor, given: Pairs, extractors: list[Features]) -> Stage:
     """Scores of frames in bytes, as a stage."""
-    scores = measure((frames.float() / 255).to(given.truth), given, extractors)
-    tensors = {f"each/{name}": value for name, value in scores.each.items()}
-    return tensors | {f"pooled/{name}": x.float() for name, x in scores.pooled.items()}, {}
-
-
-def _scores(tensors: dict[str, Tensor]) -> Scores:
-    """What :func:`_judged` took apart."""
-    parts: dict[str, dict[str, Tensor]] = {"each": {}, "pooled": {}}
-    for key, value in tensors.items():
-        kind, _, name = key.partition("/")
-        parts[kind][name] = value.double()
-    return Scores(parts["each"], parts["pooled"])
+    return measure((frames.float() / 255).to(given.truth), given, extractors), {}
