@@ -178,7 +178,10 @@ def _solve(
     say: Progress,
 ) -> Geodesic:
     """The geodesic between the two states (2, D), at the noise of their basins."""
-    level = _basin_level(potential, states) if options.log_snr is None else options.log_snr
+    level = options.log_snr
+    if level is None:
+        curvature = torch.linalg.eigvalsh(potential.hessian(states)).abs().max()
+        level = math.log(float(curvature) / potential.kT)
     # in few coordinates the divergence of a network is cheap, too
     space = Spacetime(denoiser, estimator="exact")
     return search(
@@ -243,9 +246,3 @@ def _check_moves(paths: TransitionPaths) -> None:
             f"only {100 * share:.2g} % of the Langevin steps of length {paths.options.step:g} "
             "are accepted, the paths do not follow the geodesic; give a smaller step"
         )
-
-
-def _basin_level(potential: Potential, states: Tensor) -> float:
-    """Log of the largest curvature of U/kT at the states."""
-    curvature = torch.linalg.eigvalsh(potential.hessian(states)).abs().max()
-    return math.log(float(curvature) / potential.kT)
