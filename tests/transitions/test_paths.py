@@ -165,7 +165,7 @@ def test_stored_frames_are_mapped_and_not_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"frames": 1}, "at least 2"), ({"frames": 0}, "at least 2"), ({"step": 0.0}, "positive")],
+    [({"frames": 1}, "at least 2"), ({"frames": 0}, "at least 2"), ({"step": 0.0}, "above 0")],
 )
 def test_frames_and_steps_that_say_nothing_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
@@ -237,12 +237,18 @@ def test_states_on_a_slope_are_named():
         ({"paths": 0}, "must be at least 1"),
         ({"langevin_steps": 0}, "must be at least 1"),
         ({"step": 10.0, "correct": False}, "explode"),
-        ({"step": -1.0}, "step must be a positive"),
+        ({"step": -1.0}, "step must be above 0"),
     ],
 )
 def test_wrong_settings_are_named(options, match):
     with pytest.raises(ValueError, match=match):
         well_paths(**options)
+
+
+def test_a_typo_names_the_function_and_the_nearest_option():
+    message = r"transition_paths\(\) has no option 'pahts'; did you mean options=PathOptions\(paths"
+    with pytest.raises(TypeError, match=message):
+        transition_paths(DoubleWell(), LINE, pahts=3)  # type: ignore[call-arg]
 
 
 def test_wrong_paths_are_named():

@@ -46,20 +46,17 @@ def potential(options: PotentialOptions, name: str) -> Potential:
     Raises:
         ValueError: for a name, table or file that is none, or that does not say all it must.
     """
-    from diffodesic.transitions.potentials import DoubleWell, DualChannel, MuellerBrown, Ring
-    from diffodesic.transitions.surfaces import alanine, read_grid
+    from diffodesic.transitions.surfaces import SHIPPED, read_grid
 
-    kinds = (DoubleWell, MuellerBrown, DualChannel, Ring)
-    built_in = {**{kind.name: kind for kind in kinds}, "alanine": alanine}
-    if name in built_in:
+    if name in SHIPPED:
         _refuse(options, name, "unit", "box", "period")
-        made: Potential = built_in[name]()
+        made = SHIPPED[name]()
         return made.at(options.kT) if options.kT is not None else made
     if ".py:" in name:
         return _from_file(options, name)
     if not Path(name).is_file():
         raise ValueError(
-            f"no potential {name!r}: choose one of {', '.join(built_in)}, a table of "
+            f"no potential {name!r}: choose one of {', '.join(SHIPPED)}, a table of "
             "`phi psi energy`, or FILE.py:NAME"
         )
     kT, unit, _, _ = _demanded(options, name, "kT", "unit")

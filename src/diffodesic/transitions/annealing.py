@@ -23,14 +23,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from diffodesic.output.options import Options, option
 from diffodesic.transitions.langevin import Langevin, Walkers
-from diffodesic.transitions.potentials import Potential, positive
+from diffodesic.transitions.potentials import Potential
 
 __all__ = ["Block", "PathOptions", "constant_noise", "straight_line"]
 
 
 @dataclass(frozen=True)
-class PathOptions:
+class PathOptions(Options):
     """How transition paths are drawn.
 
     Args:
@@ -43,29 +44,15 @@ class PathOptions:
         frames: number F of states kept per path, spread over the nodes, ends included; default
             one per node.
         block: paths drawn at once: the unit of memory, of the seed and of resuming.
-
-    Raises:
-        ValueError: for a count below 1, fewer than 2 frames or a step that is not positive.
     """
 
-    paths: int = 1000
-    langevin_steps: int = 128
-    step: float | None = None
+    paths: int = option(1000, least=1)
+    langevin_steps: int = option(128, least=1)
+    step: float | None = option(None, above=0)
     correct: bool = True
-    seed: int = 0
-    frames: int | None = None
-    block: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("paths", "langevin_steps", "block"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.frames is not None and self.frames < 2:
-            raise ValueError(f"frames must be at least 2, the two ends; got {self.frames}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be between 0 and 2^63 - 1, got {self.seed}")
-        if self.step is not None:
-            positive(self.step, "step")
+    seed: int = option(0, least=0, most=2**63 - 1)
+    frames: int | None = option(None, least=2)
+    block: int = option(1000, least=1)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
+from diffodesic.output.options import suggests
 from diffodesic.output.stages import Store, fingerprint
 from diffodesic.transitions.annealing import Block, PathOptions
 from diffodesic.transitions.langevin import suggested_step
@@ -67,13 +68,11 @@ class TransitionPaths:
     @property
     def settings(self) -> dict[str, Any]:
         """What the paths were drawn with, as plain values for a report."""
-        potential, options = self.potential, asdict(self.options)
-        del options["frames"]
         return {
-            "potential": potential.name,
-            "kT": potential.kT,
-            "unit": potential.unit,
-            **options,
+            "potential": self.potential.name,
+            "kT": self.potential.kT,
+            "unit": self.potential.unit,
+            **replace(self.options, frames=None).settings(),
             "nodes": len(self.nodes),
             "geodesic": self.geodesic,
         }
@@ -166,6 +165,7 @@ class TransitionPaths:
         return self.potential.difference(last, target).norm(dim=-1) <= radius
 
 
+@suggests(options=(PathOptions,))
 def transition_paths(
     potential: Potential,
     path: Geodesic | Tensor,
@@ -271,8 +271,8 @@ def _kind(
     """What sampled paths depend on; more paths of one kind may be added, their number is not."""
     # a potential is known by its energies in its box and on the path, whatever its name
     energies = potential(torch.cat([potential.probes(), nodes[:: max(1, len(nodes) // 8), :-1]]))
-    own = asdict(options)
-    del own["paths"], own["frames"]
+    own = replace(options, frames=None).settings()
+    del own["paths"]
     return {
         **own,
         "potential": potential.name,

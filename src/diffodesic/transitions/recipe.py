@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.output.options import option, suggests
 from diffodesic.transitions.annealing import PathOptions
 from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.minimum_energy import Pass, lowest_pass
@@ -59,7 +60,7 @@ class PathwayOptions(PathOptions):
         ValueError: for fewer than 30 paths, too few for a confidence interval.
     """
 
-    nodes: int = 128
+    nodes: int = option(128, least=2)
     log_snr: float | None = None
     descend: bool = False
 
@@ -69,6 +70,11 @@ class PathwayOptions(PathOptions):
             raise ValueError(
                 f"paths = {self.paths}: a confidence interval needs at least 30; draw more"
             )
+
+    @property
+    def drawing(self) -> PathOptions:
+        """The options of the paths alone."""
+        return PathOptions(**{f.name: getattr(self, f.name) for f in fields(PathOptions)})
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ class Pathways:
         return int(height.argsort()[(int(pool.sum()) - 1) // 2])
 
 
+@suggests(options=(PathwayOptions,))
 def pathways(
     potential: Potential,
     a: Tensor,
@@ -148,7 +155,7 @@ def pathways(
     denoiser = denoiser or GridDenoiser(potential)
     path = _solve(potential, states, denoiser, options, say)
     times.append(time.perf_counter())
-    drawn = transition_paths(potential, path, options, store=store, progress=progress)
+    drawn = transition_paths(potential, path, options.drawing, store=store, progress=progress)
     _check_moves(drawn)
     times.append(time.perf_counter())
     say("statistics")

@@ -13,15 +13,15 @@ The dynamics is that of :mod:`diffodesic.transitions.simulation`.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import torch
 from torch import Tensor
 
 from diffodesic.numerics.cost import counting
+from diffodesic.output.options import Options, option, suggests
 from diffodesic.transitions.langevin import Walkers
-from diffodesic.transitions.potentials import Potential, positive
+from diffodesic.transitions.potentials import Potential
 from diffodesic.transitions.simulation import FreeDynamics, PathEnsemble, Progress
 from diffodesic.transitions.states import Basin, check_apart
 
@@ -29,14 +29,14 @@ __all__ = ["ShootingOptions", "two_way_shooting"]
 
 
 @dataclass(frozen=True)
-class ShootingOptions:
+class ShootingOptions(Options):
     """How two-way shooting samples paths.
 
     Args:
         step: of the dynamics, in squared units of x.
         length: number of steps of every path; None for paths of variable length.
-        above: shoot only from frames of at least this energy; below every pass, so that every
-            path has such frames. A few kT under the pass makes most moves succeed.
+        above: shoot only from frames of at least this energy; default from all.  It must lie below
+            every pass, so that every path has such frames; a few kT below makes most moves succeed.
         paths: number of paths to collect, a multiple of ``chains``; after a rejected move the old
             path counts again.
         chains: independent chains, run side by side.
@@ -45,27 +45,25 @@ class ShootingOptions:
         seed: of all random numbers.
 
     Raises:
-        ValueError: for a step that is not positive, a length below 2, or ``paths`` that are no
-            multiple of ``chains``.
+        ValueError: for ``paths`` that are no multiple of ``chains``.
     """
 
-    step: float
-    length: int | None = None
-    above: float = -math.inf
-    paths: int = 1000
-    chains: int = 100
-    burn_in: int = 30
-    max_length: int = 100_000
-    seed: int = 0
+    step: float = option(MISSING, above=0)
+    length: int | None = option(None, least=2)
+    above: float | None = None
+    paths: int = option(1000, least=1)
+    chains: int = option(100, least=1)
+    burn_in: int = option(30, least=0)
+    max_length: int = option(100_000, least=1)
+    seed: int = option(0, least=0)
 
     def __post_init__(self) -> None:
-        positive(self.step, "step")
-        if self.chains < 1 or self.paths < self.chains or self.paths % self.chains:
+        super().__post_init__()
+        if self.paths % self.chains:
             raise ValueError(f"paths = {self.paths} must be a multiple of chains = {self.chains}")
-        if self.length is not None and self.length < 2:
-            raise ValueError(f"length must be at least 2 steps, got {self.length}")
 
 
+@suggests(options=(ShootingOptions,))
 def two_way_shooting(
     potential: Potential,
     a: Basin,
@@ -167,12 +165,13 @@ class _Shooter:
 
     def _candidates(self, energies: Tensor) -> Tensor:
         """Frames of a path that may be picked."""
-        high = energies >= self.options.above
+        above = self.options.above
+        high = torch.ones_like(energies, dtype=torch.bool) if above is None else energies >= above
         if self.options.length is None:
             high[0] = high[-1] = False  # inside the states
         if not bool(high.any()):
             raise ValueError(
-                f"no frame of a path has an energy of at least above = {self.options.above:g}; "
+                f"no frame of a path has an energy of at least above = {above}; "
                 "lower it to the energy of a point that paths through via must cross"
             )
         return high.nonzero()[:, 0]
