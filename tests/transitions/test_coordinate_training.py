@@ -359,7 +359,7 @@ def test_the_command_reads_a_trajectory(capsys, tmp_path, draw):
         ((), "give either DATA"),
         (
             ("a.npy", "--period", "none", "--rotation", 3),
-            "--rotation: no setting of a model of coo",
+            "--rotation: no option of a model of coo",
         ),
         (("a.npy", "--period", "x"), "--period takes a number or none"),
         (("--potential", "nowhere"), "no potential 'nowhere'"),
