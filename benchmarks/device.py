@@ -32,7 +32,7 @@ from diffodesic import Spacetime, from_network, geodesic, load, shipped_digits
 from diffodesic.denoisers import NetworkOptions
 from diffodesic.denoisers.schedules import Tabulated
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
-from diffodesic.images.placement import Placement
+from diffodesic.images.placement import JoinOptions, Placement
 from diffodesic.images.spaces import SPACES
 from diffodesic.metrics.one_level import NETWORK_SEARCH
 
@@ -83,7 +83,7 @@ def pairs(place: torch.device, small: bool) -> dict[str, Any]:
     chosen = digits[order.repeat(2)[: 2 * count]].reshape(count, 2, 1, 28, 28)
     table: dict[str, Any] = {"pairs": count}
     for name in ("score", "spacetime"):
-        there = place(model, SPACES[name](), chosen, flow_steps=8)
+        there = place(model, SPACES[name](), chosen, JoinOptions(flow_steps=8))
         solver = NETWORK_SEARCH if not small else replace(NETWORK_SEARCH, iterations=2)
 
         solve = partial(_joined, there, solver)

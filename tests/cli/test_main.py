@@ -155,7 +155,7 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] = {
     "torn": (torn_model, TINY, r"weights\.safetensors does not hold .*copy it again"),
     "foreign": (foreign_model, TINY, r"config\.json does not describe .*give a folder"),
     "half": (empty_model, TINY, r"it lacks weights\.safetensors"),
-    "metric": (None, (*TINY, "--metric", "flat"), "--metric: invalid choice: 'flat' .*spacetime"),
+    "metric": (None, (*TINY, "--metric", "flat"), "unknown metric 'flat'; choose one of spacetime"),
     "flag": (None, (*TINY, "--fames", "3"), "no option '--fames'; did you mean '--frames'"),
     "typo": (None, (*TINY, "--metrc=score"), "no option '--metrc=score'; did you mean '--metric'"),
     "strange": (None, (*TINY, "--zzz", "3"), "unrecognized arguments: --zzz"),
@@ -251,7 +251,7 @@ def test_an_interrupted_run_goes_on_to_the_same_files(run, place, monkeypatch, w
     assert run(*words, "--outdir=whole")[0] == 0
     module, name, kept = {
         "the path": ("images.placement", "search", 1),
-        "its frames": ("images.interpolation", "make_row", 2),
+        "its frames": ("images.interpolation", "show_path", 2),
         "its files": ("output.pictures", "animation", 5),
     }[when]
 
@@ -293,6 +293,46 @@ def test_another_command_does_not_take_what_is_left(run, place, monkeypatch):
     assert run(*TINY, "--metric=score")[0] == 0
     assert json.loads((place / "out/result.json").read_text())["settings"]["metric"] == "score"
     assert not (place / "out" / "partial").exists()
+
+
+OWN = """
+import diffodesic as dd
+small = dd.Euclidean(3)
+def mine(denoiser):
+    return dd.Conformal(lambda x: 4 + 0 * x[..., 0], denoiser.dim)
+word = "no metric"
+"""
+
+
+def test_a_metric_of_ones_own_file(run, place):
+    (place / "mine.py").write_text(OWN)
+    code, out, err = run(*TINY, "--metric", "mine.py:mine", "--log-snr", "0.5")
+    assert (code, err) == (0, "")
+    assert "length in the Conformal metric: geodesic" in out
+    settings = json.loads((place / "out" / "result.json").read_text())["settings"]
+    assert (settings["metric"], settings["log_snr"]) == ("Conformal", 0.5)
+    assert run("extrapolate", *TINY[1:], "--metric", "mine.py:mine", "--points", "2")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("mine.py:small",),
+            "the metric Euclidean has 3 coordinates and the points of model",
+        ),
+        (("mine.py:word",), "mine.py:word is neither a Metric nor a function of a denoiser"),
+        (("mine.py:none",), "mine.py has no none"),
+        (("yours.py:mine",), "yours.py is not a file; give FILE.py:NAME"),
+        (("mine.py:mine", "--rank=2"), "--rank: no option of the metric mine.py:mine"),
+    ],
+)
+@pytest.mark.parametrize("command", ["interpolate", "extrapolate"])
+def test_a_metric_that_does_not_fit_is_one_line(run, place, command, words, message):
+    (place / "mine.py").write_text(OWN)
+    code, out, err = run(command, *TINY[1:], "--metric", *words)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"diffodesic: {re.escape(message)}[^\n]*\n", err), err
 
 
 def test_several_key_images(run, place):

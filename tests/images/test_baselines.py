@@ -12,6 +12,7 @@ from torch import Tensor
 from diffodesic.geometry.boundary_value import geodesic
 from diffodesic.images.baselines.between import Baseline, baseline_curve
 from diffodesic.images.baselines.latent import (
+    MixtureOptions,
     chi_length,
     lerp,
     nao,
@@ -230,7 +231,8 @@ def latents(draw, dim: int, sigma: float) -> tuple[Tensor, Tensor, tuple[Tensor,
 def test_noise_diffusion_returns_the_ends_and_tends_to_them(draw):
     a, b, clean = latents(draw, 6, 0.7)
     s = torch.tensor([0, 1e-9, 1 - 1e-9, 1], dtype=torch.float64)
-    points = noise_diffusion(a, b, s, clean=clean, sigma=0.7, signal=1.0, bound=100.0)
+    options = MixtureOptions(signal=1.0, bound=100.0)
+    points = noise_diffusion(a, b, s, clean=clean, sigma=0.7, options=options)
     same(points[[0, -1]], torch.stack([a, b]))
     torch.testing.assert_close(points[1:-1], torch.stack([a, b]), rtol=0, atol=1e-7)
 
@@ -245,10 +247,8 @@ def test_noise_diffusion_keeps_the_variance_of_the_noise_and_weighs_the_images(d
         inner,
         clean=(x0, y0),
         sigma=sigma,
-        signal=signal,
-        gamma=0.6,
-        bound=100.0,
         noise=draw(7, dim),
+        options=MixtureOptions(signal=signal, gamma=0.6, bound=100.0),
     )
     turn = inner.unsqueeze(-1) * math.pi / 2
     mu = signal * turn.cos() / (turn.cos() + turn.sin())
@@ -276,11 +276,11 @@ def test_noise_diffusion_is_the_published_mixture_in_its_own_coordinates(draw):
 def test_noise_diffusion_says_what_is_missing(draw):
     a, b, clean = latents(draw, 6, 0.7)
     with pytest.raises(ValueError, match="give noise"):
-        noise_diffusion(a, b, S, clean=clean, sigma=0.7, gamma=0.1)
-    with pytest.raises(ValueError, match="gamma must be in"):
-        noise_diffusion(a, b, S, clean=clean, sigma=0.7, gamma=1.1)
-    with pytest.raises(ValueError, match="bound > 0"):
-        noise_diffusion(a, b, S, clean=clean, sigma=0.7, bound=0.0)
+        noise_diffusion(a, b, S, clean=clean, sigma=0.7, options=MixtureOptions(gamma=0.1))
+    with pytest.raises(ValueError, match="gamma must be at most 1"):
+        MixtureOptions(gamma=1.1)
+    with pytest.raises(ValueError, match="bound must be above 0"):
+        MixtureOptions(bound=0.0)
 
 
 @pytest.mark.parametrize("name", get_args(Baseline))

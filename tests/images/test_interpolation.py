@@ -72,10 +72,10 @@ def ends() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("metric", SPACES)
 def test_every_metric_gives_three_rows_of_frames(results, metric):
     result = results[metric]
-    assert list(result.rows) == ["geodesic", "LERP", "SLERP"]
-    assert result.frames is result.rows["geodesic"].frames
+    assert list(result.paths) == ["geodesic", "LERP", "SLERP"]
+    assert result.frames is result.paths["geodesic"].frames
     assert torch.equal(result.inputs, pictures(2))
-    for row in result.rows.values():
+    for row in result.paths.values():
         assert row.frames.shape == (FRAMES, 1, 8, 8)
         assert float(row.frames.min()) >= 0
         assert float(row.frames.max()) <= 1
@@ -93,15 +93,15 @@ def test_every_metric_gives_three_rows_of_frames(results, metric):
 @pytest.mark.parametrize("metric", SOUND)
 def test_the_geodesic_is_no_longer_than_the_baselines(results, metric):
     """By energy, which is what is minimised; a refined grid may take back a per cent."""
-    rows = results[metric].rows
+    rows = results[metric].paths
     assert rows["geodesic"].energy <= 1.01 * min(rows["LERP"].energy, rows["SLERP"].energy)
 
 
 def test_levels_stay_at_the_anchor_but_in_spacetime(results):
     for metric in ("score", "euclidean"):
-        for row in results[metric].rows.values():
+        for row in results[metric].paths.values():
             assert set(row.log_snr.tolist()) == {1.0}
-    rows = results["spacetime"].rows
+    rows = results["spacetime"].paths
     assert rows["geodesic"].log_snr[[0, -1]].tolist() == [2.0, 2.0]
     assert float(rows["geodesic"].log_snr[1:-1].max()) < 2.0  # it rises into noise
     assert set(rows["LERP"].log_snr.tolist()) == {2.0}
@@ -141,9 +141,9 @@ def test_the_euclidean_geodesic_is_lerp(model, exact, source):
     s = torch.linspace(0, 1, 7, dtype=a.dtype)
     # constant-speed respacing of a straight line: rounding of the arc length
     torch.testing.assert_close(result.geodesic(s), lerp(a, b, s), rtol=0, atol=1e-9)
-    assert result.rows["geodesic"].length == pytest.approx(float((b - a).norm()), rel=1e-9)
-    assert result.rows["LERP"].length == pytest.approx(float((b - a).norm()), rel=1e-12)
-    frames = (result.rows[name].frames for name in ("geodesic", "LERP"))
+    assert result.paths["geodesic"].length == pytest.approx(float((b - a).norm()), rel=1e-9)
+    assert result.paths["LERP"].length == pytest.approx(float((b - a).norm()), rel=1e-12)
+    frames = (result.paths[name].frames for name in ("geodesic", "LERP"))
     torch.testing.assert_close(*frames, rtol=0, atol=1e-8)
 
 
@@ -151,7 +151,7 @@ def test_a_spacetime_path_of_exact_data_converges(exact):
     result = interpolate(exact, *ends(), frames=3, options=InterpolateOptions(nodes=12))
     assert result.geodesic.status is Status.CONVERGED
     assert result.notices == ()
-    assert result.rows["geodesic"].length < 0.97 * result.rows["LERP"].length
+    assert result.paths["geodesic"].length < 0.97 * result.paths["LERP"].length
 
 
 @pytest.mark.parametrize("metric", ["spacetime", "score"])
@@ -173,8 +173,8 @@ def test_all_baselines_are_rows_of_one_call(model):
     a, b = pictures(2)
     names = get_args(Baseline)
     result = interpolate(model, a, b, metric="score", options=FAST.but(baselines=names))
-    assert tuple(result.rows) == ("geodesic", *names)
-    for row in result.rows.values():
+    assert tuple(result.paths) == ("geodesic", *names)
+    for row in result.paths.values():
         assert row.frames.shape == result.frames.shape
         assert row.floor is not None
         assert row.energy >= row.floor
@@ -196,7 +196,7 @@ def test_identical_images_give_a_path_of_length_zero(still, tmp_path, metric):
     result = still[metric]
     assert result.geodesic.status is Status.SAME_POINT
     assert float(result.geodesic.certificate.speed_spread) == 0
-    for row in result.rows.values():
+    for row in result.paths.values():
         # SLERP divides by the norm and multiplies it back: rounding
         assert row.length == pytest.approx(0, abs=1e-6)
         torch.testing.assert_close(row.frames, row.frames[:1].expand_as(row.frames))
@@ -322,7 +322,7 @@ def test_the_saved_path_is_the_path(results, saved):
     path, result = load_file(saved / "path.safetensors"), results["spacetime"]
     assert torch.equal(path["nodes"], result.geodesic.nodes)
     assert torch.equal(path["inputs"], result.inputs)
-    for name, row in result.rows.items():
+    for name, row in result.paths.items():
         assert torch.equal(path[f"{name}.frames"], row.frames)
         assert torch.equal(path[f"{name}.curve_speed"], row.curve_speed)
 
@@ -337,7 +337,7 @@ def test_the_saved_result_is_strict_json(results, saved):
     assert content["certificate"]["length"] == float(result.geodesic.length)
     assert content["cost"]["evaluations"] == result.geodesic.evaluations > 0
     assert content["end_error_rms"] == list(result.end_error)
-    assert content["paths"]["LERP"]["length"] == result.rows["LERP"].length
+    assert content["paths"]["LERP"]["length"] == result.paths["LERP"].length
     assert content["settings"] == dict(result.settings)
     assert content["settings"]["seed"] == 0
     assert {"python", "diffodesic", "torch"} <= content["versions"].keys()
@@ -345,8 +345,8 @@ def test_the_saved_result_is_strict_json(results, saved):
 
 def test_a_length_that_is_not_finite_is_saved_as_unknown(results, tmp_path):
     result = results["score"]
-    row = replace(result.rows["LERP"], length=math.inf, energy=math.nan)
-    odd = replace(result, rows={**result.rows, "LERP": row})
+    row = replace(result.paths["LERP"], length=math.inf, energy=math.nan)
+    odd = replace(result, paths={**result.paths, "LERP": row})
     content = json.loads((odd.save(tmp_path) / "result.json").read_text())
     assert content["paths"]["LERP"] == {
         "length": None,

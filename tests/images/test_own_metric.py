@@ -57,8 +57,8 @@ def test_images_are_joined_and_continued_in_it(tmp_path):
     result = dd.interpolate(model, *images, space=metric, options=options)
     assert result.geodesic.ok
     a, b = (metric.flattened(end) for end in result.geodesic.nodes[[0, -1]])
-    assert result.rows["geodesic"].length == pytest.approx(float((b - a).norm()), rel=1e-3)
-    assert result.rows["geodesic"].length <= result.rows["LERP"].length
+    assert result.paths["geodesic"].length == pytest.approx(float((b - a).norm()), rel=1e-3)
+    assert result.paths["geodesic"].length <= result.paths["LERP"].length
     settings = json.loads((result.save(tmp_path) / "result.json").read_text())["settings"]
     assert settings["metric"] == "Valley"
     assert settings["space"] == "Fixed(Valley, log_snr='auto')"

@@ -18,7 +18,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from diffodesic.images.page import write_interpolation_page
-from diffodesic.images.shown_path import Row
+from diffodesic.images.shown_path import ShownPath
 from diffodesic.output.images import to_uint8
 from support.browser import Chromium, find
 
@@ -33,10 +33,10 @@ def frames(shift: int) -> Tensor:
     return pictures
 
 
-def path(shift: int, length: float, energy: float) -> Row:
+def path(shift: int, length: float, energy: float) -> ShownPath:
     fine, s = torch.linspace(0, 1, 33), torch.linspace(0, 1, N)
     level = 4 - 5 * (math.pi * fine).sin()
-    return Row(
+    return ShownPath(
         frames(shift), length, energy, None, None, s, level[::4], fine, level, 0 * fine + length
     )
 
@@ -65,7 +65,7 @@ CONTENT: dict[str, Any] = {
 }
 
 
-def written(folder: Path, rows: dict[str, Row] = ROWS, *, ok: bool = True) -> Path:
+def written(folder: Path, rows: dict[str, ShownPath] = ROWS, *, ok: bool = True) -> Path:
     inputs = frames(0)[[0, -1]]
     return write_interpolation_page(folder / "report.html", rows, inputs, CONTENT, ok=ok)
 

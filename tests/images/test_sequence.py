@@ -128,4 +128,4 @@ def test_chunks_of_1_and_of_16_agree(metric):
         for n in (1, 16)
     )
     assert float((one.frames - many.frames).abs().max()) < 1e-4
-    assert one.rows["geodesic"].length == pytest.approx(many.rows["geodesic"].length, rel=1e-4)
+    assert one.paths["geodesic"].length == pytest.approx(many.paths["geodesic"].length, rel=1e-4)

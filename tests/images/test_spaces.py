@@ -13,7 +13,7 @@ from diffodesic.cli.main import main
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.geometry.metric import Metric
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
-from diffodesic.images.placement import place
+from diffodesic.images.placement import JoinOptions, place
 from diffodesic.images.spaces import (
     SPACES,
     ConformalSpace,
@@ -36,7 +36,7 @@ FAST = InterpolateOptions(frames=3, nodes=4, flow_steps=3)
 
 @pytest.mark.parametrize("name", SPACES)
 def test_what_is_packed_is_unpacked(name: str):
-    there = place(tiny_model(), SPACES[name](), pictures(2), flow_steps=4)
+    there = place(tiny_model(), SPACES[name](), pictures(2), JoinOptions(flow_steps=4))
     points = there.points
     assert points.shape == (2, 65 if name == "spacetime" else 64)
     again, log_snr = there.unpack(points)
@@ -47,7 +47,7 @@ def test_what_is_packed_is_unpacked(name: str):
 def test_the_published_recipe_is_the_published_setting():
     """DDPM's time 400: alpha^2 = .194; one noise for all; a weight of 1000 in x = alpha z."""
     model, images = tiny_model(), pictures(2)
-    there = place(model, PublishedScoreSpace(), images, seed=5)
+    there = place(model, PublishedScoreSpace(), images, JoinOptions(seed=5))
     alpha2 = 1 / (1 + math.exp(-there.lifting.log_snr))
     assert alpha2 == pytest.approx(0.194, abs=5e-4)
     noise = (there.z - model.codec.encode(images)) * math.exp(there.lifting.log_snr / 2)

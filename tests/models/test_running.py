@@ -13,7 +13,7 @@ from diffodesic.denoisers.differentiable import full_float32
 from diffodesic.denoisers.network import NetworkError, NetworkOptions, from_network
 from diffodesic.denoisers.schedules import VP
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
-from diffodesic.images.placement import place
+from diffodesic.images.placement import JoinOptions, place
 from diffodesic.images.spaces import ScoreSpace
 from diffodesic.models.loading import load
 from diffodesic.models.model import ModelError
@@ -85,7 +85,7 @@ def test_the_certificate_in_bfloat16_stays_put():
     from diffodesic.models.datasets import shipped_digits
 
     digits = shipped_digits()[0][[33, 83]].double()
-    there = place(model, ScoreSpace(), digits, flow_steps=8)
+    there = place(model, ScoreSpace(), digits, JoinOptions(flow_steps=8))
     path = there.geodesic(*there.points, nodes=8)
     half = replace(there.lifting, model=model.running(precision="bfloat16"))
     with torch.no_grad():

@@ -39,15 +39,15 @@ def run(given: argparse.Namespace) -> None:
     images = read_pictures(model, given.images, default=DIGITS, resize=where.resize)
     check_outdir(where.outdir)
     with progress() as say:
-        found = diagnose(model, torch.stack(images), options=options, progress=say)
+        diagnosis = diagnose(model, torch.stack(images), options=options, progress=say)
         say("writing")
-        folder = found.save(where.outdir)
-    print(found.table())
-    paths = found.trajectories
+        folder = diagnosis.save(where.outdir)
+    print(diagnosis.table())
+    paths = diagnosis.trajectories
     print(
         f"sampling trajectories: in planes of {paths.dimension.mean():.3g} dimensions, "
         f"straightness {paths.straightness.mean():.4f}, turning {paths.turning.mean():.3g} degrees"
     )
-    for notice in found.notices:
+    for notice in diagnosis.notices:
         print(f"note: {notice}")
     print(f"wrote {folder}/diagnosis.json and diagnosis.png")

@@ -80,18 +80,18 @@ def run_one(given: argparse.Namespace) -> None:
     images = read_pictures(model, given.images, resize=own.resize)
     folder = None if own.outdir is None else check_outdir(own.outdir)
     with progress() as say:
-        found = edit(model, *images, options=options, progress=say)
-    status = found.geodesic.status
+        result = edit(model, *images, options=options, progress=say)
+    status = result.geodesic.status
     print(
-        f"DiffED {found.distance:.4g} at log SNR {found.log_snr:g} "
-        f"(model {model.name}, {found.settings['estimator']} metric)"
+        f"DiffED {result.distance:.4g} at log SNR {result.log_snr:g} "
+        f"(model {model.name}, {result.settings['estimator']} metric)"
     )
     print(f"{status.name}: {status.value}")
-    for phase in found.phases():
+    for phase in result.phases():
         start, stop = phase.log_snr
         print(f"{phase.kind:8} log SNR {start:.2f} to {stop:.2f}, {phase.share:.0%} of the length")
     if folder is not None:
-        save_edit(found, folder)
+        save_edit(result, folder)
         print(f"wrote {folder}")
 
 
@@ -111,39 +111,41 @@ def run_many(given: argparse.Namespace) -> None:
     images = torch.stack(read_pictures(model, paths, resize=own.resize))
     file = check_outdir(own.outdir) / "distances.npz"
     with progress() as say:
-        found = pairwise(model, images, check=own.check, file=file, options=options, progress=say)
-    _write_table(found, [path.name for path in paths], file.with_suffix(".csv"))
-    _summarise(found, [path.name for path in paths])
+        distances = pairwise(
+            model, images, check=own.check, file=file, options=options, progress=say
+        )
+    _write_table(distances, [path.name for path in paths], file.with_suffix(".csv"))
+    _summarise(distances, [path.name for path in paths])
     print(f"wrote {file} and distances.csv")
 
 
-def _write_table(found: PairwiseDistances, names: list[str], path: Path) -> None:
+def _write_table(distances: PairwiseDistances, names: list[str], path: Path) -> None:
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(["", *names])
-    for name, row in zip(names, found.matrix.tolist(), strict=True):
+    for name, row in zip(names, distances.matrix.tolist(), strict=True):
         table.writerow([name, *(f"{value:.6g}" for value in row)])
     write_atomically(path, text.getvalue().encode())
 
 
-def _summarise(found: PairwiseDistances, names: list[str]) -> None:
-    pairs = len(found.lengths)
+def _summarise(distances: PairwiseDistances, names: list[str]) -> None:
+    pairs = len(distances.lengths)
     print(
-        f"{pairs} distances of {found.count} pictures at log SNR {found.log_snr:g} "
-        f"({found.settings['estimator']} metric): {float(found.lengths.min()):.4g} to "
-        f"{float(found.lengths.max()):.4g}"
+        f"{pairs} distances of {distances.count} pictures at log SNR {distances.log_snr:g} "
+        f"({distances.settings['estimator']} metric): {float(distances.lengths.min()):.4g} to "
+        f"{float(distances.lengths.max()):.4g}"
     )
-    for status, count in found.tally().items():
+    for status, count in distances.tally().items():
         print(f"{count} {status.name}: {status.value}")
-    if found.accuracy is not None:
-        mean, largest = found.accuracy
+    if distances.accuracy is not None:
+        mean, largest = distances.accuracy
         print(
             f"finer paths are shorter by {mean:.2%} on average and differ by {largest:.2%} at most"
         )
-    days = found.seconds_for(MANY_IMAGES) / 86400
+    days = distances.seconds_for(MANY_IMAGES) / 86400
     print(
-        f"{found.seconds / pairs:.3g} s per pair; {MANY_IMAGES:,} pictures would take "
+        f"{distances.seconds / pairs:.3g} s per pair; {MANY_IMAGES:,} pictures would take "
         f"{days:,.3g} days"
     )
-    for name, nearest in list(zip(names, found.neighbours(1)[:, 0].tolist(), strict=True))[:10]:
+    for name, nearest in list(zip(names, distances.neighbours(1)[:, 0].tolist(), strict=True))[:10]:
         print(f"nearest to {name}: {names[nearest]}")

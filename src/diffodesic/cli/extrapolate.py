@@ -40,23 +40,23 @@ def run(given: argparse.Namespace) -> None:
     """Extrapolate, print a summary, write the folder."""
     if len(given.images) not in (0, 2):
         raise ValueError(f"give two images or none, not {len(given.images)}")
+    model, where = open_model(chosen(ModelOptions, given)), chosen(ResultOptions, given)
     silent = Alarm(density=None, dimension=None, curvature=None)
-    alarm, space = silent if given.no_alarm else None, chosen_space(given)
+    alarm, space = silent if given.no_alarm else None, chosen_space(given, model)
     options = chosen(ExtrapolateOptions, given, space=space, alarm=alarm)
-    where = chosen(ResultOptions, given)
-    model = open_model(chosen(ModelOptions, given))
     images = read_pictures(model, given.images, default=DIGITS, resize=where.resize)
     check_outdir(where.outdir)
     with progress() as say:
         result = extrapolate(model, *images, options=options, progress=say)
         say("writing")
         folder = result.save(where.outdir)
-    found = result.continuation
-    print(f"{found.stop.name}: {found.stop.value}")
+    continuation = result.continuation
+    print(f"{continuation.stop.name}: {continuation.stop.value}")
+    path = continuation.path
     print(
-        f"reached {found.reached:.3g} of the path beyond the second image by the {found.method} "
-        f"method; the geodesic between: {found.path.status.name}, length "
-        f"{float(found.path.length):.4g}"
+        f"reached {continuation.reached:.3g} of the path beyond the second image by the "
+        f"{continuation.method} method; the geodesic between: {path.status.name}, length "
+        f"{float(path.length):.4g}"
     )
     for notice in result.notices:
         print(f"note: {notice}")

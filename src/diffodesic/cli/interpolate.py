@@ -47,9 +47,9 @@ def run(given: argparse.Namespace) -> None:
     """Interpolate, print a summary, write the folder."""
     if len(given.images) == 1:
         raise ValueError("give two images or more, or none, not 1")
-    options = chosen(InterpolateOptions, given, space=chosen_space(given))
     which, where = chosen(ModelOptions, given), chosen(ResultOptions, given)
     model = open_model(which)
+    options = chosen(InterpolateOptions, given, space=chosen_space(given, model))
     images = read_pictures(model, given.images, default=DIGITS, resize=where.resize)
     # a command that was stopped goes on; another begins anew beside what it left
     asked = repr((given.images, options, which, where))
@@ -85,12 +85,12 @@ def _summarise(result: Interpolation | InterpolationSequence, folder: Path) -> N
         return
     path = result.geodesic
     print(f"{path.status.name}: {path.status.value}")
-    lengths = ", ".join(f"{name} {row.length:.4g}" for name, row in result.rows.items())
+    lengths = ", ".join(f"{name} {shown.length:.4g}" for name, shown in result.paths.items())
     print(f"length in the {result.settings['metric']} metric: {lengths}")
     checks = [
-        f"{name} {row.check[0]:.3g} +- {row.check[1]:.2g}"
-        for name, row in result.rows.items()
-        if row.check
+        f"{name} {shown.check[0]:.3g} +- {shown.check[1]:.2g}"
+        for name, shown in result.paths.items()
+        if shown.check
     ]
     if checks:
         print(f"independent estimate of the length: {', '.join(checks)}")

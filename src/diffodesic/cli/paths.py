@@ -83,13 +83,15 @@ def run(given: argparse.Namespace) -> None:
     denoiser = _denoiser(options, law)
     check_outdir(options.outdir)
     with progress() as say:
-        found = pathways(law, *ends, asked, denoiser=denoiser, store=options.store, progress=say)
+        sampled = pathways(law, *ends, asked, denoiser=denoiser, store=options.store, progress=say)
         if molecule is not None:
             say("structures")
-            found = replace(found, atoms=structures(found, molecule, *atoms, frames=options.frames))
+            sampled = replace(
+                sampled, atoms=structures(sampled, molecule, *atoms, frames=options.frames)
+            )
         say("writing")
-        folder = save_paths(found, options.outdir)
-    _summarise(found, folder)
+        folder = save_paths(sampled, options.outdir)
+    _summarise(sampled, folder)
 
 
 def _molecule(options: PathsOptions) -> Molecule:
@@ -149,27 +151,27 @@ def _ends(
     return (first, last), (first, last)
 
 
-def _summarise(found: Pathways, folder: Path) -> None:
-    paths, unit = found.paths, found.paths.potential.unit
+def _summarise(sampled: Pathways, folder: Path) -> None:
+    paths, unit = sampled.paths, sampled.paths.potential.unit
     low, high = paths.interval()
-    print(f"geodesic: {found.geodesic.status.name}: {found.geodesic.status.value}")
+    print(f"geodesic: {sampled.geodesic.status.name}: {sampled.geodesic.status.value}")
     print(
         f"MaxEnergy of {len(paths)} paths: {paths.mean_max_energy:.4g} +- "
         f"{paths.standard_error:.2g} {unit} (95 %: {low:.4g} to {high:.4g}); "
-        f"lowest pass {found.lowest.energy:.4g}"
+        f"lowest pass {sampled.lowest.energy:.4g}"
     )
     print(
-        f"{100 * float(found.hits.double().mean()):.1f} % end in the target's basin; "
-        f"{paths.evaluations:,} energy evaluations, {sum(found.seconds.values()):.0f} s"
+        f"{100 * float(sampled.hits.double().mean()):.1f} % end in the target's basin; "
+        f"{paths.evaluations:,} energy evaluations, {sum(sampled.seconds.values()):.0f} s"
     )
-    if found.atoms is not None:
+    if sampled.atoms is not None:
         print(
-            f"{len(found.atoms.energies)} structures, torsions within "
-            f"{float(found.atoms.errors.max()):.2g} degrees of the path, at most "
-            f"{float(found.atoms.turns.max()):.2g} degrees apart, energies "
-            f"{float(found.atoms.energies.min()):.1f} to "
-            f"{float(found.atoms.energies.max()):.1f} kJ/mol"
+            f"{len(sampled.atoms.energies)} structures, torsions within "
+            f"{float(sampled.atoms.errors.max()):.2g} degrees of the path, at most "
+            f"{float(sampled.atoms.turns.max()):.2g} degrees apart, energies "
+            f"{float(sampled.atoms.energies.min()):.1f} to "
+            f"{float(sampled.atoms.energies.max()):.1f} kJ/mol"
         )
-    for notice in found.notices:
+    for notice in sampled.notices:
         print(f"note: {notice}")
     print(f"wrote {folder}/report.html, paths.npz, result.json and pictures")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffodesic.cli.own_code import is_own, load_own
 from diffodesic.output.options import Options
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def potential(options: PotentialOptions, name: str) -> Potential:
         _refuse(options, name, "unit", "box", "period")
         made = SHIPPED[name]()
         return made.at(options.kT) if options.kT is not None else made
-    if ".py:" in name:
+    if is_own(name):
         return _from_file(options, name)
     if not Path(name).is_file():
         raise ValueError(
@@ -66,21 +67,9 @@ def potential(options: PotentialOptions, name: str) -> Potential:
 
 def _from_file(options: PotentialOptions, text: str) -> Potential:
     """The object NAME of FILE.py: a Potential, or a torch function of points."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
     from diffodesic.transitions.potentials import Potential, from_callable
 
-    file, _, name = text.rpartition(":")
-    if not Path(file).is_file():
-        raise ValueError(f"{file} is not a file; give FILE.py:NAME")
-    spec = spec_from_file_location("diffodesic_user_potential", file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{file} cannot be run as a Python file")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, name):
-        raise ValueError(f"{file} has no {name}")
-    energy = getattr(module, name)
+    energy = load_own(text)
     if isinstance(energy, Potential):
         return energy
     kT, unit, sides, period = _demanded(options, text, "kT", "unit", "box", "period")
@@ -93,7 +82,7 @@ def _from_file(options: PotentialOptions, text: str) -> Potential:
         box=tuple(zip(sides[::2], sides[1::2], strict=True)),
         unit=unit,
         period=periods(period, len(sides) // 2),
-        name=name,
+        name=text.rpartition(":")[2],
     )
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 
 from diffodesic.cli.options import add_flags, chosen
-from diffodesic.images.spaces import SPACES, Space
+from diffodesic.cli.own_code import is_own, load_own
+from diffodesic.geometry.metric import Metric
+from diffodesic.images.spaces import SPACES, Fixed, Space, choose_space
+from diffodesic.models.model import Model
 
 __all__ = ["add_space", "chosen_space"]
 
@@ -14,14 +17,23 @@ def add_space(parser: argparse.ArgumentParser, default: Space) -> None:
     """Add ``--metric`` and a flag for every option of any space."""
     parser.add_argument(
         "--metric",
-        choices=tuple(SPACES),
         default=default.name,
-        help=f"the space in which images are joined (default: {default.name})",
+        help=f"{', '.join(SPACES)}, or FILE.py:NAME, a metric of yours or a function that makes "
+        f"one of the model's denoiser (default: {default.name})",
     )
     add_flags(parser, *SPACES.values(), labels=tuple(SPACES))
 
 
-def chosen_space(given: argparse.Namespace) -> Space:
+def chosen_space(given: argparse.Namespace, model: Model) -> Space:
     """The space that was asked for; options that it does not have are refused."""
-    kinds = tuple(SPACES.values())
-    return chosen(SPACES[given.metric], given, among=kinds, what=f"the metric {given.metric}")
+    name, among = given.metric, tuple(SPACES.values())
+    what = f"the metric {name}"
+    if not is_own(name):
+        kind = type(choose_space(name, None))
+        return chosen(kind, given, among=among, what=what)
+    own = load_own(name)
+    if callable(own) and not isinstance(own, Metric):
+        own = own(model.denoiser)
+    if not isinstance(own, Metric):
+        raise ValueError(f"{name} is neither a Metric nor a function of a denoiser that makes one")
+    return chosen(Fixed, given, among=among, what=what, own=own)

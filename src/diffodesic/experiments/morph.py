@@ -164,7 +164,7 @@ def _join(
             options=options,
             checkpoint=outdir / "partial" / name / metric,
         )
-        for method, value in result.rows.items():
+        for method, value in result.paths.items():
             own = "score, mode=paper" if metric == published else metric
             title = own if method == "geodesic" else method
             shown[title] = value.frames.cpu()

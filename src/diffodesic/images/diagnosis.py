@@ -17,46 +17,17 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.diagnosis_picture import draw
-from diffodesic.images.local_geometry import LocalGeometry, Measurement
+from diffodesic.images.local_geometry import DiagnoseOptions, LocalGeometry, local_geometry
 from diffodesic.images.trajectories import Trajectories, trajectories
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import Cost, counting
 from diffodesic.output.folder import replace_files
-from diffodesic.output.options import Options, option, suggests
+from diffodesic.output.options import suggests
 from diffodesic.output.records import versions, write_json
 
 __all__ = ["DiagnoseOptions", "Diagnosis", "diagnose"]
 
 MOST_SCORES = 4096  # the normal bundle is left out by itself where it takes more
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiagnoseOptions(Options):
-    """Options of :func:`diagnose`.
-
-    Args:
-        log_snr: noise levels, log SNR.
-        rank: number of singular values of the Jacobian; D or more gives all, exactly.
-        scores: scores behind a normal bundle, more than D; 0 leaves it out; default 4 D, or 0 for D
-            above 1024.
-        probes: random directions behind FLIPD, which is exact for D up to rank, and behind the
-            asymmetry on the normal space.
-        flow_steps: steps of the trajectories.
-        seed: point i has the seed plus i.
-    """
-
-    log_snr: tuple[float, ...] = (0.0, 2.0, 4.0)
-    rank: int = option(96, least=1)
-    scores: int | None = option(
-        None,
-        least=0,
-    )
-    probes: int = option(
-        16,
-        least=1,
-    )
-    flow_steps: int = option(48, least=1)
-    seed: int = option(0, least=0, most=2**62)
 
 
 @dataclass(frozen=True, repr=False)
@@ -172,10 +143,12 @@ def diagnose(
     low, high = denoiser.log_snr_range
     if not asked.log_snr or not all(low <= level <= high for level in asked.log_snr):
         raise ValueError(f"log_snr must be within {low:g} to {high:g}, got {list(asked.log_snr)}")
-    scores = _scores(asked.scores, denoiser.dim)
-    measurement = Measurement(denoiser, asked.rank, scores, asked.probes, asked.seed)
+    left_out = asked.scores is None and 4 * denoiser.dim > MOST_SCORES
+    asked = asked.but(scores=_scores(asked.scores, denoiser.dim))
     with counting() as cost:
-        measured = tuple(measurement.at(points, float(level), say) for level in asked.log_snr)
+        measured = tuple(
+            local_geometry(denoiser, points, float(level), asked, say) for level in asked.log_snr
+        )
         say("sampling trajectories")
         paths = trajectories(denoiser, points, steps=asked.flow_steps, seed=asked.seed)
     settings: dict[str, object] = {
@@ -183,10 +156,9 @@ def diagnose(
         **(model.words if model else {}),
         "points": len(points),
         **asked.settings(),
-        "scores": scores,
     }
     caveats = model.caveats() if model else ()
-    notices = (*caveats, *_notices(measured, denoiser.dim, asked.scores is None and not scores))
+    notices = (*caveats, *_notices(measured, denoiser.dim, left_out))
     return Diagnosis(measured, paths, cost, time.monotonic() - began, settings, notices)
 
 

@@ -12,12 +12,12 @@ from diffodesic.output.figures import canvas
 __all__ = ["draw"]
 
 
-def draw(to: Path, found: Any) -> None:
+def draw(to: Path, diagnosis: Any) -> None:
     """Spectra, dimensions, asymmetry and angles over the levels."""
     with canvas(to, rows=2, columns=2, width=4.5) as (spectra, dimension, symmetry, angles):
-        lam = [level.log_snr for level in found.levels]
+        lam = [level.log_snr for level in diagnosis.levels]
         shades = torch.linspace(0.15, 0.8, len(lam)).tolist()
-        for level, shade in zip(found.levels, shades, strict=True):
+        for level, shade in zip(diagnosis.levels, shades, strict=True):
             values = level.spectrum.mean(0)
             spectra.semilogy(
                 range(1, len(values) + 1),
@@ -49,7 +49,7 @@ def draw(to: Path, found: Any) -> None:
         }
         for panel, title, names in panels:
             for name in names:
-                values = torch.stack([getattr(level, name) for level in found.levels])
+                values = torch.stack([getattr(level, name) for level in diagnosis.levels])
                 if bool(values.isnan().all()):
                     continue
                 (line,) = panel.plot(lam, values.nanmean(-1), "o-", label=labels[name])

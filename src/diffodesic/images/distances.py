@@ -117,8 +117,8 @@ class PairwiseDistances:
 
     def tally(self) -> dict[Status, int]:
         """How the solved pairs ended."""
-        found = Counter(ORDER[i] for i in self.statuses.tolist() if i >= 0)
-        return {status: found[status] for status in ORDER if status in found}
+        ended = Counter(ORDER[i] for i in self.statuses.tolist() if i >= 0)
+        return {status: ended[status] for status in ORDER if status in ended}
 
     @property
     def unsound(self) -> int:
@@ -279,13 +279,13 @@ def pairwise(
         "seed": asked.seed,
         "fingerprint": fingerprint(points),
     }
-    found = _begin(len(data), asked.log_snr, settings, file)
-    found = _run(solve, found, file, progress or _silent)
-    if check and found.accuracy is None:
-        found = replace(found, accuracy=_check(solve, found, check))
+    distances = _begin(len(data), asked.log_snr, settings, file)
+    distances = _run(solve, distances, file, progress or _silent)
+    if check and distances.accuracy is None:
+        distances = replace(distances, accuracy=_check(solve, distances, check))
         if file is not None:
-            found.save(file)
-    return found
+            distances.save(file)
+    return distances
 
 
 def _silent(_: str) -> None:
@@ -332,14 +332,14 @@ def _begin(
 ) -> PairwiseDistances:
     """Nothing solved yet, or what an earlier run left."""
     if file is not None and Path(file).exists():
-        found = PairwiseDistances.load(file)
-        before = {"log_snr": found.log_snr, **found.settings}
+        distances = PairwiseDistances.load(file)
+        before = {"log_snr": distances.log_snr, **distances.settings}
         if differ := differences(before, {"log_snr": log_snr, **settings}):
             raise ValueError(
                 f"{file} holds distances of other data or settings ({differ}); "
                 "remove it to start afresh, or give another file"
             )
-        return found
+        return distances
     pairs = count * (count - 1) // 2
     unknown = torch.full((pairs,), torch.nan, dtype=torch.float64)
     none = torch.full((pairs,), -1, dtype=torch.long)
@@ -348,35 +348,35 @@ def _begin(
 
 def _run(
     solve: PairSolver,
-    found: PairwiseDistances,
+    distances: PairwiseDistances,
     file: str | os.PathLike[str] | None,
     say: Callable[[str], None],
 ) -> PairwiseDistances:
     """Solve what is left, and keep the file up to date."""
-    left = torch.nonzero(found.statuses < 0).flatten()
+    left = torch.nonzero(distances.statuses < 0).flatten()
     for which in left.split(solve.batch) if len(left) else ():
         began = time.monotonic()
-        path = solve(found.pairs[which])
-        found.lengths[which] = distances_of(path).double().cpu()
-        found.apexes[which] = path.nodes[..., -1].amin(-1).double().cpu()
-        found.statuses[which] = torch.tensor([ORDER.index(status) for status in path.statuses])
-        found = replace(found, seconds=found.seconds + time.monotonic() - began)
+        path = solve(distances.pairs[which])
+        distances.lengths[which] = distances_of(path).double().cpu()
+        distances.apexes[which] = path.nodes[..., -1].amin(-1).double().cpu()
+        distances.statuses[which] = torch.tensor([ORDER.index(status) for status in path.statuses])
+        distances = replace(distances, seconds=distances.seconds + time.monotonic() - began)
         if file is not None:
-            found.save(file)
-        togo = found.seconds_for(found.count) - found.seconds
-        say(f"{found.solved} of {len(found.lengths)} pairs, about {togo / 60:.1f} min to go")
-    return found
+            distances.save(file)
+        togo = (distances.seconds_for(distances.count) - distances.seconds) / 60
+        say(f"{distances.solved} of {len(distances.lengths)} pairs, about {togo:.1f} min to go")
+    return distances
 
 
-def _check(solve: PairSolver, found: PairwiseDistances, count: int) -> tuple[float, float]:
+def _check(solve: PairSolver, distances: PairwiseDistances, count: int) -> tuple[float, float]:
     """Mean and largest relative length lost by ``count`` pairs with finer settings."""
-    total = len(found.lengths)
+    total = len(distances.lengths)
     which = torch.linspace(0, total - 1, min(count, total)).round().long()
-    which = which[found.lengths[which] > 0]
+    which = which[distances.lengths[which] > 0]
     if not len(which):
         return 0.0, 0.0
     relax = replace(solve.solver, rtol=solve.solver.rtol / 10)
     finer = replace(solve, nodes=2 * solve.nodes, solver=relax)
-    lengths = [distances_of(finer(found.pairs[part])) for part in which.split(solve.batch)]
-    lost = 1 - torch.cat(lengths).double().cpu() / found.lengths[which]
+    lengths = [distances_of(finer(distances.pairs[part])) for part in which.split(solve.batch)]
+    lost = 1 - torch.cat(lengths).double().cpu() / distances.lengths[which]
     return float(lost.mean()), float(lost.abs().max())

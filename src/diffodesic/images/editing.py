@@ -174,12 +174,12 @@ class Edit:
 
     def phases(self) -> tuple[Phase, ...]:
         """The steps, those of one kind in a row taken together."""
-        found = []
+        phases = []
         for kind, group in groupby(self.steps(), key=lambda step: step.kind):
             row = list(group)
             ends = (row[0].log_snr[0], row[-1].log_snr[1])
-            found.append(Phase(kind, len(row), ends, sum(step.share for step in row)))
-        return tuple(found)
+            phases.append(Phase(kind, len(row), ends, sum(step.share for step in row)))
+        return tuple(phases)
 
     def frames(self, count: int = 9, *, flow_steps: int = 24) -> Tensor:
         """What the edit looks like at equal steps of its length.
@@ -258,13 +258,7 @@ def anchored(
     if isinstance(source, Denoiser):
         space = Spacetime(source, seed=asked.seed)
         return space, space.point(data, asked.log_snr)
-    there = place(
-        source,
-        SpacetimeSpace(log_snr=asked.log_snr),
-        as_floats(data),
-        flow_steps=asked.flow_steps,
-        seed=asked.seed,
-    )
+    there = place(source, SpacetimeSpace(log_snr=asked.log_snr), as_floats(data), asked)
     return cast(Spacetime, there.metric), there.points
 
 
@@ -340,8 +334,7 @@ def edit_distance(
         options: everything else; default ``EditOptions()``.
 
     Returns:
-        distances (...); a path that did not end well is a ``RuntimeWarning``, and :func:`edit`
-        tells more.
+        distances (...); of a path that did not end well a ``SearchWarning`` tells.
 
     Cost: as for :func:`edit`, per pair.
     """

@@ -124,27 +124,27 @@ def evaluate(
         "ends": _batched(ends, one),
     }
     _check(given)
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     if reference is not None:
-        found |= _sets(frames.flatten(0, 1), reference, extractor, force, seed)
+        measured |= _sets(frames.flatten(0, 1), reference, extractor, force, seed)
     count, length = frames.shape[:2]
     if length > 1:
         steps = extractor.distance(frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1))
         steps = steps.unflatten(0, (count, length - 1))
-        found |= {"ppl": steps.sum(-1), "pdv": steps.var(-1, correction=0)}
+        measured |= {"ppl": steps.sum(-1), "pdv": steps.var(-1, correction=0)}
     if (right := given["truth"]) is not None:
         pair = frames.flatten(0, 1), right.flatten(0, 1)
         measures = {"psnr": psnr, "feature": extractor.distance}
         if min(frames.shape[-2:]) >= 11:
             measures["ssim"] = ssim
         for name, measure in measures.items():
-            found[name] = measure(*pair).unflatten(0, (count, length))
+            measured[name] = measure(*pair).unflatten(0, (count, length))
     if (choice := given["orbit"]) is not None:
-        found["orbit"] = _nearest(frames, choice, extractor)
+        measured["orbit"] = _nearest(frames, choice, extractor)
     if (pictures := given["ends"]) is not None:
         outer = frames[:, [0, -1]].flatten(0, 1)
-        found["ends"] = psnr(outer, pictures.flatten(0, 1)).unflatten(0, (count, 2))
-    return Evaluation(extractor.name, extractor.distance_name, count * length, **found)
+        measured["ends"] = psnr(outer, pictures.flatten(0, 1)).unflatten(0, (count, 2))
+    return Evaluation(extractor.name, extractor.distance_name, count * length, **measured)
 
 
 def _batched(x: Tensor | None, one: bool) -> Tensor | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from diffodesic.geometry.metric import Metric
 from diffodesic.images.lifting import as_images
-from diffodesic.images.placement import JoinOptions, place
+from diffodesic.images.placement import JoinOptions, doubts, place
 from diffodesic.images.spaces import SPACES, ScoreSpace, Space, choose_space
 from diffodesic.metrics.continuation import Alarm, Continuation, Method, continue_path
 from diffodesic.models.model import Model
@@ -151,11 +151,11 @@ def extrapolate(
     began, say = time.monotonic(), progress or (lambda _: None)
     inputs = as_images(image_a, image_b)
     say("lifting the images to their noise level")
-    there = place(model, asked.space, inputs, flow_steps=asked.flow_steps, seed=asked.seed)
+    there = place(model, asked.space, inputs, asked)
     a, b = there.points
     path = there.geodesic(a, b, nodes=asked.nodes, solver=asked.solver, progress=say)
     say("continuing beyond the second image")
-    found = continue_path(
+    continuation = continue_path(
         path,
         asked.amount,
         method=asked.method,
@@ -167,27 +167,25 @@ def extrapolate(
     )
     say("bringing the path back to clean images")
     s = torch.linspace(0, 1, asked.frames, dtype=a.dtype, device=a.device)
-    images = there.images(torch.cat([path(s), found.points[1:]]))
+    images = there.images(torch.cat([path(s), continuation.points[1:]]))
     return Extrapolation(
-        continuation=found,
+        continuation=continuation,
         between=images[: asked.frames],
         beyond=images[asked.frames :],
         inputs=inputs,
         seconds=time.monotonic() - began,
         settings={**there.described(), **asked.settings()},
-        notices=(*model.caveats(), *_notices(found)),
+        notices=(*model.caveats(), *_notices(continuation)),
     )
 
 
-def _notices(found: Continuation) -> tuple[str, ...]:
-    notices = []
-    if not found.path.ok:
-        notices.append(
-            f"the geodesic between the images ended with {found.path.status.name}, and the path "
-            f"beyond begins with its last velocity: {found.path.status.value}"
-        )
-    if len(found.points) == 1:
-        notices.append(f"nothing beyond the second image was reached: {found.stop.value}")
+def _notices(continuation: Continuation) -> tuple[str, ...]:
+    notices = [
+        f"{doubt}; the path beyond begins with its last velocity"
+        for doubt in doubts(continuation.path)
+    ]
+    if len(continuation.points) == 1:
+        notices.append(f"nothing beyond the second image was reached: {continuation.stop.value}")
     return tuple(notices)
 
 
@@ -205,22 +203,22 @@ def _strip(result: Extrapolation, zoom: int = 3, gap: int = 4) -> Tensor:
 def _write(result: Extrapolation, folder: Path) -> None:
     from PIL import Image
 
-    found = result.continuation
+    continuation = result.continuation
     write_frames(to_uint8(result.frames), folder)
     strip = to_uint8(_strip(result).unsqueeze(0))[0]
     Image.fromarray(strip).save(folder / "filmstrip.png")
     content = {
-        "stop": found.stop.name,
-        "stop_text": found.stop.value,
-        "reached": found.reached,
-        "method": found.method,
-        "watched": found.watched,
+        "stop": continuation.stop.name,
+        "stop_text": continuation.stop.value,
+        "reached": continuation.reached,
+        "method": continuation.method,
+        "watched": continuation.watched,
         "first_frame_beyond": len(result.between),
-        "status": found.path.status.name,
-        "certificate": found.path.certificate.as_dict(),
+        "status": continuation.path.status.name,
+        "certificate": continuation.path.certificate.as_dict(),
         "cost": {
-            "evaluations": found.path.evaluations + found.cost.evaluations,
-            "derivatives": found.path.derivatives + found.cost.derivatives,
+            "evaluations": continuation.path.evaluations + continuation.cost.evaluations,
+            "derivatives": continuation.path.derivatives + continuation.cost.derivatives,
         },
         "settings": result.settings,
         "notices": list(result.notices),

@@ -216,8 +216,8 @@ def _fill(trunk: _Trunk, path: Path) -> None:
         raise FeaturesError(f"{path} is not there; give the ONNX file of SqueezeNet 1.1")
     try:
         graph: Any = onnx.load(path).graph
-        found = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in graph.initializer}
-        trunk.load_state_dict({name: found[_caffe(name)].float() for name in trunk.state_dict()})
+        weights = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in graph.initializer}
+        trunk.load_state_dict({name: weights[_caffe(name)].float() for name in trunk.state_dict()})
     except Exception as error:
         raise FeaturesError(
             f"{path} does not hold the weights of SqueezeNet 1.1 ({type(error).__name__}: "

@@ -28,7 +28,7 @@ from diffodesic.images.lifting import as_images
 from diffodesic.images.placement import JoinOptions, Placement, doubts
 from diffodesic.images.result import Interpolation, psnr_of
 from diffodesic.images.second_opinion import no_worse_than_start
-from diffodesic.images.shown_path import Pace, Row, make_row
+from diffodesic.images.shown_path import Pace, ShownPath, show_path
 from diffodesic.images.spaces import SPACES, Space, SpacetimeSpace, choose_space
 from diffodesic.models.model import Model
 from diffodesic.output.options import option, suggests
@@ -45,7 +45,7 @@ class InterpolateOptions(JoinOptions):
         space: the space in which the images are joined.
         nodes: segments of the path.
         frames: number of images, ends included.
-        baselines: other curves between the same ends, rows of the result.
+        baselines: other curves between the same ends, shown beside the geodesic.
         pace: frames at equal steps of the metric, or of the distance under the features.
         features: extractor of a perceptual pace: digit-classifier-1 or squeezenet:FILE.onnx.
     """
@@ -94,8 +94,8 @@ def interpolate(
         ValueError: for images or a metric that do not fit the model, an unknown name, a noise level
             or rank out of range, a score without size, or a checkpoint of other settings.
 
-    Cost: ``2 flow_steps`` evaluations per end and per frame of every row; the geodesic (see
-    ``geodesic``); for the length of every row ``4 nodes`` steps, and for spacetime
+    Cost: ``2 flow_steps`` evaluations per end and per frame of every path; the geodesic (see
+    ``geodesic``); for the length of every path ``4 nodes`` steps, and for spacetime
     ``71 nodes`` evaluations more for its check, and as many for that of its start.
     """
     asked = (options or InterpolateOptions()).but(space=choose_space(metric, space), frames=frames)
@@ -107,20 +107,7 @@ def interpolate(
 def stages(
     folder: str | os.PathLike[str] | None, model: Model, inputs: Tensor, asked: InterpolateOptions
 ) -> Store:
-    """The finished stages of a run.
-
-    Args:
-        folder: where they are; None keeps nothing.
-        model: the model.
-        inputs: the images (N, C, H, W).
-        asked: the options.
-
-    Returns:
-        the stages.
-
-    Raises:
-        ValueError: if the folder holds stages of other settings or images.
-    """
+    """The finished stages of a run in a folder; one of other settings or images is refused."""
     known = {"model": model.name, **model.words, **asked.settings(), "inputs": fingerprint(inputs)}
     return Store(None if folder is None else Path(folder), known)
 
@@ -203,15 +190,15 @@ class JoinedPair:
         Returns:
             the result.
         """
-        rows, missing = self._rows(frames)
+        paths, missing = self._paths(frames)
         codec = self.there.lifting.model.codec
-        errors = _error(next(iter(rows.values())).frames[[0, -1]], self.inputs)
+        errors = _error(paths["geodesic"].frames[[0, -1]], self.inputs)
         lost = (0.0, 0.0)
         if not codec.lossless:
             lost = _error(codec.decode(codec.encode(self.inputs)), self.inputs)
         return Interpolation(
             geodesic=self.path,
-            rows=rows,
+            paths=paths,
             inputs=self.inputs,
             end_error=errors,
             seconds=time.monotonic() - self.began,
@@ -219,19 +206,19 @@ class JoinedPair:
             notices=(*self.worse, *missing, *self._notices(errors, lost)),
         )
 
-    def _rows(self, frames: int) -> tuple[dict[str, Row], list[str]]:
+    def _paths(self, frames: int) -> tuple[dict[str, ShownPath], list[str]]:
         """The paths by name, and a notice for each that does not exist between these ends."""
-        rows, notices = {}, []
+        paths, notices = {}, []
         for name in ("geodesic", *self.asked.baselines):
-            made = partial(self._row, name, frames)
+            made = partial(self._show, name, frames)
             tensors, words = self.store.stage(name, made, self.inputs.device)
             if "missing" in words:
-                notices.append(f"no {name} row: {words['missing']}")
+                notices.append(f"no {name}: {words['missing']}")
             else:
-                rows[name] = Row.joined(tensors, words)
-        return rows, notices
+                paths[name] = ShownPath.joined(tensors, words)
+        return paths, notices
 
-    def _row(self, name: str, frames: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def _show(self, name: str, frames: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         self.say(f"bringing {name} back to clean images")
         try:
             curve = self._curve(name)
@@ -242,7 +229,7 @@ class JoinedPair:
         kept = name == "geodesic" and self.there.space.keeps_norm
         a, b = self.there.z
         restore = (lambda z, s: with_norm(z, a, b, s)) if kept else None
-        return make_row(self.there, curve, frames, nodes, self.features, restore).split()
+        return show_path(self.there, curve, frames, nodes, self.features, restore).split()
 
     def _curve(self, name: str) -> Callable[[Tensor], Tensor]:
         """Points (S, d) of the metric by parameters (S,)."""

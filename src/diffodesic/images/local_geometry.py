@@ -25,8 +25,38 @@ from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.jacobian import Jacobian
 from diffodesic.metrics.spacetime.dimension import flipd, normal_bundle
 from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.output.options import Options, option
 
-__all__ = ["LocalGeometry", "Measurement"]
+__all__ = ["DiagnoseOptions", "LocalGeometry", "local_geometry"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnoseOptions(Options):
+    """Options of :func:`diagnose`.
+
+    Args:
+        log_snr: noise levels, log SNR.
+        rank: number of singular values of the Jacobian; D or more gives all, exactly.
+        scores: scores behind a normal bundle, more than D; 0 leaves it out; default 4 D, or 0 for D
+            above 1024.
+        probes: random directions behind FLIPD, which is exact for D up to rank, and behind the
+            asymmetry on the normal space.
+        flow_steps: steps of the trajectories.
+        seed: point i has the seed plus i.
+    """
+
+    log_snr: tuple[float, ...] = (0.0, 2.0, 4.0)
+    rank: int = option(96, least=1)
+    scores: int | None = option(
+        None,
+        least=0,
+    )
+    probes: int = option(
+        16,
+        least=1,
+    )
+    flow_steps: int = option(48, least=1)
+    seed: int = option(0, least=0, most=2**62)
 
 
 @dataclass(frozen=True)
@@ -59,89 +89,82 @@ class LocalGeometry:
     score_angle: Tensor
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What is measured of every point, and how thoroughly.
+def local_geometry(
+    denoiser: Denoiser,
+    points: Tensor,
+    log_snr: float,
+    asked: DiagnoseOptions,
+    say: Callable[[str], None],
+) -> LocalGeometry:
+    """The local geometry at one noise level.
 
-    Attributes:
+    Args:
         denoiser: the denoiser.
-        rank: number of singular values of dm/dz; D or more gives all, exactly.
-        scores: behind a normal bundle, more than D; 0 leaves it out.
-        probes: random directions behind FLIPD and the asymmetry on the normal space.
-        seed: point i has the seed ``seed + i``.
+        points: clean points (N, D).
+        log_snr: the level.
+        asked: how thoroughly.
+        say: called with a short line per point.
+
+    Returns:
+        the measurements.
+
+    Cost: see :func:`diagnose`.
     """
+    measured = []
+    for i, point in enumerate(points):
+        say(f"log SNR {log_snr:g}, point {i + 1} of {len(points)}")
+        measured.append(_of_point(denoiser, point, log_snr, asked, asked.seed + i))
+    columns = {
+        name: torch.stack([torch.as_tensor(one[name], dtype=torch.float64) for one in measured])
+        for name in measured[0]
+    }
+    of_all = _flipd(denoiser, points, log_snr, asked)
+    return LocalGeometry(log_snr=log_snr, flipd=of_all, **columns)
 
-    denoiser: Denoiser
-    rank: int
-    scores: int
-    probes: int
-    seed: int
 
-    def at(self, points: Tensor, log_snr: float, say: Callable[[str], None]) -> LocalGeometry:
-        """The local geometry at one noise level.
+def _of_point(
+    denoiser: Denoiser, x: Tensor, log_snr: float, asked: DiagnoseOptions, seed: int
+) -> dict[str, float | Tensor]:
+    """Everything but FLIPD, of one point."""
+    generator = torch.Generator().manual_seed(seed)
+    sigma = math.exp(-log_snr / 2)
+    noise = torch.randn(len(x), generator=generator, dtype=torch.float64)
+    z = x + sigma * noise.to(x)
+    jacobian = Jacobian(denoiser, z, sigma)
+    spectrum = jacobian.spectrum(asked.rank, generator=generator)
+    # a tangent space is less than the whole: the normal space keeps a direction
+    d = int((spectrum.values > 0.5).sum())
+    tangent = spectrum.left[: min(d, len(x) - 1)]
+    asymmetry = jacobian.asymmetry(tangent, probes=asked.probes, generator=generator)
+    with torch.no_grad():
+        score = denoiser.score(z, z.new_tensor(sigma))
+    bundle, apart = math.nan, math.nan
+    if asked.scores:
+        normal = normal_bundle(denoiser, x, log_snr, scores=asked.scores, generator=generator)
+        bundle, apart = float(normal.dimension), _apart(tangent, normal.tangent(len(tangent)))
+    return {
+        "spectrum": spectrum.values.double().cpu(),
+        "dimension": float(d),
+        "bundle_dimension": bundle,
+        "asymmetry_tangent": asymmetry.tangent,
+        "asymmetry_cross": asymmetry.cross,
+        "asymmetry_normal": asymmetry.normal,
+        "basis_angle": apart,
+        "score_angle": _degrees(float((tangent @ score).norm() / score.norm())),
+    }
 
-        Args:
-            points: clean points (N, D).
-            log_snr: the level.
-            say: called with a short line per point.
 
-        Returns:
-            the measurements.
-
-        Cost: see :func:`diagnose`.
-        """
-        measured = []
-        for i, point in enumerate(points):
-            say(f"log SNR {log_snr:g}, point {i + 1} of {len(points)}")
-            measured.append(self._of_point(point, log_snr, i))
-        columns = {
-            name: torch.stack([torch.as_tensor(one[name], dtype=torch.float64) for one in measured])
-            for name in measured[0]
-        }
-        return LocalGeometry(log_snr=log_snr, flipd=self._flipd(points, log_snr), **columns)
-
-    def _of_point(self, x: Tensor, log_snr: float, index: int) -> dict[str, float | Tensor]:
-        """Everything but FLIPD, of one point."""
-        generator = torch.Generator().manual_seed(self.seed + index)
-        sigma = math.exp(-log_snr / 2)
-        noise = torch.randn(len(x), generator=generator, dtype=torch.float64)
-        z = x + sigma * noise.to(x)
-        jacobian = Jacobian(self.denoiser, z, sigma)
-        spectrum = jacobian.spectrum(self.rank, generator=generator)
-        # a tangent space is less than the whole: the normal space keeps a direction
-        d = int((spectrum.values > 0.5).sum())
-        tangent = spectrum.left[: min(d, len(x) - 1)]
-        asymmetry = jacobian.asymmetry(tangent, probes=self.probes, generator=generator)
-        with torch.no_grad():
-            score = self.denoiser.score(z, z.new_tensor(sigma))
-        bundle, apart = math.nan, math.nan
-        if self.scores:
-            normal = normal_bundle(
-                self.denoiser, x, log_snr, scores=self.scores, generator=generator
-            )
-            bundle, apart = float(normal.dimension), _apart(tangent, normal.tangent(len(tangent)))
-        return {
-            "spectrum": spectrum.values.double().cpu(),
-            "dimension": float(d),
-            "bundle_dimension": bundle,
-            "asymmetry_tangent": asymmetry.tangent,
-            "asymmetry_cross": asymmetry.cross,
-            "asymmetry_normal": asymmetry.normal,
-            "basis_angle": apart,
-            "score_angle": _degrees(float((tangent @ score).norm() / score.norm())),
-        }
-
-    def _flipd(self, points: Tensor, log_snr: float) -> Tensor:
-        """FLIPD at the points themselves, (N,)."""
-        exact = self.denoiser.dim <= self.rank
-        space = Spacetime(
-            self.denoiser,
-            estimator="exact" if exact else "hutchinson",
-            probes=self.probes,
-            seed=self.seed,
-        )
-        with torch.no_grad():
-            return flipd(space, space.point(points, log_snr)).double().cpu()
+def _flipd(denoiser: Denoiser, points: Tensor, log_snr: float, asked: DiagnoseOptions) -> Tensor:
+    """FLIPD at the points themselves, (N,)."""
+    exact = denoiser.dim <= asked.rank
+    space = Spacetime(
+        denoiser,
+        estimator="exact" if exact else "hutchinson",
+        probes=asked.probes,
+        seed=asked.seed,
+    )
+    with torch.no_grad():
+        return flipd(space, space.point(points, log_snr)).double().cpu()
 
 
 def _apart(first: Tensor, second: Tensor) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from markupsafe import Markup
 from torch import Tensor
 
-from diffodesic.images.shown_path import Row
+from diffodesic.images.shown_path import ShownPath
 from diffodesic.output.images import to_uint8
 from diffodesic.output.page import number, write_page
 from diffodesic.output.svg import Curve, chart
@@ -29,13 +29,18 @@ _TEMPLATE = Path(__file__).parent / "assets" / "interpolation.html"
 
 
 def write_interpolation_page(
-    path: Path, rows: Mapping[str, Row], inputs: Tensor, content: Mapping[str, Any], *, ok: bool
+    file: Path,
+    paths: Mapping[str, ShownPath],
+    inputs: Tensor,
+    content: Mapping[str, Any],
+    *,
+    ok: bool,
 ) -> Path:
     """Write the page of an interpolation.
 
     Args:
-        path: the .html file.
-        rows: the paths by name, the geodesic first.
+        file: the .html file.
+        paths: the paths by name, the geodesic first.
         inputs: the two images (2, C, H, W).
         content: the numbers, as in ``result.json``.
         ok: whether the geodesic ended well.
@@ -43,21 +48,21 @@ def write_interpolation_page(
     Returns:
         the path written.
     """
-    settings, own = content["settings"], next(iter(rows.values()))
-    frames = {name: to_uint8(row.frames) for name, row in rows.items()}
+    settings, own = content["settings"], next(iter(paths.values()))
+    frames = {name: to_uint8(shown.frames) for name, shown in paths.items()}
     reached = next(iter(frames.values()))
     return write_page(
-        path,
+        file,
         _TEMPLATE,
         title="A geodesic between two images",
         subtitle=f"Model {settings['model']}, {settings['metric']} metric, both ends lifted to "
         f"log SNR {settings['log_snr']:g}.",
         ok=ok,
         status=content["status_text"],
-        paths={name: {"frames": frames[name], **_numbers(rows[name], own)} for name in rows},
+        paths={name: {"frames": frames[name], **_numbers(paths[name], own)} for name in paths},
         s=own.s.tolist(),
         readouts=_readouts(own),
-        charts=_charts(rows, own.s.tolist()),
+        charts=_charts(paths, own.s.tolist()),
         certificate=_certificate(content, own),
         ends=list(
             zip(
@@ -74,16 +79,16 @@ def write_interpolation_page(
     )
 
 
-def _numbers(row: Row, own: Row) -> dict[str, object]:
+def _numbers(shown: ShownPath, own: ShownPath) -> dict[str, object]:
     """Length and energy of a path, and their excess over the geodesic's own."""
     check = "–"
-    if row.check is not None:
-        check = Markup("{} ± {}").format(number(row.check[0]), f"{row.check[1]:.2g}")
+    if shown.check is not None:
+        check = Markup("{} ± {}").format(number(shown.check[0]), f"{shown.check[1]:.2g}")
     return {
-        "length": row.length,
-        "longer": "" if row is own else _excess(row.length, own.length),
-        "energy": row.energy,
-        "dearer": "" if row is own else _excess(row.energy, own.energy),
+        "length": shown.length,
+        "longer": "" if shown is own else _excess(shown.length, own.length),
+        "energy": shown.energy,
+        "dearer": "" if shown is own else _excess(shown.energy, own.energy),
         "check": check,
     }
 
@@ -96,19 +101,19 @@ def _excess(value: float, reference: float) -> str:
     return text.replace("-", "−")
 
 
-def _charts(rows: Mapping[str, Row], s: list[float]) -> dict[str, Markup]:
+def _charts(paths: Mapping[str, ShownPath], s: list[float]) -> dict[str, Markup]:
     """Noise level and speed of every path."""
     charts = {}
     for name, label in (("curve_log_snr", "log SNR"), ("curve_speed", "speed |c′(s)|")):
         curves = [
-            Curve(index, row.curve_s.tolist(), getattr(row, name).tolist())
-            for index, row in enumerate(rows.values())
+            Curve(index, shown.curve_s.tolist(), getattr(shown, name).tolist())
+            for index, shown in enumerate(paths.values())
         ]
         charts[label] = chart(curves, label=label, frames=s, from_zero=name == "curve_speed")
     return charts
 
 
-def _readouts(own: Row) -> list[str]:
+def _readouts(own: ShownPath) -> list[str]:
     """What stands beside the slider, frame by frame."""
     grid = own.curve_s.tolist()
     lines = []
@@ -123,7 +128,7 @@ def _readouts(own: Row) -> list[str]:
     return lines
 
 
-def _certificate(content: Mapping[str, Any], own: Row) -> list[tuple[str, object, object]]:
+def _certificate(content: Mapping[str, Any], own: ShownPath) -> list[tuple[str, object, object]]:
     """Rows (name, value, what it says)."""
     c, cost = content["certificate"], content["cost"]
     floor = own.energy / own.floor if own.floor else None

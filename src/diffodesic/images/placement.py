@@ -123,7 +123,7 @@ class Placement:
 
 
 def place(
-    model: Model, space: Space, images: Tensor, *, flow_steps: int = 24, seed: int = 0
+    model: Model, space: Space, images: Tensor, options: JoinOptions | None = None
 ) -> Placement:
     """Lift images to the level of a space.
 
@@ -131,8 +131,7 @@ def place(
         model: the model.
         space: the space.
         images: (..., C, H, W) in [0, 1].
-        flow_steps: steps of the probability-flow ODE each way.
-        seed: of the noise that is added, and of the metric.
+        options: steps of the flow and seed; default ``JoinOptions()``.
 
     Returns:
         the images as points.
@@ -142,7 +141,8 @@ def place(
 
     Cost: ``2 flow_steps`` evaluations per image.
     """
-    lifting = space.lifting(model, flow_steps=flow_steps, seed=seed)
+    asked = options or JoinOptions()
+    lifting = space.lifting(model, flow_steps=asked.flow_steps, seed=asked.seed)
     return Placement(space, lifting, lifting.lift(images))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
-from diffodesic.images.shown_path import Row
+from diffodesic.images.shown_path import ShownPath
 from diffodesic.output.folder import FRAMES, replace_files, write_pictures
 from diffodesic.output.images import to_uint8
 from diffodesic.output.records import versions, write_json
@@ -34,18 +34,18 @@ def write_interpolation(result: Interpolation, folder: Path) -> None:
 
     from diffodesic.images.page import write_interpolation_page
 
-    rows = {name: to_uint8(row.frames) for name, row in result.rows.items()}
-    write_pictures(rows, folder)
+    frames = {name: to_uint8(shown.frames) for name, shown in result.paths.items()}
+    write_pictures(frames, folder)
     tensors = {"nodes": result.geodesic.nodes, "inputs": result.inputs}
-    for name, row in result.rows.items():
+    for name, shown in result.paths.items():
         for field in ("frames", "s", "log_snr", "curve_s", "curve_log_snr", "curve_speed"):
-            tensors[f"{name}.{field}"] = getattr(row, field)
+            tensors[f"{name}.{field}"] = getattr(shown, field)
     kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     save_file(kept, folder / "path.safetensors")
     content = result_dict(result)
     write_json(folder / "result.json", content)
     write_interpolation_page(
-        folder / "report.html", result.rows, result.inputs, content, ok=result.geodesic.ok
+        folder / "report.html", result.paths, result.inputs, content, ok=result.geodesic.ok
     )
 
 
@@ -74,12 +74,12 @@ def result_dict(result: Interpolation) -> dict[str, Any]:
         "end_psnr_db": list(result.end_psnr),
         "paths": {
             name: {
-                "length": row.length,
-                "energy": row.energy,
-                "energy_floor": row.floor,
-                "independent_length": row.check and list(row.check),
+                "length": shown.length,
+                "energy": shown.energy,
+                "energy_floor": shown.floor,
+                "independent_length": shown.check and list(shown.check),
             }
-            for name, row in result.rows.items()
+            for name, shown in result.paths.items()
         },
         "settings": result.settings,
         "notices": list(result.notices),
@@ -99,7 +99,7 @@ class Interpolation:
 
     Attributes:
         geodesic: the solved path with its certificate and cost.
-        rows: the paths by name, the geodesic first, then the baselines.
+        paths: all paths by name, the geodesic first, then the baselines.
         inputs: the two images (2, C, H, W).
         end_error: root-mean-square error of the first and the last frame, pixels in [0, 1].
         seconds: wall-clock time.
@@ -108,7 +108,7 @@ class Interpolation:
     """
 
     geodesic: Geodesic
-    rows: dict[str, Row]
+    paths: dict[str, ShownPath]
     inputs: Tensor
     end_error: tuple[float, float]
     seconds: float
@@ -117,7 +117,7 @@ class Interpolation:
 
     def __repr__(self) -> str:
         """One line: what it is of, how long, and how it ended."""
-        lengths = ", ".join(f"{name} {row.length:.4g}" for name, row in self.rows.items())
+        lengths = ", ".join(f"{name} {shown.length:.4g}" for name, shown in self.paths.items())
         return (
             f"Interpolation({self.settings['model']}, {self.settings['metric']}, "
             f"{len(self.frames)} frames, {self.geodesic.status.name}, lengths: {lengths})"
@@ -126,7 +126,7 @@ class Interpolation:
     @property
     def frames(self) -> Tensor:
         """Images along the geodesic, (F, C, H, W) in [0, 1]."""
-        return next(iter(self.rows.values())).frames
+        return next(iter(self.paths.values())).frames
 
     @property
     def end_psnr(self) -> tuple[float, float]:

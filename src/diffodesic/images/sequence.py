@@ -42,7 +42,7 @@ class InterpolationSequence:
     @property
     def frames(self) -> Tensor:
         """All images along the way, every key once, (F, C, H, W) in [0, 1]."""
-        return self.row("geodesic")
+        return self.frames_of("geodesic")
 
     @property
     def keys(self) -> tuple[int, ...]:
@@ -55,9 +55,9 @@ class InterpolationSequence:
         """Sum of the lengths under the metric."""
         return sum(float(part.geodesic.length) for part in self.parts)
 
-    def row(self, name: str) -> Tensor:
+    def frames_of(self, name: str) -> Tensor:
         """Images along all paths of one name."""
-        first, *rest = (part.rows[name].frames for part in self.parts)
+        first, *rest = (part.paths[name].frames for part in self.parts)
         return torch.cat([first, *(frames[1:] for frames in rest)])
 
     def __repr__(self) -> str:
@@ -79,11 +79,11 @@ class InterpolationSequence:
         Raises:
             OSError: if it cannot be written.
         """
-        # a row that one pair lacks is no row of the whole
-        shared = [name for name in self.parts[0].rows if all(name in p.rows for p in self.parts)]
+        # a path that one pair lacks is no path of the whole
+        shared = [name for name in self.parts[0].paths if all(name in p.paths for p in self.parts)]
         pairs = [result_dict(part) for part in self.parts]
         with replace_files(outdir, stale=FILES) as folder:
-            write_pictures({name: to_uint8(self.row(name)) for name in shared}, folder)
+            write_pictures({name: to_uint8(self.frames_of(name)) for name in shared}, folder)
             content = {"keys": self.keys, "length": self.length, "pairs": pairs}
             write_json(folder / "result.json", content)
             for i, part in enumerate(self.parts):

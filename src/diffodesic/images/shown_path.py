@@ -17,7 +17,7 @@ from torch import Tensor
 from diffodesic.images.features import Features
 from diffodesic.images.placement import REFINE, Placement
 
-__all__ = ["Pace", "Row", "make_row"]
+__all__ = ["Pace", "ShownPath", "show_path"]
 
 
 Pace = Literal["metric", "perceptual"]
@@ -26,7 +26,7 @@ Curve = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Row:
+class ShownPath:
     """One path between the two images.
 
     Attributes:
@@ -57,26 +57,26 @@ class Row:
 
     def split(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Its tensors, and the rest."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-        return tensors, {name: found[name] for name in found.keys() - tensors.keys()}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return tensors, {name: values[name] for name in values.keys() - tensors.keys()}
 
     @classmethod
-    def joined(cls, tensors: dict[str, Tensor], rest: dict[str, Any]) -> Row:
+    def joined(cls, tensors: dict[str, Tensor], rest: dict[str, Any]) -> ShownPath:
         """What :meth:`split` took apart, after JSON."""
         check = None if rest["check"] is None else tuple(rest["check"])
         values: dict[str, Any] = {**tensors, **rest, "check": check}
         return cls(**values)
 
 
-def make_row(
+def show_path(
     there: Placement,
     curve: Curve,
     frames: int,
     nodes: int,
     features: Features | None = None,
     restore: Callable[[Tensor, Tensor], Tensor] | None = None,
-) -> Row:
+) -> ShownPath:
     """Frames and lengths of a curve.
 
     Args:
@@ -89,7 +89,7 @@ def make_row(
             of the path itself.
 
     Returns:
-        the row.
+        the path.
 
     Cost: that of :meth:`Lifting.images` per frame, three times with a perceptual pace; ``REFINE
     nodes`` steps; and that of :meth:`Space.second_length`.
@@ -109,7 +109,7 @@ def make_row(
         on_fine = curve(fine)
         steps = metric.squared_steps(on_fine)
         speed = steps.clamp(min=0).sqrt() * steps.shape[-1]
-        return Row(
+        return ShownPath(
             frames=images,
             length=float(speed.mean()),
             energy=float(steps.sum()) * len(steps) / 2,
@@ -137,5 +137,5 @@ def _perceptual(
     wanted = s * reach[-1]
     after = torch.searchsorted(reach, wanted).clamp(1, len(reach) - 1)
     share = (wanted - reach[after - 1]) / (reach[after] - reach[after - 1])
-    found = torch.lerp(dense[after - 1], dense[after], share)
-    return torch.cat([s[:1], found[1:-1], s[-1:]])
+    spaced = torch.lerp(dense[after - 1], dense[after], share)
+    return torch.cat([s[:1], spaced[1:-1], s[-1:]])

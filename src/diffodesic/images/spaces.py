@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import MISSING, dataclass, replace
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast, overload
 
 from torch import Tensor
 
@@ -310,19 +310,7 @@ class Fixed(Space):
         return f"Fixed({type(self.own).__name__}, log_snr={self.log_snr!r})"
 
     def lifting(self, model: Model, *, flow_steps: int = 24, seed: int = 0) -> Lifting:
-        """As for any space.
-
-        Args:
-            model: the model.
-            flow_steps: steps of the probability-flow ODE each way.
-            seed: of the noise that is added.
-
-        Returns:
-            the lifting.
-
-        Raises:
-            ValueError: for a metric of another dimension than the model, too.
-        """
+        """As for any space; a metric of another dimension than the model is refused."""
         if self.log_snr == "auto":
             spacetime = SpacetimeSpace.auto_log_snr if isinstance(self.own, NoisyPoints) else 1.0
             level = getattr(self.own, "log_snr", spacetime)
@@ -359,6 +347,14 @@ SPACES: dict[str, type[Space]] = {
         EuclideanSpace,
     )
 }
+
+
+@overload
+def choose_space(metric: str, space: None) -> Space: ...
+
+
+@overload
+def choose_space(metric: str | None, space: Space | Metric | None) -> Space | None: ...
 
 
 def choose_space(metric: str | None, space: Space | Metric | None) -> Space | None:

@@ -53,7 +53,7 @@ def baseline_curve(
         return lambda s: noise_diffusion(a, b, s, clean=(first, second), sigma=sigma, power=power)
     if name == "likely path":
         # by this weight kinetic energy, D v, and log-density, D/2, are of one size
-        found = likely_path(
+        likely = likely_path(
             denoiser,
             a,
             b,
@@ -63,5 +63,5 @@ def baseline_curve(
             rtol=1e-4,
             iterations=200,
         )
-        return Spline(found.nodes)
+        return Spline(likely.nodes)
     raise ValueError(f"unknown baseline {name!r}; choose one of {', '.join(get_args(Baseline))}")

@@ -35,13 +35,15 @@ and the images come with the weights mu + nu = signal, mu : nu = alpha : beta.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from diffodesic.numerics.curves import Spline
+from diffodesic.output.options import Options, option
 
-__all__ = ["chi_length", "lerp", "nao", "noise_diffusion", "slerp", "with_norm"]
+__all__ = ["MixtureOptions", "chi_length", "lerp", "nao", "noise_diffusion", "slerp", "with_norm"]
 
 
 def lerp(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
@@ -86,8 +88,8 @@ def slerp(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
 def with_norm(points: Tensor, a: Tensor, b: Tensor, s: Tensor) -> Tensor:
     """Points of a path, scaled to the norm that SLERP has at the same parameters.
 
-    In high dimension noisy data lie near a shell.  A short path cuts through it, like a chord: its
-    points carry less noise than their level says, and come back with a haze over what was empty.
+    In high dimension noisy data lie near a shell, and a short path cuts through it like a chord.
+    Its points carry less noise than their level says, and come back with a grey haze.
 
     Args:
         points: (..., S, d), from ``a`` to ``b``.
@@ -145,12 +147,12 @@ def nao(
     plane = torch.stack([size, torch.zeros_like(size), along, across], -1).double() / scale
     grid = torch.linspace(0, 1, nodes + 1, dtype=plane.dtype, device=plane.device)
     starts = torch.stack([way(plane[..., :2], plane[..., 2:], grid) for way in (lerp, slerp)], -3)
-    found = _likeliest(starts.reshape(-1, 2, nodes + 1, 2), dim)
-    found = found.reshape(*a.shape[:-1], nodes + 1, 2)
+    path = _likeliest(starts.reshape(-1, 2, nodes + 1, 2), dim)
+    path = path.reshape(*a.shape[:-1], nodes + 1, 2)
     # equal ends: all steps are zero, and any spacing is right
-    steps = found.diff(dim=-2).norm(dim=-1) + torch.finfo(found.dtype).tiny
+    steps = path.diff(dim=-2).norm(dim=-1) + torch.finfo(path.dtype).tiny
     arc = torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
-    x = scale * Spline(found, arc / arc[..., -1:])(s.to(grid)).to(a)
+    x = scale * Spline(path, arc / arc[..., -1:])(s.to(grid)).to(a)
     return x[..., :1] * first.unsqueeze(-2) + x[..., 1:] * second.unsqueeze(-2)
 
 
@@ -168,6 +170,21 @@ def chi_length(points: Tensor, *, sigma: float, power: float = 1.0) -> Tensor:
     return _chi_length(points / _scale(sigma, power), points.shape[-1])
 
 
+@dataclass(frozen=True, kw_only=True)
+class MixtureOptions(Options):
+    """Weights of :func:`noise_diffusion`; the defaults are those of the published code.
+
+    Args:
+        signal: sum mu + nu of the weights of the images.
+        gamma: share of fresh noise.
+        bound: coordinates of x_t beyond this are clipped, before and after mixing.
+    """
+
+    signal: float = 1.2
+    gamma: float = option(0.0, least=0, most=1)
+    bound: float = option(2.0, above=0)
+
+
 def noise_diffusion(
     a: Tensor,
     b: Tensor,
@@ -176,16 +193,14 @@ def noise_diffusion(
     clean: tuple[Tensor, Tensor],
     sigma: float,
     power: float = 1.0,
-    signal: float = 1.2,
-    gamma: float = 0.0,
-    bound: float = 2.0,
     noise: Tensor | None = None,
+    options: MixtureOptions | None = None,
 ) -> Tensor:
     """NoiseDiffusion (2403.08840): clipped latents, the images again, and fresh noise.
 
-    ``alpha, beta = sqrt(1 - gamma^2) (cos, sin)(pi s/2)``; defaults are those of the published
-    code. Chosen, where the paper shows the images themselves: at s = 0 and 1 the points are the
-    ends. The formula tends to them where ``signal = 1``, ``gamma = 0`` and nothing is clipped.
+    ``alpha, beta = sqrt(1 - gamma^2) (cos, sin)(pi s/2)``. At s = 0 and 1 the points are the ends
+    here, where the paper shows the images themselves. The formula tends to the ends where
+    ``signal = 1``, ``gamma = 0`` and nothing is clipped.
 
     Args:
         a: starts (..., d) at the noise level.
@@ -194,28 +209,25 @@ def noise_diffusion(
         clean: the images that a and b are the noised ones of, (..., d) each.
         sigma: noise level of the points.
         power: mean square of a coordinate of the data.
-        signal: sum mu + nu of the weights of the images.
-        gamma: share of fresh noise, in [0, 1].
-        bound: coordinates of x_t beyond this are clipped, before and after mixing.
         noise: standard normal (..., S, d), needed where gamma > 0.
+        options: the weights; default ``MixtureOptions()``.
 
     Returns:
         points (..., S, d).
 
     Raises:
-        ValueError: for gamma outside [0, 1], gamma > 0 without noise, or a bound that is not
-            positive.
+        ValueError: for gamma > 0 without noise.
 
     Cost: none.
     """
-    if not 0 <= gamma <= 1 or not bound > 0:
-        raise ValueError(f"gamma must be in [0, 1] and bound > 0, got {gamma} and {bound}")
+    asked = options or MixtureOptions()
+    gamma = asked.gamma
     if gamma > 0 and noise is None:
         raise ValueError("gamma > 0 mixes in fresh noise: give noise, standard normal (..., S, d)")
-    limit = bound * _scale(sigma, power)
+    limit = asked.bound * _scale(sigma, power)
     turn = (s * (math.pi / 2)).unsqueeze(-1)
     alpha, beta = (math.sqrt(1 - gamma**2) * part for part in (turn.cos(), turn.sin()))
-    share = signal / (turn.cos() + turn.sin())
+    share = asked.signal / (turn.cos() + turn.sin())
     mu, nu = share * turn.cos(), share * turn.sin()
     x, y = (end.clamp(-limit, limit).unsqueeze(-2) for end in (a, b))
     x0, y0 = (image.unsqueeze(-2) for image in clean)
@@ -253,11 +265,11 @@ def _likeliest(starts: Tensor, dim: int) -> Tensor:
     best = _chi_length(starts, dim).argmin(-1)
     start = starts[torch.arange(len(starts), device=starts.device), best]
     moving = (start[:, 0] != start[:, -1]).any(-1)
-    found = start.clone()
+    path = start.clone()
     if bool(moving.any()):
-        found[moving] = _search(start[moving], dim)
-    better = _chi_length(found, dim) < _chi_length(start, dim)
-    return torch.where(better[:, None, None], found, start)
+        path[moving] = _search(start[moving], dim)
+    better = _chi_length(path, dim) < _chi_length(start, dim)
+    return torch.where(better[:, None, None], path, start)
 
 
 @torch.enable_grad()  # the caller's no_grad does not reach the search

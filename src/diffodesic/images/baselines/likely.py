@@ -54,7 +54,6 @@ def likely_path(
     log_snr: float,
     weight: float,
     nodes: int = 64,
-    init: Tensor | None = None,
     rtol: float = 1e-8,
     iterations: int = 1000,
 ) -> LikelyPath:
@@ -63,11 +62,10 @@ def likely_path(
     Args:
         denoiser: posterior mean.
         a: starts (..., D) at the noise level.
-        b: ends (..., D), likewise.
+        b: ends (..., D) at the noise level.
         log_snr: the noise level.
         weight: c >= 0; 0 is the chord.
         nodes: number n >= 2 of segments.
-        init: a first path (..., n+1, D); default the chord.
         rtol: stop when a step promises to lower the energy by less than this share of the kinetic
             energy.
         iterations: limit on steps.
@@ -88,11 +86,7 @@ def likely_path(
         raise ValueError(f"weight must be >= 0 and nodes >= 2, got {weight} and {nodes}")
     a, b = torch.broadcast_tensors(a, b)
     s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device).unsqueeze(-1)
-    chord = torch.lerp(a.unsqueeze(-2), b.unsqueeze(-2), s)
-    x = chord if init is None else init.to(chord)
-    if x.shape != chord.shape:
-        raise ValueError(f"init must be {tuple(chord.shape)}, got {tuple(x.shape)}")
-    x = torch.cat([chord[..., :1, :], x[..., 1:-1, :], chord[..., -1:, :]], -2)
+    x = torch.lerp(a.unsqueeze(-2), b.unsqueeze(-2), s)
     sigma = math.exp(-log_snr / 2)
     ones = torch.ones(nodes, dtype=torch.float64, device=a.device)
     stiff = nodes * laplacian(ones)

@@ -1,0 +1,39 @@
+"""Objects of a user's own Python file, named FILE.py:NAME on the command line."""
+
+from __future__ import annotations
+
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+__all__ = ["is_own", "load_own"]
+
+
+def is_own(text: str) -> bool:
+    """Whether a word of the command line is FILE.py:NAME."""
+    return ".py:" in text
+
+
+def load_own(text: str) -> Any:
+    """The object that FILE.py:NAME names; the file is run.
+
+    Args:
+        text: the name.
+
+    Returns:
+        the object.
+
+    Raises:
+        ValueError: if there is no such file, or no such object in it.
+    """
+    file, _, name = text.rpartition(":")
+    if not Path(file).is_file():
+        raise ValueError(f"{file} is not a file; give FILE.py:NAME")
+    spec = spec_from_file_location("diffodesic_own_code", file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{file} cannot be run as a Python file")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, name):
+        raise ValueError(f"{file} has no {name}")
+    return getattr(module, name)
