@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.problems import Problem
-from diffodesic import Relax, ScoreMetric, geodesic
+from diffodesic import Relax, ScoreMetric
+from diffodesic.geometry.boundary_value import search
 
 __all__ = ["best_known"]
 
@@ -19,11 +20,11 @@ FINER = 4
 
 
 def starts(problem: Problem, a: Tensor, b: Tensor) -> dict[str, Tensor]:
-    """First paths by name: the metric's own, and along the law where it is a curve."""
+    """First paths by name: the metric's own, and along the data where they are a curve."""
     paths = problem.space.energy().starts(a, b, problem.nodes)
     if isinstance(problem.space, ScoreMetric):
-        law = problem.space.denoiser.means  # type: ignore[attr-defined]
-        paths["law"] = law.expand(len(a), *law.shape)
+        data = problem.space.denoiser.means  # type: ignore[attr-defined]
+        paths["law"] = data.expand(len(a), *data.shape)
     return paths
 
 
@@ -39,10 +40,10 @@ def best_known(problem: Problem) -> dict[str, Any]:
     a, b = (x.reshape(-1, problem.space.dim) for x in (problem.a, problem.b))
     first = Relax(rtol=1e-7, iterations=1000)
     solved = {
-        name: geodesic(problem.space, a, b, nodes=problem.nodes, solver=first, init=path)
+        name: search(problem.space, a, b, nodes=problem.nodes, solver=first, init=path)
         for name, path in starts(problem, a, b).items()
     }
-    solved["best start"] = geodesic(problem.space, a, b, nodes=problem.nodes, solver=first)
+    solved["best start"] = search(problem.space, a, b, nodes=problem.nodes, solver=first)
     lengths = torch.stack([path.length.nan_to_num(torch.inf) for path in solved.values()])
     best = lengths.argmin(0)
     paths = torch.stack([path.nodes for path in solved.values()])
@@ -50,7 +51,7 @@ def best_known(problem: Problem) -> dict[str, Any]:
     nodes = FINER * problem.nodes
     # one level: the coarse ones would lose the path again
     last = Relax(rtol=1e-9, iterations=1000, coarsest=nodes)
-    fine = geodesic(problem.space, a, b, nodes=nodes, solver=last, init=init)
+    fine = search(problem.space, a, b, nodes=nodes, solver=last, init=init)
     shortest = torch.minimum(fine.length.nan_to_num(torch.inf), lengths.amin(0))
     return {
         "length": shortest.tolist(),

@@ -28,11 +28,12 @@ from torch import Tensor
 
 from benchmarks.problems import unet as unet_problem
 from benchmarks.record import RESULTS, write
-from diffodesic import Spacetime, from_network, geodesic, load, shipped_digits
+from diffodesic import Spacetime, from_network, load, shipped_digits
 from diffodesic.denoisers import NetworkOptions
 from diffodesic.denoisers.schedules import Tabulated
+from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
-from diffodesic.images.placement import JoinOptions, Placement
+from diffodesic.images.placement import JoinOptions, Placement, place
 from diffodesic.images.spaces import SPACES
 from diffodesic.metrics.one_level import NETWORK_SEARCH
 
@@ -47,38 +48,38 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="small shapes, to rehearse")
     options = parser.parse_args()
-    place = torch.device(options.device)
-    name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
+    device = torch.device(options.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     results: dict[str, Any] = {"device": name, "torch": torch.__version__, "small": options.small}
     for what in options.only.split(","):
         began = time.monotonic()
         results[what] = {"pairs": pairs, "unet": unet, "sd": stable_diffusion}[what](
-            place, options.small
+            device, options.small
         )
         results[what]["seconds in all"] = time.monotonic() - began
         print(what, json.dumps(results[what]), flush=True)
         write(options.outdir / "device.json", results, indent=1)
 
 
-def clock(place: torch.device, call: Callable[[], Any]) -> tuple[Any, float, float]:
+def clock(device: torch.device, call: Callable[[], Any]) -> tuple[Any, float, float]:
     """What a call returns, its seconds and its peak memory in MiB."""
-    if place.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
     began = time.monotonic()
     result = call()
-    if place.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.monotonic() - began
-    peak = torch.cuda.max_memory_allocated() / 2**20 if place.type == "cuda" else float("nan")
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else float("nan")
     return result, seconds, peak
 
 
-def pairs(place: torch.device, small: bool) -> dict[str, Any]:
+def pairs(device: torch.device, small: bool) -> dict[str, Any]:
     """Geodesics of 64 pairs at once against single solves, in spacetime and the score metric."""
     count = 4 if small else PAIRS
-    model = load("mnist", device=place)
-    digits = shipped_digits()[0].double().to(place)
+    model = load("mnist", device=device)
+    digits = shipped_digits()[0].double().to(device)
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
     chosen = digits[order.repeat(2)[: 2 * count]].reshape(count, 2, 1, 28, 28)
     table: dict[str, Any] = {"pairs": count}
@@ -88,8 +89,8 @@ def pairs(place: torch.device, small: bool) -> dict[str, Any]:
 
         solve = partial(_joined, there, solver)
         solve(slice(0, 1))  # kernels are chosen on the first call
-        path, together, peak = clock(place, partial(solve, slice(0, count)))
-        single = [clock(place, partial(solve, slice(i, i + 1))) for i in range(ALONE)]
+        path, together, peak = clock(device, partial(solve, slice(0, count)))
+        single = [clock(device, partial(solve, slice(i, i + 1))) for i in range(ALONE)]
         lengths = torch.stack([one.length[0] for one, _, _ in single])
         apart = (lengths / path.length[:ALONE] - 1).abs()
         alone = sum(seconds for _, seconds, _ in single) / ALONE
@@ -109,24 +110,25 @@ def _joined(there: Placement, solver: Any, which: slice) -> Any:
     return there.geodesic(a, b, nodes=16, solver=solver)
 
 
-def unet(place: torch.device, small: bool) -> dict[str, Any]:
+def unet(device: torch.device, small: bool) -> dict[str, Any]:
     """Evaluations per second of the 31M U-Net: float32, bfloat16, compiled."""
     denoiser = unet_problem().space.denoiser  # type: ignore[attr-defined]
-    denoiser.fn.to(place)
+    denoiser.fn.to(device)
     batch = 4 if small else 128
-    z = torch.randn(batch, denoiser.dim, device=place)
-    sigma = torch.ones(batch, device=place)
-    plain = replace(denoiser, chunk=batch, device=place)
+    z = torch.randn(batch, denoiser.dim, device=device)
+    sigma = torch.ones(batch, device=device)
+    plain = replace(denoiser, chunk=batch, device=device)
     half = replace(plain, autocast=torch.bfloat16)
     ways = {"float32": plain, "bfloat16": half}
     if not small:
         ways["bfloat16, compiled"] = replace(half, fn=torch.compile(denoiser.fn))
     table: dict[str, Any] = {"batch": batch}
     exact: Tensor | None = None
-    for name, law in ways.items():
+    for name, variant in ways.items():
         with torch.no_grad():
-            _, first, _ = clock(place, partial(law, z, sigma))
-            outputs, seconds, peak = clock(place, lambda law=law: [law(z, sigma) for _ in range(5)])
+            _, first, _ = clock(device, partial(variant, z, sigma))
+            evaluations = partial(_repeat, partial(variant, z, sigma))
+            outputs, seconds, peak = clock(device, evaluations)
         exact = outputs[-1] if exact is None else exact
         table[name] = {
             "evaluations per second": 5 * batch / seconds,
@@ -137,7 +139,11 @@ def unet(place: torch.device, small: bool) -> dict[str, Any]:
     return table
 
 
-def stable_diffusion(place: torch.device, small: bool) -> dict[str, Any]:
+def _repeat(evaluation: Callable[[], Tensor]) -> list[Tensor]:
+    return [evaluation() for _ in range(5)]
+
+
+def stable_diffusion(device: torch.device, small: bool) -> dict[str, Any]:
     """Seconds and memory of a geodesic through a U-Net of Stable Diffusion 1.5's shapes."""
     kind = import_module("diffusers").UNet2DConditionModel
     shape: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -147,10 +153,10 @@ def stable_diffusion(place: torch.device, small: bool) -> dict[str, Any]:
             "cross_attention_dim": 16,
             "block_out_channels": (32, 32, 32, 32),
         }
-    with torch.device(place):
+    with torch.device(device):
         network = kind(**shape).eval().requires_grad_(False)
     side, width = shape["sample_size"], shape["cross_attention_dim"]
-    prompt = torch.randn(77, width, device=place)
+    prompt = torch.randn(77, width, device=device)
     fn = _Conditional(network)
     table: dict[str, Any] = {
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -169,16 +175,16 @@ def stable_diffusion(place: torch.device, small: bool) -> dict[str, Any]:
         )
         space = Spacetime(denoiser, probes=1, gradient="forward", log_snr_range=(-4.0, 5.0))
         generator = torch.Generator().manual_seed(0)
-        ends = torch.randn(2, denoiser.dim, generator=generator, dtype=torch.float64).to(place)
+        ends = torch.randn(2, denoiser.dim, generator=generator, dtype=torch.float64).to(device)
         a, b = space.point(ends, 2.0)
-        batch = torch.randn(8, denoiser.dim, device=place)
+        batch = torch.randn(8, denoiser.dim, device=device)
         with torch.no_grad():
-            denoiser(batch, torch.ones(8, device=place))
-            ones = torch.ones(8, device=place)
-            _, inference, least = clock(place, partial(denoiser, batch, ones))
+            denoiser(batch, torch.ones(8, device=device))
+            ones = torch.ones(8, device=device)
+            _, inference, least = clock(device, partial(denoiser, batch, ones))
         solver = replace(NETWORK_SEARCH, iterations=2, splines=None)
-        solve = partial(geodesic, space, a, b, nodes=8, solver=solver, refine=1)
-        path, seconds, peak = clock(place, solve)
+        solve = partial(search, space, a, b, nodes=8, solver=solver, refine=1)
+        path, seconds, peak = clock(device, solve)
         table[name] = {
             "seconds": seconds,
             "evaluations": path.evaluations,
@@ -190,19 +196,19 @@ def stable_diffusion(place: torch.device, small: bool) -> dict[str, Any]:
             "status": path.status.name,
         }
         if autocast is None:
-            table["recipe"] = _recipe_step(place, denoiser, ends)
+            table["recipe"] = _recipe_step(device, denoiser, ends)
 
     return table
 
 
-def _recipe_step(place: torch.device, denoiser: Any, ends: Tensor) -> dict[str, Any]:
+def _recipe_step(device: torch.device, denoiser: Any, ends: Tensor) -> dict[str, Any]:
     """Seconds of one energy gradient at the recipe's 16 points, by reverse mode."""
     exact = replace(denoiser, jvp_mode="double-vjp", chunk=1)
     space = Spacetime(exact, probes=1, gradient="reverse", log_snr_range=(-4.0, 5.0))
     a, b = space.point(ends, 2.0)
     path = torch.lerp(a, b, torch.linspace(0, 1, 4).to(a).unsqueeze(-1)).unsqueeze(0)
     try:
-        _, seconds, peak = clock(place, lambda: space.energy().evaluate(path))
+        _, seconds, peak = clock(device, lambda: space.energy().evaluate(path))
     except torch.OutOfMemoryError as error:
         return {"failed": str(error)[:200]}
     gradients = sum(points * steps for points, steps in AdamSpline.images().schedule)

@@ -33,6 +33,7 @@ from benchmarks.problems import network as network_problem
 from benchmarks.record import RESULTS, Record, path_of, read, table_of, write
 from benchmarks.spent import spent_at
 from diffodesic.experiments.common.statistics import standard_error
+from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.metrics.spacetime.consistency import path_diagnostics
 from diffodesic.metrics.spacetime.estimators.entropy import Mismatch
@@ -64,11 +65,11 @@ def two_points(name: str) -> tuple[dd.GaussianMixture, Tensor]:
     return dd.GaussianMixture(means, std=std), torch.cat([centres, levels], -1)
 
 
-def exact_entropy(law: dd.GaussianMixture, a: Tensor, b: Tensor) -> Tensor:
+def exact_entropy(data: dd.GaussianMixture, a: Tensor, b: Tensor) -> Tensor:
     """KL of the posteriors by the log-partition, ``(eta_a - eta_b).mu_a - psi_a + psi_b``."""
-    space = dd.Spacetime(law)
+    space = dd.Spacetime(data)
     first, second = space.eta(a), space.eta(b)
-    psi = [law.log_partition(eta[..., :-1], -2 * eta[..., -1]) for eta in (first, second)]
+    psi = [data.log_partition(eta[..., :-1], -2 * eta[..., -1]) for eta in (first, second)]
     return ((first - second) * space.mu(a)).sum(-1) - psi[0] + psi[1]
 
 
@@ -76,11 +77,11 @@ def entropies(samples: int) -> list[Record]:
     """Errors of the path estimator, in per cent, with standard errors."""
     table = []
     for name in CASES:
-        law, ends = two_points(name)
-        exact = exact_entropy(law, ends, ends.flip(0))
+        data, ends = two_points(name)
+        exact = exact_entropy(data, ends, ends.flip(0))
         record: Record = {"law": name, "KL": exact.tolist(), "samples": samples}
         for levels in LEVELS:
-            kl = relative_entropy(law, ends, ends.flip(0), samples=samples, levels=levels)
+            kl = relative_entropy(data, ends, ends.flip(0), samples=samples, levels=levels)
             off, error = 100 * (kl.mean(0) / exact - 1), 100 * standard_error(kl) / exact
             record[f"{levels} levels, %"] = [
                 f"{a:+.2f} +- {b:.2f}" for a, b in zip(off.tolist(), error.tolist(), strict=True)
@@ -95,18 +96,18 @@ def lengths(samples: int) -> list[Record]:
     for problem in (toy(), mixture(2), mixture(16), digits()):
         space = problem.space
         assert isinstance(space, dd.Spacetime)
-        path = dd.geodesic(space, problem.a, problem.b, nodes=24)
-        law, x = space.denoiser, path.nodes
+        path = search(space, problem.a, problem.b, nodes=24)
+        denoiser, x = space.denoiser, path.nodes
         record: Record = {
             "problem": problem.name,
             "exact": float(space.squared_steps(x).sqrt().sum()),
         }
         for name in ("secant", "closure"):
-            other = dd.Spacetime(law, estimator=name, probes=16)
-            record[name] = float(other.steps(x).clamp(min=0).sqrt().sum())
+            other = dd.Spacetime(denoiser, estimator=name, probes=16)
+            record[name] = float(other.squared_steps(x).clamp(min=0).sqrt().sum())
         for hubs in ("all", "alternate"):
             with dd.counting() as cost:
-                length, error = mismatch_length(law, x, samples=samples, levels=32, hubs=hubs)
+                length, error = mismatch_length(denoiser, x, samples=samples, levels=32, hubs=hubs)
             record[f"path, {hubs}"] = f"{length:.4f} +- {error:.4f}"
             record[f"evaluations, {hubs}"] = cost.evaluations
         record["samples"] = samples
@@ -120,19 +121,20 @@ def refined(pairs: tuple[int, ...], rounds: int = 40) -> list[Record]:
     for problem in (toy(), mixture(2), mixture(16)):
         space = problem.space
         assert isinstance(space, dd.Spacetime)
-        law, a, b = space.denoiser, problem.a, problem.b
-        best = dd.geodesic(space, a, b, nodes=16).nodes
-        closure = dd.Spacetime(law, estimator="closure", probes=8)
-        start = dd.geodesic(closure, a, b, nodes=16).nodes
+        denoiser, a, b = space.denoiser, problem.a, problem.b
+        best = search(space, a, b, nodes=16).nodes
+        closure = dd.Spacetime(denoiser, estimator="closure", probes=8)
+        start = search(closure, a, b, nodes=16).nodes
         record: Record = {
             "problem": problem.name,
             "shortest": float(space.squared_steps(best).sqrt().sum()),
             "closure's": float(space.squared_steps(start).sqrt().sum()),
         }
         for samples in pairs:
-            frozen = _by_paths(space, Mismatch(law, samples=samples, levels=16))
+            estimator = Mismatch(denoiser, samples=samples, levels=16)
+            frozen = dd.Spacetime(denoiser, estimator=estimator, log_snr_range=space.log_snr_range)
             solver = Relax(rtol=1e-3, iterations=rounds)
-            path = dd.geodesic(frozen, a, b, nodes=16, init=start, solver=solver, refine=1).nodes
+            path = search(frozen, a, b, nodes=16, init=start, solver=solver, refine=1).nodes
             record[f"refined, {samples} pairs"] = float(space.squared_steps(path).sqrt().sum())
             record[f"frozen, {samples} pairs"] = float(frozen.squared_steps(path).sqrt().sum())
         table.append(record)
@@ -151,9 +153,7 @@ def network(pairs: tuple[tuple[int, int], ...]) -> list[Record]:
             space.denoiser, estimator="closure", log_snr_range=space.log_snr_range
         )
         paths = {
-            name: dd.geodesic(
-                metric, problem.a, problem.b, nodes=32, solver=problem.solver, refine=1
-            )
+            name: search(metric, problem.a, problem.b, nodes=32, solver=problem.solver, refine=1)
             for name, metric in (("default", space), ("search by the closure", closed))
         }
         for name, path in paths.items():
@@ -212,13 +212,6 @@ def _lengths(name: str, judge: dd.Spacetime, x: Tensor) -> Record:
     except ValueError as refusal:  # a path that ran to where the model knows no noise
         return record | {"path": str(refusal).partition(";")[0]}
     return record | {"path": f"{length:.2f} +- {error:.2f}"}
-
-
-def _by_paths(space: dd.Spacetime, estimator: Mismatch) -> dd.Spacetime:
-    """The same spacetime measured by the path estimator."""
-    measured = dd.Spacetime(space.denoiser, log_snr_range=space.log_snr_range)
-    measured._estimate = estimator
-    return measured
 
 
 def main() -> None:

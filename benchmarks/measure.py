@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.problems import Problem
-from diffodesic import Relax, Spacetime, counting, geodesic
+from diffodesic import Relax, Spacetime, counting
+from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.solvers.reference.elastic_band import Neb
@@ -312,7 +313,7 @@ def measure(problem: Problem, name: str) -> Run:
     problem.space.energy().evaluate(torch.stack([a, (a + b) / 2, b], 1))
     with counting() as cost, timed(denoiser) as clock, _peak() as memory:
         watch = _Watch(problem, cost, clock)
-        path = geodesic(
+        path = search(
             problem.space,
             a,
             b,

@@ -2,9 +2,10 @@ r"""Problems on which solvers are compared, all in float64 but for the weights o
 
 Exact denoisers: ``toy`` and ``ode`` are the one-dimensional mixture of 2505.17517 (Figures 1 and
 5) under the variance-preserving process with log SNR 10 - 20 t; ``gaussian-D`` and ``mixture-D``
-are synthetic laws; ``digits`` and ``mnist`` are real images as Gaussian mixtures with one component
-per image; ``alanine`` is the Boltzmann law of the (phi, psi) table of that paper, by quadrature.
-``c-D`` is a law along a C-shaped curve, for the score metric ``I + s s^T`` (2505.11128).
+are synthetic data; ``digits`` and ``mnist`` are real images as Gaussian mixtures with one component
+per image; ``alanine`` is the Boltzmann distribution of the (phi, psi) table of that paper, by
+quadrature.  ``c-D`` is data along a C-shaped curve, for the score metric ``I + s s^T``
+(2505.11128).
 
 Networks: ``network`` is the shipped digit model; ``unet`` is a U-Net of 30M parameters at 64x64
 with random weights, through inference alone.
@@ -116,8 +117,8 @@ def gaussian(dim: int) -> Problem:
     """Anisotropic Gaussian data, standard deviations .1 to 1; between two samples at log SNR 2."""
     generator = torch.Generator().manual_seed(dim)
     std = torch.logspace(-1, 0, dim, dtype=torch.float64)
-    law = GaussianMixture(torch.zeros(1, dim, dtype=torch.float64), std=std[None])
-    return _between_samples(f"gaussian-{dim}", law, generator)
+    data = GaussianMixture(torch.zeros(1, dim, dtype=torch.float64), std=std[None])
+    return _between_samples(f"gaussian-{dim}", data, generator)
 
 
 def eight_gaussians(dim: int, generator: torch.Generator) -> GaussianMixture:
@@ -131,9 +132,9 @@ def mixture(dim: int) -> Problem:
     return _between_samples(f"mixture-{dim}", eight_gaussians(dim, generator), generator)
 
 
-def _between_samples(name: str, law: GaussianMixture, generator: torch.Generator) -> Problem:
-    space = Spacetime(law)
-    a, b = space.point(law.sample(2, generator=generator), 2.0)
+def _between_samples(name: str, data: GaussianMixture, generator: torch.Generator) -> Problem:
+    space = Spacetime(data)
+    a, b = space.point(data.sample(2, generator=generator), 2.0)
     return Problem(name, space, a, b, AdamSpline.images())
 
 

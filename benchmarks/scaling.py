@@ -10,8 +10,9 @@ from torch import Tensor
 
 from benchmarks.problems import eight_gaussians, network, toy
 from benchmarks.record import Record
-from diffodesic import Geodesic, Spacetime, from_network, geodesic
+from diffodesic import Geodesic, Spacetime, from_network
 from diffodesic.denoisers.schedules import EDM
+from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
 from diffodesic.models.unet import UNet
@@ -23,15 +24,15 @@ def _solve(
     space: Metric, a: Tensor, b: Tensor, nodes: int, solver: Solver | None = None
 ) -> tuple[Geodesic, float]:
     began = time.process_time()
-    path = geodesic(space, a, b, nodes=nodes, solver=solver, refine=1)
+    path = search(space, a, b, nodes=nodes, solver=solver, refine=1)
     return path, time.process_time() - began
 
 
 def _random_pairs(dim: int, count: int) -> tuple[Spacetime, Tensor, Tensor]:
     """The space of a mixture of eight Gaussians, and pairs of its samples at log SNR 2."""
-    law = eight_gaussians(dim, torch.Generator().manual_seed(dim))
-    samples = law.sample(2 * count, generator=torch.Generator().manual_seed(1))
-    space = Spacetime(law)
+    data = eight_gaussians(dim, torch.Generator().manual_seed(dim))
+    samples = data.sample(2 * count, generator=torch.Generator().manual_seed(1))
+    space = Spacetime(data)
     a, b = space.point(samples, 2.0).split(count)
     return space, a, b
 
@@ -130,5 +131,5 @@ LAWS: dict[str, Callable[[], list[Record]]] = {
 
 
 def measure_law(name: str) -> list[Record]:
-    """Cost by size of one law, by its name."""
+    """Cost by size, by the name of a scaling law."""
     return LAWS[name]()

@@ -1,4 +1,4 @@
-"""Adam's best settings on the C-shaped laws: what first comes within 1 % of the best length.
+"""Adam's best settings on the C-shaped data: what first comes within 1 % of the best length.
 
     python -m benchmarks.tune
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from benchmarks.measure import common_energy
 from benchmarks.problems import Problem, c_shape
-from diffodesic import Relax, counting, geodesic
+from diffodesic import Relax, counting
+from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from diffodesic.geometry.solvers.reference.first_order import AdamNodes
@@ -61,7 +62,7 @@ def evaluations(problem: Problem, solver: Solver, target: float, limit: float) -
 
     with counting() as cost:
         try:
-            geodesic(problem.space, problem.a, problem.b, solver=solver, progress=look)
+            search(problem.space, problem.a, problem.b, solver=solver, progress=look)
         except _Reached:
             return cost.evaluations
         except _Missed:
@@ -74,7 +75,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for dim in (2, 64):
         problem = c_shape(dim)
-        best = geodesic(problem.space, problem.a, problem.b, nodes=256, solver=Relax(rtol=1e-9))
+        best = search(problem.space, problem.a, problem.b, nodes=256, solver=Relax(rtol=1e-9))
         length = float(best.length)
         print(f"c-{dim}: best length {length:.4f}")
         least = math.inf

@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import problems
+from benchmarks import estimators, problems
 from benchmarks.__main__ import main
 from benchmarks.best import best_known
 from benchmarks.measure import Run, common_energy, measure, timed
 from benchmarks.plots import profile
 from benchmarks.problems import PROBLEMS, Problem, from_native, load, ode, to_native, toy
 from benchmarks.record import failure, path_of, read, write
+from benchmarks.scaling import measure_law
 from benchmarks.spent import spent_at
 from benchmarks.tables import best_lengths, goals, ratios, summary, within, write_page
 from diffodesic import Denoiser, GaussianMixture, Relax, Spacetime, Status, counting, geodesic
@@ -368,6 +369,20 @@ def test_one_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     found = read(path_of(tmp_path, "gaussian-8", "default"))
     assert found["status"] == [Status.CONVERGED.name]
     assert set(PROBLEMS) >= set(SMALL)
+
+
+@pytest.mark.slow
+def test_estimators_and_scaling_run():
+    relative = estimators.entropies(8)
+    assert {record["law"] for record in relative} == set(estimators.CASES)
+    for record in estimators.refined((2,), rounds=2):
+        # exact lengths on one number of nodes: none is below the shortest
+        others = [record["closure's"], record["refined, 2 pairs"]]
+        assert min(others) > record["shortest"] * (1 - 1e-6)
+        assert record["frozen, 2 pairs"] != record["refined, 2 pairs"]
+    sizes = measure_law("dimension")
+    assert [record["size"] for record in sizes] == [2, 8, 32, 128, 512]
+    assert {status for record in sizes for status in record["statuses"]} == {"CONVERGED"}
 
 
 def test_recipes_are_the_published_ones():

@@ -121,7 +121,7 @@ def held_out(
 
 
 def _hat(samples: Tensor, points: int) -> Tensor:
-    """The linear map from node values to ``sum_i u(x_i)``, (points^2,), rows psi."""
+    """The linear map from node values (points, points) to ``sum_i u(x_i)``, flat, (points^2,)."""
     nodes = torch.zeros(points, points, dtype=torch.float64, requires_grad=True)
     with torch.enable_grad():
         surface = PeriodicSurface(nodes, kT=1.0)
@@ -133,7 +133,7 @@ def _roughness(points: int) -> Tensor:
     """Matrix of ``int |Lap u|^2`` on node values: a convolution, diagonal in Fourier space."""
     wave = torch.fft.fftfreq(points, 1 / points, dtype=torch.float64)
     symbol = (wave[:, None] ** 2 + wave**2) ** 2
-    row = torch.fft.ifft2(symbol).real * (2 * math.pi / points) ** 2
+    kernel = torch.fft.ifft2(symbol).real * (2 * math.pi / points) ** 2
     i = torch.arange(points)
     gap = (i[:, None] - i) % points
-    return row[gap[:, None, :, None], gap[None, :, None, :]].reshape(points**2, points**2)
+    return kernel[gap[:, None, :, None], gap[None, :, None, :]].reshape(points**2, points**2)

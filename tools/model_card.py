@@ -204,7 +204,7 @@ def jacobian(
 
     Cost: 2 N JVPs and VJPs.
     """
-    rows = []
+    batches = []
     for x0 in clean.split(batch):
         sigma = torch.full((len(x0),), level).mul(-0.5).exp()
         scale = sigma[:, None, None, None]
@@ -221,8 +221,8 @@ def jacobian(
             traces.append((v * right).sum((1, 2, 3)))
             asymmetries.append(_norm(right - left) / _norm(right + left))
         error = ((x0 - m) / scale).square().sum((1, 2, 3))
-        rows += [(torch.stack(traces).mean(0), error, torch.stack(asymmetries).mean(0))]
-    columns = dict(zip(("trace", "error", "asymmetry"), _columns(rows), strict=True))
+        batches += [(torch.stack(traces).mean(0), error, torch.stack(asymmetries).mean(0))]
+    columns = dict(zip(("trace", "error", "asymmetry"), _columns(batches), strict=True))
     trace, error = columns["trace"], columns["error"]
     ratio = trace.mean() / error.mean()
     result = {"log_snr": level}
@@ -259,8 +259,8 @@ def _held_out_digits(
     return rotate(images, degrees)
 
 
-def _columns(rows: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
-    return [torch.cat(column).double() for column in zip(*rows, strict=True)]
+def _columns(batches: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
+    return [torch.cat(column).double() for column in zip(*batches, strict=True)]
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ a geodesic.  Its length is set beside
     path       the same path by relative entropy (mismatched estimation), with a standard error
     Euclid     |a - b| of the pictures in [-1, 1]
     feature    distance in the 96 features of digit-classifier-1; not LPIPS, which has its own
-    SSIM       structural similarity (Wang et al. 2004): a likeness, so its sign is turned round
+    SSIM       1 - SSIM, structural similarity (Wang et al. 2004)
     via noise  length of the edit that forgets everything: up a's probability flow to the noisiest
                level, across, and down b's
 
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,18 +36,17 @@ from diffodesic.experiments.common.statistics import correlation, mean_of
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.solvers.relax import Relax
-from diffodesic.images.digit_classifier import load_classifier
 from diffodesic.images.editing import EditOptions, anchored
 from diffodesic.images.evaluation import ssim
+from diffodesic.images.features import Features, load_features
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.mismatched_estimation import mismatch_length
 from diffodesic.models.datasets import MNIST, read_idx, shipped_digits
 from diffodesic.models.model import Model
+from diffodesic.output.figures import canvas
 from diffodesic.output.images import to_uint8
+from diffodesic.output.pictures import filmstrip
 from diffodesic.output.stages import Store, fingerprint
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Settings", "run"]
 
@@ -124,15 +123,15 @@ def run(context: Context) -> Outcome:
     chosen = _choose(labels, settings)[: 4 if context.quick else None]
     records = _solve(source, images, labels, chosen, settings, outdir / "pairs", say)
     say("sampling trajectories")
-    rides = _trajectories(source, images[chosen[: settings.trajectories[0], 0]], settings)
+    flows = _trajectories(source, images[chosen[: settings.trajectories[0], 0]], settings)
     _strip(source, records, outdir / "paths.png", settings.log_snr)
     table = {key: [record[key] for record in records] for key in records[0] if key != "nodes"}
     return Outcome(
         settings,
-        _numbers(table, rides, settings),
+        _numbers(table, flows, settings),
         _notes(table, settings),
-        {"pairs": table, "trajectories": rides},
-        lambda path: _figure(path, table, rides),
+        {"pairs": table, "trajectories": flows},
+        lambda path: _figure(path, table, flows),
     )
 
 
@@ -142,8 +141,8 @@ def _pictures(data: Path | None) -> tuple[Tensor, Tensor]:
         images, labels = shipped_digits()
         return images.double(), labels
     folder = mnist_folder(data)
-    found, digits = (read_idx(folder / name) for name in MNIST["test"])
-    return found.unsqueeze(1).double() / 255, digits.long()
+    pixels, digits = (read_idx(folder / name) for name in MNIST["test"])
+    return pixels.unsqueeze(1).double() / 255, digits.long()
 
 
 def _choose(labels: Tensor, settings: Settings) -> Tensor:
@@ -175,17 +174,17 @@ def _solve(
     store = Store(folder, {**asdict(settings), "images": fingerprint(images[pairs])})
     stages = {i: store.read(f"{i:03d}") for i in range(len(pairs))}
     left = [i for i, stage in stages.items() if stage is None]
-    classifier = load_classifier()
+    features = load_features("digit-classifier-1")
     for start in range(0, len(left), settings.batch):
         which = left[start : start + settings.batch]
         say(f"{len(pairs) - len(left) + start} of {len(pairs)} pairs done")
         chosen = pairs[which]
-        found = _distances(model, images[chosen], settings)
-        found |= _likeness(model, classifier, images[chosen])
-        found["label"] = labels[chosen[:, 0]].tolist()
-        nodes = found.pop("nodes").float()
+        measures = _distances(model, images[chosen], settings)
+        measures |= _likeness(features, images[chosen])
+        measures["label"] = labels[chosen[:, 0]].tolist()
+        nodes = measures.pop("nodes").float()
         for k, i in enumerate(which):
-            words = {key: value[k] for key, value in found.items()}
+            words = {key: value[k] for key, value in measures.items()}
             stages[i] = store.write(f"{i:03d}", {"nodes": nodes[k]}, words)
     return [{**tensors, **words} for tensors, words in filter(None, stages.values())]
 
@@ -247,14 +246,13 @@ def _flow(space: Spacetime, x: Tensor, level: float, spacing: float = 0.5) -> Te
     return torch.stack(points, 1)
 
 
-def _likeness(model: Model, classifier: Any, images: Tensor) -> dict[str, list[float]]:
+def _likeness(features: Features, images: Tensor) -> dict[str, list[float]]:
     """Measures that know nothing of the model, of pairs of images (B, 2, 1, H, W)."""
-    codes = model.codec.encode(images)
-    features = classifier.features(codes.float().reshape(-1, 1, 28, 28)).reshape(len(images), 2, -1)
+    a, b = images.unbind(1)
     return {
-        "euclid": (codes[:, 0] - codes[:, 1]).norm(dim=-1).tolist(),
-        "feature": (features[:, 0] - features[:, 1]).norm(dim=-1).tolist(),
-        "ssim": (1 - ssim(images[:, 0], images[:, 1])).tolist(),
+        "euclid": (2 * (a - b)).flatten(1).norm(dim=-1).tolist(),
+        "feature": features.distance(a, b).tolist(),
+        "ssim": (1 - ssim(a, b)).tolist(),
     }
 
 
@@ -265,12 +263,12 @@ def _trajectories(model: Model, images: Tensor, settings: Settings) -> dict[str,
     space = Spacetime(
         model.denoiser, seed=settings.seed, log_snr_range=(noisy - 1, space.log_snr_range[1])
     )
-    ride = _flow(space, top, noisy, spacing=0.375).flip(1)
-    n = ride.shape[1] - 1
+    down = _flow(space, top, noisy, spacing=0.375).flip(1)
+    n = down.shape[1] - 1
     solver = Relax(rtol=5e-3, iterations=settings.iterations, coarsest=n)
-    path = search(space, ride[:, 0], ride[:, -1], nodes=n, solver=solver, init=ride, refine=2)
+    path = search(space, down[:, 0], down[:, -1], nodes=n, solver=solver, init=down, refine=2)
     with torch.no_grad():
-        flow = space.squared_steps(ride).clamp(min=0).sqrt().sum(-1)
+        flow = space.squared_steps(down).clamp(min=0).sqrt().sum(-1)
     return {
         "flow": flow.tolist(),
         "geodesic": path.certificate.discrete_length.tolist(),
@@ -280,8 +278,6 @@ def _trajectories(model: Model, images: Tensor, settings: Settings) -> dict[str,
 
 def _strip(model: Model, records: list[dict[str, Any]], path: Path, anchor: float) -> None:
     """Three edits brought back by the probability flow, with their noise."""
-    from diffodesic.output.pictures import filmstrip
-
     edits = {}
     for record in records[:: max(1, len(records) // 3)][:3]:
         nodes = record["nodes"].double()
@@ -297,7 +293,7 @@ def _strip(model: Model, records: list[dict[str, Any]], path: Path, anchor: floa
 
 
 def _numbers(
-    table: dict[str, list[Any]], rides: dict[str, list[float]], settings: Settings
+    table: dict[str, list[Any]], flows: dict[str, list[float]], settings: Settings
 ) -> tuple[Number, ...]:
     """Correlations of DiffED, and of the noise in the middle, with everything else."""
     published = {("diffed", "feature"): -0.07, ("diffed", "ssim"): 0.53}
@@ -308,8 +304,8 @@ def _numbers(
             for kind in ("Pearson", "Spearman"):
                 r = correlation(table[first], table[other], kind, settings.resamples, settings.seed)
                 name = f"{kind}, {title} with {NAMES[other]} [{r.low:+.2f}, {r.high:+.2f}]"
-                said = published.get((first, other)) if kind == "Pearson" else None
-                numbers.append(Number(name, r.value, published=said, error=r.error))
+                value = published.get((first, other)) if kind == "Pearson" else None
+                numbers.append(Number(name, r.value, published=value, error=r.error))
     path, own = torch.tensor(table["path"]), torch.tensor(table["diffed"])
     numbers += [
         Number("pairs", float(len(own))),
@@ -320,7 +316,7 @@ def _numbers(
         Number(
             "via-noise distance over DiffED, mean", float((torch.tensor(table["via"]) / own).mean())
         ),
-        Number("geodesic over sampling trajectory, length, mean", fmean(rides["ratio"])),
+        Number("geodesic over sampling trajectory, length, mean", fmean(flows["ratio"])),
         Number("share of steps with a Jacobian that is not positive", fmean(table["negative"])),
         Number("seconds per pair", fmean(table["seconds"])),
     ]
@@ -341,11 +337,8 @@ def _notes(table: dict[str, list[Any]], settings: Settings) -> tuple[str, ...]:
     )
 
 
-def _figure(path: Path, table: dict[str, list[Any]], rides: dict[str, list[float]]) -> None:
-    from diffodesic.output.figures import canvas
-
-    columns: dict[str, NDArray[Any]] = {k: torch.tensor(table[k]).numpy() for k in MEASURES}
-    own = torch.tensor(table["diffed"]).numpy()
+def _figure(path: Path, table: dict[str, list[Any]], flows: dict[str, list[float]]) -> None:
+    columns, own = {k: torch.tensor(table[k]) for k in MEASURES}, torch.tensor(table["diffed"])
     with canvas(path, rows=2, columns=3, width=3.4) as axes:
         s = torch.linspace(0, 1, len(table["profile"][0]))
         for profile in table["profile"]:

@@ -121,7 +121,7 @@ def read_pairs(folder: Path, model: Model) -> dict[str, tuple[Tensor, dict[str, 
     Raises:
         ValueError: for no pairs, or a folder that does not hold two pictures.
     """
-    found = {}
+    pairs = {}
     for home in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = sorted(f for f in home.iterdir() if f.suffix.lower() in PICTURES)
         if len(files) != 2:
@@ -129,10 +129,10 @@ def read_pairs(folder: Path, model: Model) -> dict[str, tuple[Tensor, dict[str, 
         images = torch.stack([read_image(f, model.codec.shape)[0].double() for f in files])
         text = home / "prompt.txt"
         words = {"prompt": text.read_text(encoding="utf-8").strip()} if text.exists() else {}
-        found[home.name] = (images, words)
-    if not found:
+        pairs[home.name] = (images, words)
+    if not pairs:
         raise ValueError(f"{folder} holds no folders; make one for every pair of pictures")
-    return found
+    return pairs
 
 
 def _extractor(model: Model, context: Context) -> Features:
@@ -210,11 +210,12 @@ def _outcome(
     return Outcome(settings, tuple(numbers), tuple(notes), {}, lambda to: _draw(to, table))
 
 
-def _value(found: Evaluation, name: str) -> Tensor:
+def _value(evaluation: Evaluation, name: str) -> Tensor:
+    """A measure of one pair, (1,)."""
     if name == "end PSNR":
-        assert found.ends is not None
-        return found.ends.clamp(max=60).mean(1).double().cpu()
-    value = {"PPL": found.ppl, "PDV": found.pdv}[name]
+        assert evaluation.ends is not None
+        return evaluation.ends.clamp(max=60).mean(1).double().cpu()
+    value = {"PPL": evaluation.ppl, "PDV": evaluation.pdv}[name]
     assert value is not None
     return value.double().cpu()
 
@@ -222,12 +223,9 @@ def _value(found: Evaluation, name: str) -> Tensor:
 def _draw(to: Path, table: Mapping[str, Mapping[str, Estimate]]) -> None:
     with canvas(to, columns=len(MEASURES), width=4) as panels:
         for panel, name in zip(panels, MEASURES, strict=True):
-            found = [measures[name] for measures in table.values()]
-            panel.barh(
-                range(len(found)),
-                [e.value for e in found],
-                xerr=[[e.value - e.low for e in found], [e.high - e.value for e in found]],
-            )
-            panel.set(yticks=range(len(found)), title=name)
+            bars = [measures[name] for measures in table.values()]
+            errors = [[e.value - e.low for e in bars], [e.high - e.value for e in bars]]
+            panel.barh(range(len(bars)), [e.value for e in bars], xerr=errors)
+            panel.set(yticks=range(len(bars)), title=name)
             panel.set_yticklabels(list(table))
             panel.invert_yaxis()

@@ -5,8 +5,8 @@ taken in the features of a network that knows them: 96 numbers before the last l
 classifier of turned digits. Numbers from it compare only with numbers from the same weights; the
 weights therefore ship with the library and are called `digit-classifier-1`.
 
-The network is 4 smooth convolutions, 28 -> 14 -> 7 -> 4, then 1024 -> 96 -> 10; `tools` holds its
-training.
+The network is 4 convolutions with SiLU, 28 -> 14 -> 7 -> 4, then 1024 -> 96 -> 10; `tools` holds
+its training.
 """
 
 from __future__ import annotations

@@ -189,12 +189,12 @@ def _sets(
 
 
 def _nearest(frames: Tensor, orbit: Tensor, extractor: Features) -> Tensor:
-    rows = []
+    nearest = []
     for sequence, choice in zip(frames, orbit, strict=True):
         f, k = len(sequence), len(choice)
         far = extractor.distance(sequence.repeat_interleave(k, 0), choice.repeat(f, 1, 1, 1))
-        rows.append(far.unflatten(0, (f, k)).amin(-1))
-    return torch.stack(rows)
+        nearest.append(far.unflatten(0, (f, k)).amin(-1))
+    return torch.stack(nearest)
 
 
 def fid(a: Tensor, b: Tensor) -> float:

@@ -111,13 +111,14 @@ def baselines(
         above = height - 3 * potential.kT
         options = ShootingOptions(STEP, length, above, paths, paths, moves, seed=seed)
         shot = two_way_shooting(potential, *states, mean.saddle, options, progress=progress)
-        yield _baseline(f"two-way shooting, {name} length", shot, searched, length)
+        yield _result(f"two-way shooting, {name} length", shot, searched, length)
     hot = potential.at((height - float(potential(bottom[0]))) / 4)
-    for law, name in ((hot, f"plain dynamics, kT = {hot.kT:.3g}"), (potential, "plain dynamics")):
+    ways = {f"plain dynamics, kT = {hot.kT:.3g}": hot, "plain dynamics": potential}
+    for name, surface in ways.items():
         run = plain_dynamics(
-            law, *states, step=STEP, steps=steps, walkers=200, seed=seed, progress=progress
+            surface, *states, step=STEP, steps=steps, walkers=200, seed=seed, progress=progress
         )
-        yield _baseline(name, run, 0, None)
+        yield _result(name, run, 0, None)
 
 
 def _states(
@@ -143,7 +144,7 @@ def _basin(potential: Potential, end: Tensor, half: Tensor, height: float) -> Ba
     return Basin(torch.stack(kept), RADIUS)
 
 
-def _baseline(name: str, paths: PathEnsemble, before: int, length: int | None) -> MethodResult:
+def _result(name: str, paths: PathEnsemble, before: int, length: int | None) -> MethodResult:
     count = len(paths.max_energy)
     note = f"{count} paths"
     if count and length is None:

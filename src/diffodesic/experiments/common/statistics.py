@@ -1,7 +1,7 @@
 r"""Statistics of experiments: means, paired differences, correlations and distances between sets.
 
 Intervals hold 95 % and come from resampling the N units (digits, pairs) with replacement, R times.
-A resample is a row of weights (R, N), how often each unit is drawn; measures that share the weights
+A resample says how often each unit is drawn, weights (R, N); measures that share the weights
 are compared on the same draws.
 
 Quantiles of a mean are taken about the mean of its resamples and moved to the value: FID is biased

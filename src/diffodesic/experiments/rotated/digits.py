@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.experiments.common.inputs import mnist_folder
-from diffodesic.images.evaluation import psnr, ssim
+from diffodesic.images.evaluation import evaluate
 from diffodesic.images.features import Features
 from diffodesic.models.datasets import held_out, load_mnist, rotate
 
@@ -123,31 +123,29 @@ def measure(frames: Tensor, given: Pairs, extractors: Sequence[Features]) -> Sco
         distance to the nearest of the orbit, and its angle's error in degrees; PPL and PDV; PSNR
         of the ends.
     """
-    count, inner = len(frames), frames[:, 1:-1].float()
-    truth = given.truth[:, 1:-1]
+    frames, truth = frames.float(), given.truth
+    count, inner = len(frames), frames[:, 1:-1]
     index, rmse = angles_found(inner, given.orbit)
     nearest = torch.stack([orbit[i] for orbit, i in zip(given.orbit, index, strict=True)])
-    flat, true, near = (x.flatten(0, 1) for x in (inner, truth, nearest))
-
-    def per_digit(x: Tensor) -> Tensor:
-        return x.unflatten(0, (count, -1)).mean(1).double().cpu()
-
-    ends = frames[:, [0, -1]].flatten(0, 1).float()
     scores = {
-        "truth PSNR": per_digit(psnr(flat, true)),
-        "truth SSIM": per_digit(ssim(flat, true)),
-        "orbit RMSE": rmse.mean(1).double().cpu(),
-        "angle error": (ORBIT[index.cpu()] - given.angles[1:-1]).abs().mean(1).double(),
-        "end PSNR": per_digit(psnr(ends, given.truth[:, [0, -1]].flatten(0, 1)).clamp(max=60)),
+        "orbit RMSE": rmse.mean(1),
+        "angle error": (ORBIT[index.cpu()] - given.angles[1:-1]).abs().mean(1),
     }
+    pooled = {}
     for extractor in extractors:
-        name = extractor.name
-        scores[name] = extractor.pooled(flat).unflatten(0, (count, -1)).float().cpu()
-        scores[f"truth, {name}"] = per_digit(extractor.distance(flat, true))
-        scores[f"orbit, {name}"] = per_digit(extractor.distance(flat, near))
-        steps = extractor.distance(
-            frames[:, :-1].flatten(0, 1).float(), frames[:, 1:].flatten(0, 1).float()
-        ).unflatten(0, (count, -1))
-        scores[f"PPL, {name}"] = steps.sum(1).double().cpu()
-        scores[f"PDV, {name}"] = steps.var(1, correction=0).double().cpu()
-    return scores
+        name, flat = extractor.name, inner.flatten(0, 1)
+        own = evaluate(frames, features=extractor, truth=truth, ends=truth[:, [0, -1]])
+        parts = own.psnr, own.ssim, own.feature, own.ends, own.ppl, own.pdv
+        psnr, ssim, feature, ends, ppl, pdv = (x for x in parts if x is not None)
+        scores |= {
+            "truth PSNR": psnr[:, 1:-1].mean(1),
+            "truth SSIM": ssim[:, 1:-1].mean(1),
+            "end PSNR": ends.clamp(max=60).mean(1),
+            f"truth, {name}": feature[:, 1:-1].mean(1),
+            f"PPL, {name}": ppl,
+            f"PDV, {name}": pdv,
+        }
+        far = extractor.distance(flat, nearest.flatten(0, 1))
+        scores[f"orbit, {name}"] = far.unflatten(0, (count, -1)).mean(1)
+        pooled[name] = extractor.pooled(flat).unflatten(0, (count, -1)).cpu()
+    return {name: value.double().cpu() for name, value in scores.items()} | pooled

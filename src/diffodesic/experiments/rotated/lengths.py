@@ -52,7 +52,7 @@ class Settings:
         levels: log SNR of the points.
         frames: points of a path.
         flow_steps: steps of the probability flow.
-        seed: of the grain of noise.
+        seed: of the noise.
     """
 
     model: str = "mnist"
@@ -100,7 +100,7 @@ def _ratios(lifting: Lifting, z: Tensor) -> dict[str, Tensor]:
     """By metric, one ratio per digit of points (N, F, D)."""
     a, b = z[:, 0], z[:, -1]
     s = torch.linspace(0, 1, z.shape[1], dtype=z.dtype)
-    found = {}
+    ratios = {}
     for name, space in ASKED.items():
         there = Placement(space, lifting, torch.stack([a, b]))
         with torch.no_grad():
@@ -108,5 +108,5 @@ def _ratios(lifting: Lifting, z: Tensor) -> dict[str, Tensor]:
                 there.metric.squared_steps(there.pack(path)).clamp(min=0).sqrt().sum(-1)
                 for path in (z, lerp(a, b, s), slerp(a, b, s))
             )
-        found[name] = true / torch.minimum(*straight)
-    return found
+        ratios[name] = true / torch.minimum(*straight)
+    return ratios

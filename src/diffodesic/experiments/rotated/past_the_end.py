@@ -70,10 +70,10 @@ def past_the_end(
     images = ends[:, 0], ends[:, 1]
     orbit = turned(digits, ORBIT)
     weights = draws(len(digits), settings.resamples, settings.seed)
-    found: dict[str, Any] = {"overshoot": OVERSHOOT, "gap": GAP}
+    results: dict[str, Any] = {"overshoot": OVERSHOOT, "gap": GAP}
     for name in ("LERP", "SLERP"):
         curve = baseline_curve(name, lifting, images, (points[:, 0], points[:, 1]))(s)
-        found[name] = _judge(lifting, curve, orbit, weights, torch.ones(curve.shape[:2]))
+        results[name] = _judge(lifting, curve, orbit, weights, torch.ones(curve.shape[:2]))
     there = Placement(method.space(), lifting, points)
     relax = solver(settings, method.curve)
     for name in STEPPED:
@@ -83,8 +83,8 @@ def past_the_end(
             walk = partial(_walked, there, a, b, name, settings.nodes, relax)
             walks.append(store.part(f"beyond {name}").stage(str(i), walk)[0]["points"])
         curve, reached = _padded(walks, points)
-        found[name] = _judge(lifting, curve, orbit, weights, reached)
-    return found
+        results[name] = _judge(lifting, curve, orbit, weights, reached)
+    return results
 
 
 def _walked(
@@ -113,15 +113,15 @@ def _padded(walks: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
 def _judge(
     lifting: Lifting, curve: Tensor, orbit: Tensor, weights: Tensor, reached: Tensor
 ) -> dict[str, Any]:
-    """Errors of points (N, S, D) past the end; those that were not reached count for nothing."""
+    """Errors of points (N, S, D) past the end, over the digits whose path reached them."""
     frames = lifting.images(curve, lifting.log_snr)
     index, rmse = angles_found(frames.float(), orbit)
     angle = ORBIT[index.cpu()]
     true = GAP / 2 + GAP * torch.tensor(OVERSHOOT)
-    rows = []
+    points = []
     for j in range(len(OVERSHOOT)):
         went = reached[:, j] > 0
-        row: dict[str, Any] = {"reached": float(went.float().mean())}
+        point: dict[str, Any] = {"reached": float(went.float().mean())}
         if int(went.sum()) > 1:
             for name, value in (
                 ("angle error", (angle[:, j] - true[j]).abs()),
@@ -129,6 +129,6 @@ def _judge(
                 ("orbit RMSE", rmse[:, j].cpu()),
             ):
                 estimate = resampled_mean(value[went].double(), weights[:, went] + 1e-12)
-                row[name] = [estimate.value, estimate.low, estimate.high]
-        rows.append(row)
-    return {"rows": rows}
+                point[name] = [estimate.value, estimate.low, estimate.high]
+        points.append(point)
+    return {"rows": points}
