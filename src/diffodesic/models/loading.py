@@ -83,7 +83,9 @@ def _load_folder(folder: Path, device: torch.device | str) -> Model:
     try:
         config = read_config(folder)
         if config["prediction"] == "coordinates":
-            raise ModelError("a denoiser of coordinates: open it with load_denoiser")
+            raise ModelError(
+                f"{folder} holds a denoiser of coordinates; open it with transitions.load_denoiser"
+            )
         network = for_evaluation(UNet(**config["network"]))
         chunk = _CHUNK if str(device) == "cpu" else _CHUNK_ACCELERATED
         denoiser = _denoiser(network, config, chunk)
