@@ -23,7 +23,7 @@ class Opaque(Denoiser):
             rounded = self.law.posterior_mean(z, sigma).to(self.dtype).to(z)
         return rounded.clone()
 
-    def _rounding(self, dtype: torch.dtype) -> float:
+    def rounding_unit(self, dtype: torch.dtype) -> float:
         return torch.finfo(self.dtype).eps
 
 
