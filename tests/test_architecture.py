@@ -69,6 +69,15 @@ def test_packages_import_only_what_they_are_built_on():
     assert not wrong
 
 
+def test_contributing_shows_this_table():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    shown: dict[str, set[str]] = {}
+    for name, words in re.findall(r"^\| `(\w+)/` \|.*\| (.*)\|$", text, re.M):
+        named = set(re.findall(r"`(\w+)`", words))
+        shown[name] = set(shown) - named if words.startswith("all of the above") else named
+    assert shown == {name: allowed - {name} for name, allowed in ALLOWED.items()}
+
+
 def test_files_form_no_circle():
     graph = {
         name: {file_of(target) for target in imports(name)} - {None} for name in FILES | BENCHMARKS
