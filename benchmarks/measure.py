@@ -51,12 +51,7 @@ __all__ = [
 ]
 
 # What runs under each name; "default" and "recipe" depend on the problem.
-SOLVERS: dict[str, Callable[[], Solver]] = {
-    "relax": Relax,
-    "lbfgs": LBFGS,
-    "georce": Georce,
-    "neb": Neb,
-}
+SOLVERS = {"relax": Relax, "lbfgs": LBFGS, "georce": Georce, "neb": Neb}
 
 
 def solver_of(problem: Problem, name: str) -> Solver | None:
@@ -313,14 +308,9 @@ def measure(problem: Problem, name: str) -> Run:
     problem.space.energy().evaluate(torch.stack([a, (a + b) / 2, b], 1))
     with counting() as cost, timed(denoiser) as clock, _peak() as memory:
         watch = _Watch(problem, cost, clock)
+        look = watch if problem.history else None
         path = search(
-            problem.space,
-            a,
-            b,
-            nodes=nodes,
-            solver=solver,
-            refine=problem.refine,
-            progress=watch if problem.history else None,
+            problem.space, a, b, nodes=nodes, solver=solver, refine=problem.refine, progress=look
         )
         seconds, cpu = watch.seconds, watch.cpu
     judge = problem.judge or problem.space

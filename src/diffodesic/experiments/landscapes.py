@@ -131,18 +131,11 @@ def solve(
     space = Spacetime(GridDenoiser(potential))
     anchors = space.point(torch.stack([a, b]), math.log(k))
     path = search(space, anchors[0], anchors[1], nodes=settings.nodes)
+    options = PathOptions(settings.paths, settings.langevin_steps, step, seed=seed)
     sampled = {}
     for name, way in ways(path).items():
-
-        def tell(text: str, name: str = name) -> None:
-            progress(f"{potential.name}, {name}: {text}")
-
-        sampled[name] = transition_paths(
-            potential,
-            way,
-            PathOptions(settings.paths, settings.langevin_steps, step, seed=seed),
-            progress=tell,
-        )
+        progress(f"{potential.name}, {name}")
+        sampled[name] = transition_paths(potential, way, options, progress=progress)
     return Result(potential, lowest, math.log(k), sampled)
 
 

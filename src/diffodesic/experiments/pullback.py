@@ -65,28 +65,20 @@ def run(context: Context) -> Outcome:
     Cost: 10^6 evaluations of a mixture, nearly all for the solver.
     """
     settings = context.settings(Settings(), nodes=16, ode_steps=48, solved_nodes=4, solved_steps=8)
-    say = context.progress
-    mixture = clusters()
-    say("the preimage of the chord")
-    latents = _latents(mixture, settings)
-    decoder = decoder_pullback(mixture, log_snr=settings.log_snr, steps=settings.ode_steps)
-    path = decoded_chord(
-        mixture,
-        latents[0],
-        latents[1],
-        log_snr=settings.log_snr,
-        nodes=settings.nodes,
-        steps=settings.ode_steps,
-    )
-    decoded = decoder.f(path)
-    say("a solver in the pulled back metric")
-    metric = decoder_pullback(mixture, log_snr=settings.log_snr, steps=settings.solved_steps)
-    solved = search(
-        metric, latents[0], latents[1], nodes=settings.solved_nodes, solver=Relax(rtol=1e-10)
-    )
-    say("the spacetime geodesic")
-    space = Spacetime(mixture)
+    mixture, level = clusters(), settings.log_snr
     ends = torch.tensor(settings.ends, dtype=torch.float64)
+    context.progress("the preimage of the chord")
+    # the straight line between these latents does not decode to the chord
+    latents = lift(mixture, ends, level, steps=settings.ode_steps)
+    path = decoded_chord(
+        mixture, *latents, log_snr=level, nodes=settings.nodes, steps=settings.ode_steps
+    )
+    decoded = decoder_pullback(mixture, log_snr=level, steps=settings.ode_steps).f(path)
+    context.progress("a solver in the pulled back metric")
+    metric = decoder_pullback(mixture, log_snr=level, steps=settings.solved_steps)
+    solved = search(metric, *latents, nodes=settings.solved_nodes, solver=Relax(rtol=1e-10))
+    context.progress("the spacetime geodesic")
+    space = Spacetime(mixture)
     through = search(space, *space.point(ends, settings.anchor), nodes=64)
     log_density = _log_density(mixture, decoded)
     numbers = (
@@ -107,12 +99,6 @@ def run(context: Context) -> Outcome:
     return Outcome(
         settings, numbers, notes, arrays, lambda file: _draw(file, mixture, path, decoded, through)
     )
-
-
-def _latents(mixture: GaussianMixture, settings: Settings) -> Tensor:
-    """The two latents: a straight line from them, decoded, is no straight line."""
-    ends = torch.tensor(settings.ends, dtype=torch.float64)
-    return lift(mixture, ends, settings.log_snr, steps=settings.ode_steps)
 
 
 def _chord_numbers(name: str, decoded: Tensor) -> list[Number]:

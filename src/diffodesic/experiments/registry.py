@@ -11,6 +11,8 @@ from diffodesic.output.records import versions, write_json
 __all__ = ["EXPERIMENTS", "find", "reproduce"]
 
 
+ALANINE = "Transition paths of alanine dipeptide"
+
 EXPERIMENTS = (
     Experiment("spacetime/toy", "toy:run", "A geodesic of a one-dimensional mixture (Fig. 1)"),
     Experiment("spacetime/ode", "ode:run", "The sampling ODE against the geodesic (Fig. 3)"),
@@ -20,46 +22,29 @@ EXPERIMENTS = (
         "spacetime/images",
         "images:run",
         "Edit distances of digits against other distances; with pairs, their interpolations",
-        ("data", "model", "pairs", "device"),
+        INPUTS,
     ),
-    Experiment(
-        "spacetime/alanine",
-        "alanine.free:run",
-        "Transition paths of alanine dipeptide on U(phi, psi)",
-        ("data",),
-    ),
+    Experiment("spacetime/alanine", "alanine.free:run", f"{ALANINE} on U(phi, psi)", ("data",)),
     Experiment(
         "spacetime/alanine-low-variance",
         "alanine.constrained:low_variance",
-        "The same with log SNR kept above a floor",
+        f"{ALANINE} with log SNR kept above a floor",
         ("data",),
     ),
     Experiment(
         "spacetime/alanine-avoid",
         "alanine.constrained:avoid",
-        "The same kept away from a region",
+        f"{ALANINE} kept away from a region",
         ("data",),
     ),
-    Experiment(
-        "spacetime/landscapes",
-        "landscapes:run",
-        "Landscapes where the shape of a path matters",
-    ),
-    Experiment(
-        "score/sphere",
-        "sphere:run",
-        "The score metric on a sphere, where the truth is a great circle",
-    ),
-    Experiment(
-        "score/surfaces",
-        "surfaces:run",
-        "Metrics of the score on surfaces whose normal turns",
-    ),
+    Experiment("spacetime/landscapes", "landscapes:run", "Where the shape of a path matters"),
+    Experiment("score/sphere", "sphere:run", "The score metric against great circles of a sphere"),
+    Experiment("score/surfaces", "surfaces:run", "Score metrics where the normal turns"),
     Experiment(
         "score/stable-diffusion",
         "morph:run",
         "Every metric and baseline on pairs of pictures of your own",
-        ("data", "model", "pairs", "device"),
+        INPUTS,
     ),
     Experiment(
         "score/rotated-mnist",

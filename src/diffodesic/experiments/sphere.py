@@ -113,7 +113,7 @@ def run(context: Context) -> Outcome:
     say("past the end")
     beyond = _beyond(settings, exact, ends, "exact score")
     data = exact.sample(20_000, generator=generator)[:, :10]
-    # the embedding costs a small network most: ten dimensions, radius one
+    # learning the embedding takes most of a small network: ten dimensions, radius one
     learned = learn_points(data / settings.radius, steps=settings.training, seed=seed, progress=say)
     small = _pairs(SphereDenoiser(10), settings.pairs, generator)
     score = [_learned_error(settings, learned, generator)]

@@ -126,7 +126,7 @@ def _solve(
     context: Context,
 ) -> Case:
     """The two geodesics and their transition paths."""
-    free = verify(solve(surface, settings, space), [constraint])
+    free = verify(solve(space, settings), [constraint])
     a, b = free.nodes[[0, -1]]
     held = constrained_geodesic(space, a, b, [constraint], nodes=settings.nodes, init=free.nodes)
     ways = {}

@@ -75,20 +75,8 @@ class Settings:
 QUICK = {"nodes": 32, "langevin_steps": 8, "step": 2e-3, "paths": 40, "grid": 96}
 
 
-def solve(surface: PeriodicSurface, settings: Settings, space: Spacetime | None = None) -> Geodesic:
-    """The exact geodesic between the two states.
-
-    Args:
-        surface: the energy.
-        settings: states, anchor, nodes and quadrature grid.
-        space: where; default the spacetime of ``GridDenoiser(surface)``.
-
-    Returns:
-        the geodesic.
-
-    Cost: seconds; no training and no network.
-    """
-    space = space or Spacetime(GridDenoiser(surface, points=settings.grid))
+def solve(space: Spacetime, settings: Settings) -> Geodesic:
+    """The exact geodesic between the two states: seconds, no training and no network."""
     a, b = states(space, settings)
     return search(space, a, b, nodes=settings.nodes)
 
@@ -133,7 +121,7 @@ def run(context: Context) -> Outcome:
     """
     settings, surface = context.settings(Settings(), **QUICK), grid_of(context.data)
     context.progress("geodesic")
-    path = solve(surface, settings)
+    path = solve(Spacetime(GridDenoiser(surface, points=settings.grid)), settings)
     sampled = {}
     for name, way in {**ways(path), "geodesic, Metropolis": path}.items():
         context.progress(name)

@@ -134,7 +134,7 @@ def _states(
 
 
 def _basin(potential: Potential, end: Tensor, half: Tensor, height: float) -> Basin:
-    """A minimum, and those on its half of a path that passes of half the barrier divide from it."""
+    """A minimum, and those of its half of the path over passes of less than half the barrier."""
     level = (height + float(potential(end))) / 2
     kept = [end]
     for x in relax(potential, half):

@@ -126,7 +126,7 @@ def _ranks(x: Tensor) -> Tensor:
 
 
 class SetDistances:
-    """FID and KID of frames' features against a reference that has its part for every digit.
+    """FID and KID of frames' features against a reference with pictures of every digit.
 
     Args:
         reference: features (N, G, F); a resample draws a digit's frames and its part together.

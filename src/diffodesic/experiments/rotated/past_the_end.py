@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diffodesic.experiments.common.statistics import draws, resampled_mean
 from diffodesic.experiments.rotated.digits import ORBIT, angles_found, turned
-from diffodesic.experiments.rotated.settings import Method, Settings, solver
+from diffodesic.experiments.rotated.settings import Method, Settings
 from diffodesic.geometry.energy import Solver
 from diffodesic.images.baselines.between import baseline_curve
 from diffodesic.images.lifting import Lifting
@@ -75,7 +75,7 @@ def past_the_end(
         curve = baseline_curve(name, lifting, images, (points[:, 0], points[:, 1]))(s)
         results[name] = _judge(lifting, curve, orbit, weights, torch.ones(curve.shape[:2]))
     there = Placement(method.space(), lifting, points)
-    relax = solver(settings, method.curve)
+    relax = method.solver(settings)
     for name in STEPPED:
         walks = []
         for i, (a, b) in enumerate(points):

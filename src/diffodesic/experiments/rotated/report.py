@@ -74,7 +74,7 @@ def conclusions(
 
 
 def _order(extractors: Iterable[str]) -> list[str]:
-    """Measures as a table has them."""
+    """Measures in the order of the tables."""
     kinds = ("truth", "orbit", "FID", "KID", "PPL", "PDV")
     named = {kind: [f"{kind}, {name}" for name in extractors] for kind in kinds}
     truth = ["truth PSNR", "truth SSIM", *named["truth"]]

@@ -32,7 +32,6 @@ from diffodesic.experiments.rotated.settings import (
     OURS,
     Method,
     Settings,
-    solver,
 )
 from diffodesic.images.baselines.between import Baseline, baseline_curve
 from diffodesic.images.baselines.latent import with_norm
@@ -150,7 +149,7 @@ def frames_of(model: Model, method: Method, given: Pairs, settings: Settings) ->
     path = there.geodesic(
         *there.points,
         nodes=settings.nodes,
-        solver=None if method.frozen else solver(settings, method.curve),
+        solver=method.solver(settings),
         init=there.pack(start),
     )
     z, levels = there.unpack(path(s))

@@ -9,7 +9,7 @@ from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.images.spaces import SPACES, PublishedScoreSpace, Space
 from diffodesic.output.options import kinds
 
-__all__ = ["KEPT", "METHODS", "NORM_METHODS", "OURS", "Method", "Settings", "solver"]
+__all__ = ["KEPT", "METHODS", "NORM_METHODS", "OURS", "Method", "Settings"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,18 @@ class Method:
             return PublishedScoreSpace(rank=self.rank)
         kind = SPACES[self.curve]
         return kind(**{k: getattr(self, k) for k in ("weight", "rank") if k in kinds(kind)})
+
+    def solver(self, settings: Settings) -> Relax | None:
+        """A search on one level, from SLERP; None: the recipe's own."""
+        if self.frozen:
+            return None
+        return Relax(
+            rtol=settings.rtol,
+            iterations=settings.iterations,
+            coarsest=settings.nodes,
+            # twelve conjugate gradients per step are too many for a Jacobian
+            newton=False if self.curve == "jacobian" else None,
+        )
 
 
 OURS = "score size"
@@ -99,13 +111,3 @@ class Settings:
     resamples: int = 100
     beyond: int = 100
     seed: int = 0
-
-
-def solver(settings: Settings, metric: str) -> Relax:
-    """One level, from SLERP; twelve conjugate gradients per step are too many for a Jacobian."""
-    return Relax(
-        rtol=settings.rtol,
-        iterations=settings.iterations,
-        coarsest=settings.nodes,
-        newton=False if metric == "jacobian" else None,
-    )
