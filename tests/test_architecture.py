@@ -6,6 +6,7 @@ Read from the sources by `ast`, so that a forbidden import is found even where i
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -134,6 +135,21 @@ def test_no_function_shadows_a_module():
             for exported in getattr(module, "__all__", ()):
                 value = getattr(module, exported)
                 assert isinstance(value, ModuleType) or exported not in below, (name, exported)
+
+
+def test_public_functions_have_short_written_signatures():
+    """At most eight arguments beside one value of options, and all of them named."""
+    too_many = {"mismatch_length", "mismatch_steps"}  # still to be shortened
+    for name, path in SOURCES.items():
+        if path.stem == "__init__":
+            module = __import__(name.removesuffix(".__init__"), fromlist=["__all__"])
+            exported = [getattr(module, each) for each in getattr(module, "__all__", ())]
+            for function in (each for each in exported if isinstance(each, FunctionType)):
+                parameters = inspect.signature(function).parameters
+                kinds = {each.kind for each in parameters.values()}
+                assert inspect.Parameter.VAR_KEYWORD not in kinds, function
+                count = len(parameters.keys() - {"options", "settings"})
+                assert count <= 8 or function.__name__ in too_many, (function, count)
 
 
 def test_the_public_names():

@@ -78,12 +78,14 @@ def run(given: argparse.Namespace) -> None:
     kept: dict[str, Any] = {"descend": options.relax, "correct": not options.uncorrected}
     asked = chosen(PathwayOptions, given, **kept, frames=None)  # frames are of the structures
     molecule = _molecule(options) if options.system else None
-    law = _potential(chosen(PotentialOptions, given), molecule)
-    ends, atoms = _ends((given.start, given.end), law, molecule)
-    denoiser = _denoiser(options, law)
+    target = _potential(chosen(PotentialOptions, given), molecule)
+    ends, atoms = _ends((given.start, given.end), target, molecule)
+    denoiser = _denoiser(options, target)
     check_outdir(options.outdir)
     with progress() as say:
-        sampled = pathways(law, *ends, asked, denoiser=denoiser, store=options.store, progress=say)
+        sampled = pathways(
+            target, *ends, asked, denoiser=denoiser, store=options.store, progress=say
+        )
         if molecule is not None:
             say("structures")
             sampled = replace(
@@ -117,17 +119,17 @@ def _potential(options: PotentialOptions, molecule: Molecule | None) -> Potentia
     return potential(options, name)
 
 
-def _denoiser(options: PathsOptions, law: Potential) -> Denoiser | None:
+def _denoiser(options: PathsOptions, target: Potential) -> Denoiser | None:
     """The denoiser that ``--model`` names; None for the exact one."""
     if options.model is None:
         return None
     denoiser = load_denoiser(options.model)
-    denoiser.check(law)
+    denoiser.check(target)
     return denoiser
 
 
 def _ends(
-    texts: tuple[str, str], law: Potential, molecule: Molecule | None
+    texts: tuple[str, str], target: Potential, molecule: Molecule | None
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The two states, and for a molecule their structures."""
     if molecule is not None:
@@ -139,12 +141,12 @@ def _ends(
             numbers = [float(word) for word in text.split(",")]
         except ValueError:
             raise ValueError(
-                f"{flag} {text} is not {law.dim} numbers with commas between; "
+                f"{flag} {text} is not {target.dim} numbers with commas between; "
                 "a PDB file needs --system"
             ) from None
-        if len(numbers) != law.dim:
+        if len(numbers) != target.dim:
             raise ValueError(
-                f"{flag} {text} has {len(numbers)} coordinates, {law.name} has {law.dim}"
+                f"{flag} {text} has {len(numbers)} coordinates, {target.name} has {target.dim}"
             )
         states.append(torch.tensor(numbers, dtype=torch.float64))
     first, last = states

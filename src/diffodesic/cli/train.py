@@ -46,18 +46,20 @@ def add(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Train, and say what to try next."""
-    law = chosen(PotentialOptions, given)
-    if (given.data is None) == (law.potential is None):
+    source = chosen(PotentialOptions, given)
+    if (given.data is None) == (source.potential is None):
         raise ValueError("give either DATA, of images or of a trajectory, or --potential")
-    unread = [f"--{name}" for name in ("kT", "unit", "box") if getattr(law, name)]
-    if unread and law.potential is None:
+    unread = [f"--{name}" for name in ("kT", "unit", "box") if getattr(source, name)]
+    if unread and source.potential is None:
         raise ValueError(f"{', '.join(unread)} belongs to --potential, which is not given")
-    if law.potential is None and law.period is None:
+    if source.potential is None and source.period is None:
         of_images = _chosen(TrainSettings, given, "images")
         _images(given.data, of_images, check_outdir(given.outdir), resume=not given.fresh)
     else:
         settings = _chosen(CoordinateSettings, given, "coordinates")
-        _coordinates(given.data, law, settings, check_outdir(given.outdir), resume=not given.fresh)
+        _coordinates(
+            given.data, source, settings, check_outdir(given.outdir), resume=not given.fresh
+        )
 
 
 def _chosen(kind: type[S], given: argparse.Namespace, what: str) -> S:
@@ -89,9 +91,9 @@ def _coordinates(
     from diffodesic.transitions.sampling import load_trajectory
 
     if options.potential is not None:
-        law = potential(options, options.potential)
+        source = potential(options, options.potential)
         with progress() as say:
-            folder = train_denoiser(law, outdir, settings=settings, resume=resume, say=say)
+            folder = train_denoiser(source, outdir, settings=settings, resume=resume, say=say)
         name = options.potential
     else:
         points = load_trajectory(data)

@@ -1,14 +1,13 @@
 r"""All distances of a set: N (N - 1) / 2 geodesics of spacetime, solved together  (2505.17517).
 
-Every pair is its own problem, so pairs share batches only to keep the processor busy: the upper
-triangle is cut into batches that fit in memory, and a file that is kept up to date after each of
-them lets an interrupted run go on.  The matrix is symmetric with a zero diagonal by construction,
-and ready for scikit-learn's ``metric="precomputed"``.
+The upper triangle is cut into batches that fit in memory; a pair's result does not depend on its
+batch.  A file is kept up to date after each batch, so that an interrupted run goes on.  The matrix
+is symmetric with a zero diagonal, ready for scikit-learn's ``metric="precomputed"``.
 
 Each length is that of a real path.  For an exact denoiser it is therefore an upper bound of the
-distance, whatever the solver did: coarse nodes and loose tolerances make it larger, never smaller.
-``check`` pairs, spread over the set, are solved again with twice the nodes and a tenth of the
-tolerance: what they gain is the accuracy recorded.
+distance: coarse nodes and loose tolerances make it larger, never smaller.  ``check`` pairs, spread
+over the set, are solved again with twice the nodes and a tenth of the tolerance; the accuracy that
+is recorded is what they gain.
 """
 
 from __future__ import annotations
@@ -313,12 +312,12 @@ class PairSolver:
     @classmethod
     def of(cls, space: Spacetime, points: Tensor, asked: PairwiseOptions) -> PairSolver:
         """The solver that the options ask for, its defaults those of the denoiser."""
-        law = space.denoiser
-        nodes, solver = EXACT if law.closed_form else NETWORK
+        denoiser = space.denoiser
+        nodes, solver = EXACT if denoiser.closed_form else NETWORK
         nodes, batch = asked.nodes or nodes, asked.batch or 4
-        if asked.batch is None and isinstance(law, GaussianMixture):
+        if asked.batch is None and isinstance(denoiser, GaussianMixture):
             # a network cuts its own batches, and keeps a graph per point; a mixture holds N x K
-            batch = max(1, MEMORY // (max(len(law.means), law.dim) * (nodes + 1)))
+            batch = max(1, MEMORY // (max(len(denoiser.means), denoiser.dim) * (nodes + 1)))
         return cls(space, points, nodes, asked.solver or solver, batch)
 
     def __call__(self, pairs: Tensor) -> Geodesic:

@@ -34,7 +34,7 @@ from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.status import SearchWarning, Status
 from diffodesic.images.lifting import Lifting, as_floats
-from diffodesic.images.placement import REFINE, JoinOptions, doubts, place
+from diffodesic.images.placement import REFINE, JoinOptions, doubts, path_record, place
 from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.model import Model
@@ -92,7 +92,7 @@ class EditStep:
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps of one kind in a row.
+    """Consecutive steps of one kind.
 
     Attributes:
         kind: whether they add noise or remove it.
@@ -173,12 +173,12 @@ class Edit:
         )
 
     def phases(self) -> tuple[Phase, ...]:
-        """The steps, those of one kind in a row taken together."""
+        """The steps, consecutive ones of one kind taken together."""
         phases = []
         for kind, group in groupby(self.steps(), key=lambda step: step.kind):
-            row = list(group)
-            ends = (row[0].log_snr[0], row[-1].log_snr[1])
-            phases.append(Phase(kind, len(row), ends, sum(step.share for step in row)))
+            steps = list(group)
+            ends = (steps[0].log_snr[0], steps[-1].log_snr[1])
+            phases.append(Phase(kind, len(steps), ends, sum(step.share for step in steps)))
         return tuple(phases)
 
     def frames(self, count: int = 9, *, flow_steps: int = 24) -> Tensor:
@@ -213,13 +213,11 @@ class Edit:
         return {
             "distance": self.distance,
             "log_snr": self.log_snr,
-            "status": self.geodesic.status.name,
-            "status_text": self.geodesic.status.value,
+            **path_record(self.geodesic),
             "notices": list(self.notices),
             "apex": {"s": s, "log_snr": level},
             "phases": [vars(phase) for phase in self.phases()],
             "steps": [vars(step) for step in self.steps()],
-            "certificate": self.geodesic.certificate.as_dict(),
             "settings": self.settings,
         }
 

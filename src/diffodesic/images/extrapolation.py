@@ -21,7 +21,7 @@ from torch import Tensor
 
 from diffodesic.geometry.metric import Metric
 from diffodesic.images.lifting import as_images
-from diffodesic.images.placement import JoinOptions, doubts, place
+from diffodesic.images.placement import JoinOptions, doubts, path_record, place
 from diffodesic.images.spaces import SPACES, ScoreSpace, Space, choose_space
 from diffodesic.metrics.continuation import Alarm, Continuation, Method, continue_path
 from diffodesic.models.model import Model
@@ -214,14 +214,9 @@ def _write(result: Extrapolation, folder: Path) -> None:
         "method": continuation.method,
         "watched": continuation.watched,
         "first_frame_beyond": len(result.between),
-        "status": continuation.path.status.name,
-        "certificate": continuation.path.certificate.as_dict(),
-        "cost": {
-            "evaluations": continuation.path.evaluations + continuation.cost.evaluations,
-            "derivatives": continuation.path.derivatives + continuation.cost.derivatives,
-        },
+        **path_record(continuation.path, continuation.cost),
         "settings": result.settings,
-        "notices": list(result.notices),
+        "notices": result.notices,
         "seconds": round(result.seconds, 2),
         "versions": versions(),
     }

@@ -6,9 +6,9 @@ Distances to a few pivots p bound all others by the triangle inequality,
 
 so a pair whose lower bound exceeds the k-th best distance so far need not be solved.  Solved
 lengths L are those of real paths, d <= L <= (1 + a) d for an accuracy a of the solver, and what is
-used is ``L(p, i)/(1 + a) - L(p, j) <= d(i, j)``: no neighbour is lost but by a wrong a.
-How much is saved is the data's affair: little where distances concentrate, as among images of
-many classes; most of it where data lie on a line.
+used is ``L(p, i)/(1 + a) - L(p, j) <= d(i, j)``: a neighbour is missed only if a is too small.
+This saves little where distances concentrate, as among images of many classes, and most of the
+work where data lie on a line.
 """
 
 from __future__ import annotations

@@ -19,9 +19,10 @@ from diffodesic.geometry.path import Geodesic
 from diffodesic.images.lifting import Lifting
 from diffodesic.images.spaces import Space
 from diffodesic.models.model import Model
+from diffodesic.numerics.cost import Cost
 from diffodesic.output.options import Options, option
 
-__all__ = ["REFINE", "JoinOptions", "Placement", "doubts", "place"]
+__all__ = ["REFINE", "JoinOptions", "Placement", "doubts", "path_record", "place"]
 
 REFINE = 4  # of the certificate, and of the lengths of the baselines
 
@@ -144,6 +145,21 @@ def place(
     asked = options or JoinOptions()
     lifting = space.lifting(model, flow_steps=asked.flow_steps, seed=asked.seed)
     return Placement(space, lifting, lifting.lift(images))
+
+
+def path_record(path: Geodesic, *others: Cost) -> dict[str, Any]:
+    """How a path ended, its certificate, and its cost with that of what was done besides."""
+    costs = (path.cost, *others)
+    return {
+        "status": path.status.name,
+        "status_text": path.status.value,
+        "certificate": path.certificate.as_dict(),
+        "cost": {
+            "evaluations": sum(cost.evaluations for cost in costs),
+            "derivatives": sum(cost.derivatives for cost in costs),
+            "node_gradients": round(sum(cost.node_gradients for cost in costs)),
+        },
+    }
 
 
 def doubts(path: Geodesic) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
+from diffodesic.images.placement import path_record
 from diffodesic.images.shown_path import ShownPath
 from diffodesic.output.folder import FRAMES, replace_files, write_pictures
 from diffodesic.output.images import to_uint8
@@ -20,7 +21,7 @@ __all__ = ["FILES", "Interpolation", "psnr_of", "result_dict", "write_interpolat
 
 _OF_PAIR = (FRAMES, "filmstrip.png", "path.gif", "path.safetensors", "result.json", "report.html")
 FILES = (*_OF_PAIR, *(f"pair-[0-9]*/{name}" for name in _OF_PAIR))
-"""Patterns of the files that an interpolation, or a chain of them, leaves in its folder."""
+"""Patterns of the files that an interpolation, or a sequence of them, leaves in its folder."""
 
 
 def write_interpolation(result: Interpolation, folder: Path) -> None:
@@ -60,14 +61,7 @@ def result_dict(result: Interpolation) -> dict[str, Any]:
     """
     path = result.geodesic
     return {
-        "status": path.status.name,
-        "status_text": path.status.value,
-        "certificate": path.certificate.as_dict(),
-        "cost": {
-            "evaluations": path.evaluations,
-            "derivatives": path.derivatives,
-            "node_gradients": round(path.node_gradients),
-        },
+        **path_record(path),
         "start": path.start[0],
         "iterations": int(path.iterations),
         "end_error_rms": list(result.end_error),

@@ -151,8 +151,8 @@ def nao(
     path = path.reshape(*a.shape[:-1], nodes + 1, 2)
     # equal ends: all steps are zero, and any spacing is right
     steps = path.diff(dim=-2).norm(dim=-1) + torch.finfo(path.dtype).tiny
-    arc = torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
-    x = scale * Spline(path, arc / arc[..., -1:])(s.to(grid)).to(a)
+    walked = torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
+    x = scale * Spline(path, walked / walked[..., -1:])(s.to(grid)).to(a)
     return x[..., :1] * first.unsqueeze(-2) + x[..., 1:] * second.unsqueeze(-2)
 
 

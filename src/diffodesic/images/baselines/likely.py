@@ -5,7 +5,7 @@ Not a geodesic but the path of a particle in the potential -log p, the minimiser
     n/2 sum_i |x_{i+1} - x_i|^2  -  (c/n) sum_i log p(x_i),        x'' = -c s(x),
 
 the sum over inner nodes.  Its gradient takes one score per node, and no log-density is ever needed:
--log p of a law with noise sigma bends by at most 1/sigma^2, since Cov[x0|z] >= 0, so
+the second derivative of -log p is at most 1/sigma^2 at noise sigma, since Cov[x0|z] >= 0, so
 
     x <- x - (n T + c/(n sigma^2))^-1 gradient,        T the path Laplacian,
 
