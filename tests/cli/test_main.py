@@ -355,6 +355,26 @@ def test_a_missing_library_names_the_extra(run, place, monkeypatch):
     assert "pip install 'diffodesic[app]'" in err
 
 
+def test_the_parser_needs_torch_alone():
+    """A library that is missing is told when a command runs, not by a traceback of all commands."""
+    absent = ("numpy", "PIL", "matplotlib", "safetensors", "tqdm", "jinja2", "markupsafe", "openmm")
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent}))
+from diffodesic.cli.main import main
+main(["--version"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(diffodesic.__file__).parents[1])},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_models_are_listed(run):
     code, out, err = run("models")
     assert (code, err) == (0, "")

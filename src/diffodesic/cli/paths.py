@@ -20,7 +20,6 @@ from diffodesic.transitions.learned import load_denoiser
 from diffodesic.transitions.molecules import Molecule, from_amber
 from diffodesic.transitions.potentials import Potential
 from diffodesic.transitions.recipe import PathwayOptions, Pathways, pathways, structures
-from diffodesic.transitions.saving import save_paths
 
 __all__ = ["add"]
 
@@ -74,6 +73,8 @@ def add(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Sample paths, print a summary, write the folder."""
+    from diffodesic.transitions.saving import save_paths
+
     options = chosen(PathsOptions, given)
     kept: dict[str, Any] = {"descend": options.relax, "correct": not options.uncorrected}
     asked = chosen(PathwayOptions, given, **kept, frames=None)  # frames are of the structures
