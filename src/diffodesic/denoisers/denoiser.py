@@ -44,6 +44,7 @@ class Denoiser(ABC):
         log_snr_range: lowest and highest log SNR at which the denoiser can be trusted.
         closed_form: True where :meth:`moments` and :meth:`statistic_covariance` are exact and cost
             one evaluation each.
+        learned: True for a network: it is known to about 1e-3, and searches stop there.
         chunk: largest number of points in one call that keeps a graph; None for no limit.
     """
 
@@ -52,6 +53,7 @@ class Denoiser(ABC):
     variance: float = 1.0
     log_snr_range: tuple[float, float] = (-math.inf, math.inf)
     closed_form: bool = False
+    learned: bool = False
     chunk: int | None = None
 
     @staticmethod

@@ -186,6 +186,7 @@ class NetworkDenoiser(Denoiser):
         ValueError: if a field is unknown, missing or contradicts another.
     """
 
+    learned = True
     fn: Callable[..., Tensor] = field(repr=False)
     _: KW_ONLY
     shape: tuple[int, ...]

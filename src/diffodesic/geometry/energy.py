@@ -30,6 +30,7 @@ __all__ = [
     "Progress",
     "Solution",
     "Solver",
+    "chord",
     "discrete_energy",
     "evaluate",
 ]
@@ -70,6 +71,12 @@ class Evaluation:
         """The gradient, where it was asked for."""
         assert self.gradient is not None, "evaluate with order=1 or 2"
         return self.gradient
+
+
+def chord(a: Tensor, b: Tensor, nodes: int) -> Tensor:
+    """The straight path between points (..., d), (..., nodes+1, d)."""
+    s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device).unsqueeze(-1)
+    return torch.lerp(a.unsqueeze(-2), b.unsqueeze(-2), s)
 
 
 class PathEnergy(ABC):
@@ -155,8 +162,7 @@ class PathEnergy(ABC):
 
     def starts(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
         """Candidate first paths from ``a`` to ``b`` (..., d), each (..., nodes+1, d), by name."""
-        s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device).unsqueeze(-1)
-        return {"chord": torch.lerp(a.unsqueeze(-2), b.unsqueeze(-2), s)}
+        return {"chord": chord(a, b, nodes)}
 
     def curve(self, nodes: Tensor) -> Polyline:
         """The smooth path that nodes (..., n+1, d) stand for: the C2 spline through them."""

@@ -16,7 +16,14 @@ __all__ = ["NETWORK_SEARCH", "AtNoise", "OneLevelEnergy", "weight_unit"]
 
 # A network's energy is known to about 1e-3; chosen on the shipped 1 -> 7 and 0 -> 6, by the path
 # estimator.
-NETWORK_SEARCH = Relax(rtol=2e-3, coarse_rtol=5e-3, iterations=6, splines=(8, 2, 24), polish=False)
+NETWORK_SEARCH = Relax(
+    rtol=2e-3,
+    coarse_rtol=5e-3,
+    iterations=6,
+    splines=(8, 2, 24),
+    polish=False,
+    explore=False,
+)
 
 
 class AtNoise(Metric):
@@ -58,8 +65,8 @@ class OneLevelEnergy(MetricEnergy):
 
     @property
     def default_solver(self) -> Solver | None:  # type: ignore[override]
-        """:data:`NETWORK_SEARCH` for a network, that of ``geodesic`` for a closed form."""
-        return None if self.denoiser.closed_form else NETWORK_SEARCH
+        """:data:`NETWORK_SEARCH` for a network, else that of ``geodesic``."""
+        return NETWORK_SEARCH if self.denoiser.learned else None
 
 
 def weight_unit(denoiser: Denoiser, points: Tensor, log_snr: float) -> float:

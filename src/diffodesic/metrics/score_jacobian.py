@@ -57,6 +57,7 @@ class JacobianEnergy(OneLevelEnergy):
     """
 
     metric: ScoreJacobian
+    coarsest = 16  # fewer jump over the steep flanks of a Jacobian
 
     def hessian(self, x: Tensor, squared_steps: Tensor) -> PathHessian:
         """The metric frozen at the midpoints of paths (B, n+1, D), known by its action."""

@@ -182,6 +182,8 @@ class LearnedDenoiser(Denoiser):
     **Cost** one call of the network per point; ``moments`` takes D derivatives besides.
     """
 
+    learned = True
+
     def __init__(self, network: CoordinateNet) -> None:
         self.network = copy.deepcopy(network).double().eval().requires_grad_(False)
         self.coordinates = own = network.coordinates

@@ -15,12 +15,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import PathEnergy, Progress, Solution
+from diffodesic.geometry.energy import Order, PathEnergy, Progress, Solution
 from diffodesic.geometry.solvers.descent import Descent
+from diffodesic.geometry.solvers.second_order import lower_beside
 from diffodesic.geometry.solvers.spline_search import SplineEnergy
-from diffodesic.geometry.solvers.starts import measure, pick, respace
+from diffodesic.geometry.solvers.starts import candidates, measure, pick, respace
+from diffodesic.geometry.status import Status
 
 __all__ = ["Relax"]
+
+DETOUR = 1.4  # a half circle is begun with where it is shorter than the chord by this
+SADDLES = 3  # times that a path may go on beside a saddle
 
 
 Map = Callable[[Tensor], Tensor]
@@ -39,13 +44,15 @@ class Relax:
         coarse_rtol: tolerance of all levels but the last; default 3e-3, and 1e-3 with Newton's
             curvature, whose predictions are small on a plateau that a few rounds would leave.
         starts: number of first paths per pair that are relaxed at the first level, the shortest
-            of ``energy.starts``; the best result goes on.
+            of the candidates; the best result goes on.
         newton: use the Gauss-Newton curvature of every path (``energy.evaluate``); default
             where the energy says that it is cheap.
         splines: (nodes, pieces, iterations) of a search among splines that comes first
             (:class:`diffodesic.geometry.solvers.spline_search.SplineEnergy`), for networks;
             without effect where segments are bent or Newton's curvature is cheap.
         polish: whether points of the spline that was found are then relaxed as free nodes.
+        explore: look beyond the energy's own starts where that is the chord alone (half circles
+            over it), and test the end for being a minimum: a path at a saddle goes on beside it.
     """
 
     rtol: float = 1e-6
@@ -58,6 +65,7 @@ class Relax:
     newton: bool | None = None
     splines: tuple[int, int, int] | None = None
     polish: bool = True
+    explore: bool = True
 
     def __post_init__(self) -> None:
         coarse = 1.0 if self.coarse_rtol is None else self.coarse_rtol
@@ -112,16 +120,19 @@ class Relax:
         else:  # what it knows is not thrown away on coarser levels
             levels = [level for level in levels if level >= init.shape[1] - 1] or [nodes]
             x, names = respace(energy, init, levels[0]), ["given"] * len(a)
-        total = torch.zeros(len(a), dtype=torch.long)
+        begin, total = x, torch.zeros(len(a), dtype=torch.long)
         first, *harder = energy.stages()
         # coarse to fine in the easiest stage, then from stage to stage on the finest level
         stages = [(first, level) for level in levels] + [(each, nodes) for each in harder]
         for i, (stage, level) in enumerate(stages):
             if x.shape[1] != level + 1:
-                x = respace(stage, x, level, self._start_again(stage, x, level, names))
+                x = respace(stage, x, level, self._start_again(stage, begin, level, names))
             rtol = self.rtol if i == len(stages) - 1 else max(self.rtol, self._coarse_rtol(energy))
             descent = self._descend(stage, x, rtol, progress)
             x, total = descent.result, total + descent.iterations
+        if self.explore:
+            total = total + self._off_saddles(energy, descent, progress)
+            x = descent.result
         return Solution(x, descent.gradient_norm, descent.statuses, total, names)
 
     def _by_newton(self, energy: PathEnergy) -> bool:
@@ -158,12 +169,16 @@ class Relax:
         return replace(last, iterations=total, start=first.start)
 
     @staticmethod
-    def _start_again(energy: PathEnergy, x: Tensor, nodes: int, names: list[str]) -> Tensor | None:
-        """The start again: a level that is no bound may lose its way where nodes see too little."""
+    def _start_again(
+        energy: PathEnergy, first: Tensor, nodes: int, names: list[str]
+    ) -> Tensor | None:
+        """The starts (B, k+1, d) again: a level that is no bound may lose its way on few nodes."""
         if energy.exact_segments or names[0] == "given":
             return None
-        starts = energy.starts(x[:, 0], x[:, -1], nodes)
-        return torch.stack([starts[name][i] for i, name in enumerate(names)])
+        named = energy.starts(first[:, 0], first[:, -1], nodes)
+        s = torch.linspace(0, 1, nodes + 1, dtype=first.dtype, device=first.device)
+        others = energy.confine(energy.curve(first)(s))
+        return torch.stack([named.get(name, others)[i] for i, name in enumerate(names)])
 
     def _descend(
         self, energy: PathEnergy, x: Tensor, rtol: float, progress: Progress | None
@@ -184,26 +199,53 @@ class Relax:
                 progress(line, descent.current())
         return descent
 
+    def _off_saddles(self, energy: PathEnergy, done: Descent, progress: Progress | None) -> Tensor:
+        """Go on, in place, from where a descent ended at a saddle; rounds taken per pair."""
+        taken = torch.zeros_like(done.iterations)
+        rows = torch.arange(len(done.result))
+        order: Order = 2 if self._by_newton(energy) else 1
+        for _ in range(SADDLES):
+            well = torch.tensor([done.statuses[i] is Status.CONVERGED for i in rows.tolist()])
+            rows = rows[well.bool()]
+            if not len(rows):
+                break
+            x, lower = lower_beside(energy, done.result[rows], order=order)
+            rows = rows[lower.cpu()]
+            if not len(rows):
+                break
+            again = self._descend(energy, x, done.rtol, progress)
+            done.result[rows], done.gradient_norm[rows] = again.result, again.gradient_norm
+            taken[rows] += again.iterations
+            for row, status in zip(rows.tolist(), again.statuses, strict=True):
+                done.statuses[row] = status
+        return taken
+
     def _best_starts(
         self, energy: PathEnergy, a: Tensor, b: Tensor, nodes: int
     ) -> tuple[Tensor, list[str]]:
-        """The shortest candidate start of every pair, at constant speed, and its name."""
-        named = energy.starts(a, b, nodes)
-        if len(named) == 1:
-            ((name, path),) = named.items()
-            return path, [name] * len(a)
-        paths = torch.stack(list(named.values()), 1)  # (B, starts, n+1, d)
-        count = min(self.starts, paths.shape[1])
-        found = measure(energy, paths)
+        """The best candidate start of every pair, at constant speed, and its name."""
+        if self.explore:
+            named = candidates(energy, a, b, nodes, 2 if self._by_newton(energy) else 1)
+        else:
+            named = energy.starts(a, b, nodes)
+        order, paths = list(named), torch.stack(list(named.values()), 1)  # (B, starts, n+1, d)
+        if len(order) == 1:
+            return paths[:, 0], order * len(a)
+        # half the segments tell a half circle from a chord
+        own = order[-1] != "arc back"
+        found = measure(energy, paths if own or nodes % 2 else paths[:, :, ::2])
         # a start that cannot be believed only if there is no other
         among = found.sound | ~found.sound.any(1, keepdim=True)
-        chosen = torch.where(among, found.length, torch.inf).argsort(1)[:, :count]
+        length = torch.where(among, found.length, torch.inf)
+        if not own:
+            length[:, 1:] *= DETOUR
+        chosen = length.argsort(1)[:, : min(self.starts, paths.shape[1])]
         row = torch.arange(len(a), device=a.device).unsqueeze(1)
         x = respace(energy, paths[row, chosen].flatten(0, 1), nodes)
-        if count > 1:
+        if chosen.shape[1] > 1:
             # the shortest path need not begin at the shortest start
             x = self._descend(energy, x, self._coarse_rtol(energy), None).result
-            x = x.unflatten(0, (len(a), count))
+            x = x.unflatten(0, (len(a), -1))
             best = pick(measure(energy, x))
             x, chosen = x[row[:, 0], best], chosen[row[:, 0], best].unsqueeze(1)
-        return x, [list(named)[i] for i in chosen[:, 0].tolist()]
+        return x, [order[i] for i in chosen[:, 0].tolist()]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import PathEnergy, evaluate
+from diffodesic.geometry.energy import Order, PathEnergy, chord, evaluate
+from diffodesic.geometry.solvers.second_order import lowest_curvature
 from diffodesic.numerics.cost import record
 from diffodesic.numerics.curves import Polyline, constant_speed
 
-__all__ = ["Measure", "measure", "pick", "respace"]
+__all__ = ["Measure", "candidates", "measure", "pick", "respace"]
+
+FEW = 8  # segments on which a chord is asked where it falls
 
 
 class Measure(NamedTuple):
@@ -101,3 +105,59 @@ def _along_segments(
     total = arc.sum(-1, keepdim=True)
     share = torch.where(total > 0, arc / torch.where(total > 0, total, 1.0), 1 / pieces)
     return constant_speed(Polyline(fine), (share * lengths.unsqueeze(-1)).flatten(1), nodes)
+
+
+def candidates(
+    energy: PathEnergy, a: Tensor, b: Tensor, nodes: int, order: Order
+) -> dict[str, Tensor]:
+    """First paths between points (B, d) by name, each (B, nodes+1, d).
+
+    They are the energy's own and, where that is the chord alone, two half circles over it: the
+    chord may lie on an axis of symmetry, where a descent sees no way down.  The circles lie in the
+    plane of the chord's lowest curvature.
+
+    Args:
+        energy: what is minimised.
+        a: starts (B, d).
+        b: ends (B, d).
+        nodes: number n of segments.
+        order: 2 where the energy has a Hessian of its own, else 1.
+
+    Returns:
+        the paths.
+
+    Cost: for the half circles, nine energy gradients on eight segments, or three with ``order`` 2.
+    """
+    named = energy.starts(a, b, nodes)
+    if len(named) > 1 or a.shape[-1] < 2:
+        return named
+    across = b - a
+    size = across.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(a.dtype).tiny)
+    side = _sideways(energy, a, b, order)
+    angle = torch.linspace(0, math.pi, nodes + 1, dtype=a.dtype, device=a.device)[:, None]
+    for name, sign in (("arc", 1.0), ("arc back", -1.0)):
+        turned = sign * angle.sin() * side[:, None] - angle.cos() * (across / size)[:, None]
+        path = ((a + b) / 2)[:, None] + size[:, None] / 2 * turned
+        named[name] = torch.cat([a[:, None], energy.confine(path[:, 1:-1]), b[:, None]], 1)
+    return named
+
+
+def _sideways(energy: PathEnergy, a: Tensor, b: Tensor, order: Order) -> Tensor:
+    """Unit vectors (B, d) across the chords: their direction of lowest curvature."""
+    across = b - a
+    along = across / across.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(a.dtype).tiny)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(a.shape[-1], generator=generator, dtype=torch.float64).to(a)
+    steps = 2 if order == 2 else 8
+    _, direction = lowest_curvature(energy, chord(a, b, FEW), steps, order=order)
+    side = _across(direction.sum(1), along)
+    lost = ~(side.norm(dim=-1, keepdim=True) > 0.5)
+    return torch.where(lost, _across(drawn.expand_as(a), along), side)
+
+
+def _across(v: Tensor, along: Tensor) -> Tensor:
+    """The part of vectors (B, d) across unit vectors, of length one; zero where there is none."""
+    part = v - (v * along).sum(-1, keepdim=True) * along
+    size = part.norm(dim=-1, keepdim=True)
+    enough = size > 1e-9 * v.norm(dim=-1, keepdim=True)
+    return torch.where(enough, part / torch.where(enough, size, 1.0), 0.0)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.selfcheck import SelfCheck, self_check
-from diffodesic.geometry.energy import Evaluation, Order, PathEnergy, Solver
+from diffodesic.geometry.energy import Evaluation, Order, PathEnergy, Solver, chord
 from diffodesic.metrics.one_level import NETWORK_SEARCH
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
 from diffodesic.numerics.hessians import PathHessian
@@ -118,8 +118,8 @@ class SpacetimeEnergy(PathEnergy):
     @property
     def default_solver(self) -> Solver | None:  # type: ignore[override]
         """For a network whose segments are straight, the search of networks."""
-        exact = self.denoiser.closed_form or self.exact_segments
-        return None if exact else NETWORK_SEARCH
+        straight = self.denoiser.learned and not self.exact_segments
+        return NETWORK_SEARCH if straight else None
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -154,7 +154,7 @@ class SpacetimeEnergy(PathEnergy):
             paths (..., nodes + 1, D + 1) by name.
         """
         low = self.log_snr_range[0]
-        found = super().starts(a, b, nodes)
+        found = {"chord": chord(a, b, nodes)}
         s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device)
         for depth in (0.5, 1.0, 2.0, 4.0):
             arch = found["chord"].clone()
