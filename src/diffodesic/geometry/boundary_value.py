@@ -14,13 +14,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from diffodesic.geometry.certify import certify, no_longer_than
 from diffodesic.geometry.energy import (
     PathEnergy,
     Progress,
     Solution,
     Solver,
-    discrete_energy,
-    evaluate,
 )
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import Certificate, Geodesic
@@ -167,25 +166,19 @@ def search(
         energy = metric.energy().settled(flat_a, flat_b)
         solver = solver or energy.default_solver or Relax()
         solution = _solve(solver, energy, flat_a, flat_b, nodes, init, progress)
-        certificate, negative, smooth = _certify(energy, solution, refine)
-    unresolved = ~energy.resolves(solution.nodes)
-    statuses = tuple(
-        _judge(*found)
-        for found in zip(solution.statuses, negative.tolist(), unresolved.tolist(), strict=True)
-    )
-    shaped = Certificate(
-        **{k: getattr(certificate, k).reshape(batch) for k in Certificate.__dataclass_fields__}
-    )
+        found = certify(energy, solution, refine)
+        found = no_longer_than(energy, found, init, refine)
+    solution, rated = found.solution, vars(found.certificate)
     return Geodesic(
         metric,
         energy,
         solution.nodes.reshape(*batch, nodes + 1, metric.dim),
-        shaped,
-        statuses,
+        Certificate(**{name: value.reshape(batch) for name, value in rated.items()}),
+        tuple(solution.statuses),
         cost,
         solution.iterations.reshape(batch),
         tuple(solution.start),
-        smooth.reshape(batch),
+        found.smooth.reshape(batch),
     )
 
 
@@ -241,15 +234,6 @@ def checked(metric: Metric, x: Tensor, name: str) -> Tensor:
     return x
 
 
-def _judge(status: Status, negative: bool, unresolved: bool) -> Status:
-    """What the certificate makes of a solver's own good word."""
-    if not status.ok:
-        return status
-    if negative:
-        return Status.NEGATIVE_STEPS
-    return Status.TOO_COARSE if unresolved else status
-
-
 def _solve(
     solver: Solver,
     energy: PathEnergy,
@@ -279,43 +263,3 @@ def _solve(
         for i, home in enumerate(torch.nonzero(moving).flatten().tolist()):
             statuses[home], start[home] = found.statuses[i], found.start[i]
     return Solution(x, norm, statuses, iterations, start)
-
-
-def _certify(
-    energy: PathEnergy, solution: Solution, refine: int
-) -> tuple[Certificate, Tensor, Tensor]:
-    """The certificate; which paths (B,) have negative squared lengths; which are smooth."""
-    x = solution.nodes
-    n = x.shape[1] - 1
-    s = torch.linspace(0, 1, refine * n + 1, dtype=x.dtype, device=x.device)
-    with torch.no_grad():
-        # one pair at a time: the fine grid of a whole batch need not fit in memory
-        judged = [evaluate(energy, energy.confine(energy.curve(path)(s)), order=0) for path in x]
-        coarse = evaluate(energy, x, order=0)
-        lower = energy.lower_bound(x[:, 0], x[:, -1])
-        upper = torch.full_like(lower, torch.inf)
-        smooth = torch.ones_like(lower, dtype=torch.bool)
-        if energy.exact_segments:
-            upper = evaluate(energy, x[:, [0, -1]], order=0).squared_steps[:, 0]
-            upper = upper.clamp(min=0).sqrt()
-            bound = coarse.squared_steps.clamp(min=0).sqrt().sum(-1)
-            length = torch.stack([one.squared_steps.clamp(min=0).sqrt().sum() for one in judged])
-            smooth = ~(length > bound)  # the segments are a path too
-            for i in torch.nonzero(~smooth).flatten().tolist():
-                judged[i] = evaluate(energy, energy.segments(x[i])(s), order=0)
-    fine = torch.stack([one.squared_steps for one in judged])
-    doubtful = torch.stack([one.doubtful for one in judged])
-    speed = coarse.squared_steps.clamp(min=0).sqrt()
-    spread = speed.std(-1, correction=0) / speed.mean(-1)
-    certificate = Certificate(
-        length=fine.clamp(min=0).sqrt().sum(-1),
-        energy=discrete_energy(fine),
-        discrete_length=speed.sum(-1),
-        discrete_energy=coarse.energy,
-        speed_spread=spread.nan_to_num(),
-        gradient_norm=solution.gradient_norm,
-        negative_fraction=doubtful.to(x.dtype).mean(-1),
-        lower=lower,
-        upper=upper,
-    )
-    return certificate, (fine < 0).any(-1), smooth

@@ -92,6 +92,7 @@ class PathEnergy(ABC):
         cheap_hessian: True where ``evaluate(x, order=2)`` costs no more than ``order=1``.
         tolerance: relative difference between the energy of ``squared_steps`` and the one that
             ``gradient`` belongs to; 0 where they are one.
+        doubt: what a search ends with where it is held back by doubtful segments.
         default_solver: the search to use where none is given; None leaves it to ``geodesic``.
     """
 
@@ -101,6 +102,7 @@ class PathEnergy(ABC):
     exact_segments: bool = False
     cheap_hessian: bool = False
     tolerance: float = 0.0
+    doubt: Status = Status.HELD_BACK
     default_solver: Solver | None = None
 
     @abstractmethod
@@ -202,6 +204,10 @@ class PathEnergy(ABC):
             (...) boolean; the default is True.
         """
         return torch.ones(x.shape[:-2], dtype=torch.bool, device=x.device)
+
+    def outside(self, x: Tensor) -> Tensor:
+        """Tell which paths (B, n+1, d) run where no shortest path exists, (B,); default none."""
+        return torch.zeros(x.shape[0], dtype=torch.bool, device=x.device)
 
     def lower_bound(self, a: Tensor, b: Tensor) -> Tensor:
         """What the distance of points (..., d) is at least, known without a path; (...)."""

@@ -27,16 +27,17 @@ class Status(Enum):
         "looser `rtol`"
     )
     HELD_BACK = (
-        "stopped where further descent would exploit directions in which the denoiser is no "
-        "posterior mean; the path is sound, but a better model may know a shorter one"
+        "stopped where further descent would add segments that are doubtful: their squared length "
+        "is negative, or the denoiser's Jacobian is not that of a posterior mean along them; the "
+        "path is sound, but a better model, or more probes, may know a shorter one"
     )
     TOO_COARSE = (
         "the nodes are too far apart for the metric's own steps to be believed; raise `nodes`"
     )
     LEFT_DOMAIN = (
-        "the path presses against the limit of the noise range: the minimiser may lie "
-        "outside; widen `log_snr_range` if the model knows more noise, or move the "
-        "ends closer"
+        "the path presses against the limit of the noise range, or runs where nothing is left of "
+        "the data: no shortest path may exist, and the length is that of the best path seen; widen "
+        "`log_snr_range` if the model knows more noise, or move the ends closer"
     )
     NEGATIVE_STEPS = (
         "some squared lengths are negative: the denoiser is not a posterior mean "

@@ -33,6 +33,7 @@ from torch import Tensor
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.noise_level import choose_noise_level
 from diffodesic.geometry.energy import Evaluation, Order, PathEnergy
+from diffodesic.geometry.status import Status
 from diffodesic.metrics.one_level import AtNoise, OneLevelEnergy, weight_unit
 from diffodesic.numerics.hessians import BlockDiagonal, PathHessian, RankOneSum, bend
 
@@ -280,6 +281,7 @@ class ScoreEnergy(OneLevelEnergy):
     cheap_hessian = True
     # that gradient belongs to the change of phi, the steps to its trapezoidal estimate
     tolerance = 1e-3
+    doubt = Status.TOO_COARSE
 
     def steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Squared lengths (..., n), and which segments could hide more than they show."""

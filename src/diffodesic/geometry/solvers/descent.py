@@ -205,10 +205,11 @@ class Descent:
         self.history.forget(again)
         now.accept(again, plain=again)
         self._aim(accept | again)
+        coarse = ~resolved | (self.objective.doubt is Status.TOO_COARSE)
         ends = {
             Status.CONVERGED: accept & self._converged(),
-            Status.TOO_COARSE: stuck & ~again & ~resolved,
-            Status.HELD_BACK: stuck & ~again & resolved,
+            Status.TOO_COARSE: stuck & ~again & coarse,
+            self.objective.doubt: stuck & ~again,
             **self._stalled(~accept & ~again & (share < 1e-8)),
         }
         if self.rounds >= self.limit:

@@ -19,12 +19,12 @@ from diffodesic.geometry.energy import Order, PathEnergy, Progress, Solution
 from diffodesic.geometry.solvers.descent import Descent
 from diffodesic.geometry.solvers.second_order import lower_beside
 from diffodesic.geometry.solvers.spline_search import SplineEnergy
-from diffodesic.geometry.solvers.starts import candidates, measure, pick, respace
+from diffodesic.geometry.solvers.starts import candidates, measure, respace
 from diffodesic.geometry.status import Status
 
 __all__ = ["Relax"]
 
-DETOUR = 1.4  # a half circle is begun with where it is shorter than the chord by this
+DETOUR = 1.4  # where a half circle is shorter than the chord, starts longer by less are tried
 SADDLES = 3  # times that a path may go on beside a saddle
 
 
@@ -232,20 +232,34 @@ class Relax:
         if len(order) == 1:
             return paths[:, 0], order * len(a)
         # half the segments tell a half circle from a chord
-        own = order[-1] != "arc back"
-        found = measure(energy, paths if own or nodes % 2 else paths[:, :, ::2])
+        arcs = order[-1] == "arc back"
+        found = measure(energy, paths[:, :, ::2] if arcs and nodes % 2 == 0 else paths)
         # a start that cannot be believed only if there is no other
         among = found.sound | ~found.sound.any(1, keepdim=True)
         length = torch.where(among, found.length, torch.inf)
-        if not own:
-            length[:, 1:] *= DETOUR
-        chosen = length.argsort(1)[:, : min(self.starts, paths.shape[1])]
-        row = torch.arange(len(a), device=a.device).unsqueeze(1)
-        x = respace(energy, paths[row, chosen].flatten(0, 1), nodes)
-        if chosen.shape[1] > 1:
-            # the shortest path need not begin at the shortest start
-            x = self._descend(energy, x, self._coarse_rtol(energy), None).result
-            x = x.unflatten(0, (len(a), -1))
-            best = pick(measure(energy, x))
-            x, chosen = x[row[:, 0], best], chosen[row[:, 0], best].unsqueeze(1)
-        return x, [order[i] for i in chosen[:, 0].tolist()]
+        rank = length.argsort(1)
+        tried = torch.zeros_like(among).scatter(1, rank[:, : self.starts], True)
+        if arcs:  # a start that is longer by a little may still be the better one
+            tried |= (length < DETOUR * length.amin(1, keepdim=True)) & (rank[:, :1] > 0)
+        return self._best_of(energy, paths, tried, order)
+
+    def _best_of(
+        self, energy: PathEnergy, paths: Tensor, tried: Tensor, names: list[str]
+    ) -> tuple[Tensor, list[str]]:
+        """Of paths (B, C, n+1, d) the one of ``tried`` (B, C) with the best end, and its name."""
+        pair, which = torch.nonzero(tried).unbind(1)
+        x = respace(energy, paths[pair, which], paths.shape[2] - 1)
+        if len(pair) > len(paths):  # the shortest path need not begin at the shortest start
+            open_ = tried.sum(1)[pair] > 1
+            x[open_] = self._descend(energy, x[open_], self._coarse_rtol(energy), None).result
+            rated = measure(energy, x[open_][:, None])
+            value = torch.full(tried.shape, torch.inf, dtype=x.dtype, device=x.device)
+            value[pair[~open_], which[~open_]] = 0.0
+            sound = torch.zeros_like(tried)
+            sound[pair[open_], which[open_]] = rated.sound[:, 0]
+            value[pair[open_], which[open_]] = rated.energy[:, 0]
+            among = sound | ~sound.any(1, keepdim=True)
+            best = torch.where(among, value, torch.inf).argmin(1)
+            keep = which == best[pair]
+            x, which = x[keep], which[keep]
+        return x, [names[i] for i in which.tolist()]

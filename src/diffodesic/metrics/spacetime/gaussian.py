@@ -113,11 +113,14 @@ class Hyperbolic(NoisyPoints):
     def path(self, a: Tensor, b: Tensor, nodes: int, *, lowest: float = -math.inf) -> Tensor:
         """Geodesic at constant speed, (..., nodes + 1, D + 1), with exact ends.
 
+        A pair that escapes has none; its path is the infimum's, up to ``lowest``: an arc up to the
+        data's own variance, a straight line along it, and an arc down.
+
         Args:
             a: start (..., D + 1).
             b: end (..., D + 1).
             nodes: number n of segments.
-            lowest: log SNR below which the path is cut flat (needed where it escapes).
+            lowest: log SNR below which the path is cut flat; give it where a pair escapes.
 
         Returns:
             packed points.
@@ -130,13 +133,31 @@ class Hyperbolic(NoisyPoints):
         first, last = torch.asinh(-centre / s1), torch.asinh((width - centre) / s2)
         s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device)
         tau = first[..., None] + s * (last - first)[..., None]
-        along = ((centre[..., None] + radius[..., None] * tau.tanh()) / width[..., None])[..., None]
-        m = torch.lerp(ma[..., None, :], mb[..., None, :], along)
+        along = (centre[..., None] + radius[..., None] * tau.tanh()) / width[..., None]
         precision = (tau.cosh() / radius[..., None]) ** 2 - 1 / self.variance
+        far = self.escapes(a, b)[..., None]
+        if bool(far.any()):
+            over, above = self._over_the_top(s1, s2, width, s)
+            along, precision = torch.where(far, over, along), torch.where(far, above, precision)
+        m = torch.lerp(ma[..., None, :], mb[..., None, :], along[..., None])
         k = precision.clamp(min=math.exp(lowest) if lowest > -math.inf else 1e-300)
         z = m + (m - self._centre(a)) / (self.variance * k[..., None])
         inside = pack(z, k.log())[..., 1:-1, :]
         return torch.cat([a[..., None, :], inside, b[..., None, :]], -2)
+
+    def _over_the_top(
+        self, s1: Tensor, s2: Tensor, width: Tensor, s: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Place in [0, 1] between the means, and k, along the infimum of pairs that escape."""
+        c = math.sqrt(self.variance)
+        rise, fall = (torch.acosh((c / each).clamp(min=1))[..., None] for each in (s1, s2))
+        left, right, wide = self._top(s1)[..., None], self._top(s2)[..., None], width[..., None]
+        level = ((wide - left - right) / c).clamp(min=0)
+        at = s * (rise + level + fall)
+        # distance to the top along the arcs, negative on the first, zero on the level
+        up, down = (at - rise).clamp(max=0), (at - rise - level).clamp(min=0)
+        reach = left + c * (up.tanh() + down.tanh()) + (at - rise).clamp(min=0).minimum(level) * c
+        return reach / wide, ((up.cosh() * down.cosh()) ** 2 - 1) / self.variance
 
     def _half_space(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (ma, s1), (mb, s2) = self.posterior(a), self.posterior(b)

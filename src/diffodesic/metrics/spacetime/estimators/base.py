@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Gradient = Literal["auto", "reverse", "forward"]
+NOTHING_LEFT = -4.0  # log SNR per coordinate
 
 
 class SpacetimeEnergy(PathEnergy):
@@ -133,6 +134,20 @@ class SpacetimeEnergy(PathEnergy):
     def resolves(self, x: Tensor) -> Tensor:
         """Whether no segment changes log SNR by more than :attr:`largest_step`, (...)."""
         return (x[..., -1].diff(dim=-1).abs() <= self.largest_step).all(-1)
+
+    def outside(self, x: Tensor) -> Tensor:
+        """Tell which paths rise to where the SNR per coordinate is below e^-4.
+
+        Nothing is left of the data there: lengths tend to an infimum that no path attains.
+
+        Args:
+            x: paths (B, n+1, D + 1).
+
+        Returns:
+            (B,) boolean; False where an end lies there itself.
+        """
+        snr = x[..., -1] + math.log(self.denoiser.variance)
+        return (snr.amin(-1) < NOTHING_LEFT) & (snr[:, [0, -1]].amin(-1) >= NOTHING_LEFT)
 
     def longest_step(self, direction: Tensor) -> Tensor:
         """As :meth:`resolves`: an iteration moves log SNR by no more than the rule bears."""

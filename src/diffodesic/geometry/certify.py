@@ -1,0 +1,173 @@
+"""The certificate of a path: its lengths on a finer grid, and what they make of its status.
+
+A search sees the nodes of a path alone.  Here the smooth curve through them is measured, so that a
+path that hides length between its nodes is found out; and no path is returned that is longer than
+one which was there before the search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from diffodesic.geometry.energy import PathEnergy, Solution, discrete_energy, evaluate
+from diffodesic.geometry.path import Certificate
+from diffodesic.geometry.status import Status
+
+__all__ = ["Certified", "certify", "no_longer_than"]
+
+AGREE = 1.02  # refined length over that of the nodes, above which the nodes are too far apart
+ROUNDING = 1 + 1e-9
+
+
+@dataclass(frozen=True)
+class Certified:
+    """Paths (B, n+1, d), judged.
+
+    Attributes:
+        solution: the paths, with the statuses that the certificate leaves them.
+        certificate: one entry per path, (B,).
+        smooth: whether the path is the smooth curve through its nodes, (B,).
+    """
+
+    solution: Solution
+    certificate: Certificate
+    smooth: Tensor
+
+
+def certify(energy: PathEnergy, solution: Solution, refine: int) -> Certified:
+    """Measure paths on a grid ``refine`` times finer than their nodes.
+
+    Args:
+        energy: the energy that was minimised.
+        solution: what a solver returned.
+        refine: see above.
+
+    Returns:
+        the paths, judged.
+
+    Cost: ``refine n`` squared lengths per path and n for the nodes; no derivative.
+    """
+    x = solution.nodes
+    n = x.shape[1] - 1
+    s = torch.linspace(0, 1, refine * n + 1, dtype=x.dtype, device=x.device)
+    with torch.no_grad():
+        # one pair at a time: the fine grid of a whole batch need not fit in memory
+        judged = [evaluate(energy, energy.confine(energy.curve(path)(s)), order=0) for path in x]
+        coarse = evaluate(energy, x, order=0)
+        lower = energy.lower_bound(x[:, 0], x[:, -1])
+        upper = torch.full_like(lower, torch.inf)
+        smooth = torch.ones_like(lower, dtype=torch.bool)
+        if energy.exact_segments:
+            upper = _lengths(evaluate(energy, x[:, [0, -1]], order=0).squared_steps)
+            bound = _lengths(coarse.squared_steps)
+            length = torch.stack([_lengths(one.squared_steps) for one in judged])
+            smooth = ~(length > bound)  # the segments are a path too
+            for i in torch.nonzero(~smooth).flatten().tolist():
+                judged[i] = evaluate(energy, energy.segments(x[i])(s), order=0)
+    fine = torch.stack([one.squared_steps for one in judged])
+    doubtful = torch.stack([one.doubtful for one in judged])
+    speed = coarse.squared_steps.clamp(min=0).sqrt()
+    spread = speed.std(-1, correction=0) / speed.mean(-1)
+    certificate = Certificate(
+        length=_lengths(fine),
+        energy=discrete_energy(fine),
+        discrete_length=speed.sum(-1),
+        discrete_energy=coarse.energy,
+        speed_spread=spread.nan_to_num(),
+        gradient_norm=solution.gradient_norm,
+        negative_fraction=doubtful.to(x.dtype).mean(-1),
+        lower=lower,
+        upper=upper,
+    )
+    hidden = certificate.length > AGREE * certificate.discrete_length
+    found = zip(
+        solution.statuses,
+        (fine < 0).any(-1).tolist(),
+        energy.outside(x).tolist(),
+        (~energy.resolves(x) | hidden).tolist(),
+        strict=True,
+    )
+    return Certified(
+        replace(solution, statuses=[_judge(*one) for one in found]), certificate, smooth
+    )
+
+
+def no_longer_than(
+    energy: PathEnergy, found: Certified, init: Tensor | None, refine: int
+) -> Certified:
+    """Put what was known before the search in place of longer paths, with status TOO_COARSE.
+
+    Known are the paths that the search began with, where they were given, and the one segment
+    between the ends, where its energy is exact.  A search lowers the energy of nodes; it ends at a
+    longer curve where the nodes are too far apart.
+
+    Args:
+        energy: the energy that was minimised.
+        found: the paths of the search.
+        init: the given paths (B, k+1, d), or None.
+        refine: see :func:`certify`.
+
+    Returns:
+        the shorter ones.
+
+    Cost: that of :func:`certify` for given paths.
+    """
+    x = found.solution.nodes
+    s = torch.linspace(0, 1, x.shape[1], dtype=x.dtype, device=x.device)
+    if energy.exact_segments:
+        rows = found.certificate.length > ROUNDING * found.certificate.upper
+        found = _instead(energy, found, rows, energy.segments(x[:, [0, -1]])(s), refine)
+    if init is not None:
+        given = energy.confine(energy.curve(init)(s))
+        given = torch.cat([x[:, :1], given[:, 1:-1], x[:, -1:]], 1)
+        length = certify(energy, replace(found.solution, nodes=given), refine).certificate.length
+        found = _instead(energy, found, found.certificate.length > ROUNDING * length, given, refine)
+    return found
+
+
+def _instead(
+    energy: PathEnergy, found: Certified, rows: Tensor, other: Tensor, refine: int
+) -> Certified:
+    """The paths ``other`` (B, n+1, d) in the place of ``rows`` (B,), certified."""
+    if not bool(rows.any()):
+        return found
+    old, place = found.solution, torch.nonzero(rows).flatten().tolist()
+    unknown = torch.full_like(old.gradient_norm, torch.nan)
+    part = Solution(
+        other[rows],
+        unknown[rows],
+        [Status.TOO_COARSE if old.statuses[i].ok else old.statuses[i] for i in place],
+        old.iterations[rows.cpu()],
+        [old.start[i] for i in place],
+    )
+    new = certify(energy, part, refine)
+    nodes, smooth, norm = old.nodes.clone(), found.smooth.clone(), old.gradient_norm.clone()
+    nodes[rows], smooth[rows], norm[rows] = part.nodes, new.smooth, torch.nan
+    statuses = list(old.statuses)
+    for i, status in zip(place, new.solution.statuses, strict=True):
+        statuses[i] = status
+    mixed = {}
+    for item in fields(Certificate):
+        values = getattr(found.certificate, item.name).clone()
+        values[rows] = getattr(new.certificate, item.name)
+        mixed[item.name] = values
+    solution = replace(old, nodes=nodes, gradient_norm=norm, statuses=statuses)
+    return Certified(solution, Certificate(**mixed), smooth)
+
+
+def _lengths(squared_steps: Tensor) -> Tensor:
+    return squared_steps.clamp(min=0).sqrt().sum(-1)
+
+
+def _judge(status: Status, negative: bool, outside: bool, coarse: bool) -> Status:
+    """What the certificate makes of a solver's own good word."""
+    if not status.ok:
+        return status
+    if negative:
+        return Status.NEGATIVE_STEPS
+    if outside:
+        return Status.LEFT_DOMAIN
+    return Status.TOO_COARSE if coarse else status

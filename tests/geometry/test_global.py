@@ -1,0 +1,188 @@
+"""CONVERGED is a promise: saddles are left, detours found, lengths agree with what is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import diffodesic as dd
+from diffodesic.denoisers import SphereDenoiser
+from diffodesic.geometry import Status, search
+from diffodesic.geometry.solvers.second_order import lower_beside, lowest_curvature
+from diffodesic.metrics import DensityMetric, ScoreSize
+from support.checks import Draw
+
+
+def ring(count: int, turn: float = 0.0) -> dd.GaussianMixture:
+    """Modes at equal angles on the unit circle."""
+    angle = torch.arange(count, dtype=torch.float64) * 2 * math.pi / count + turn
+    return dd.GaussianMixture(torch.stack([angle.cos(), angle.sin()], -1), std=0.15)
+
+
+def _conformal(law: dd.GaussianMixture) -> dd.Conformal:
+    def factor(x: Tensor) -> Tensor:
+        return (-law.log_density(x, x.new_tensor(0.2))).exp()
+
+    return dd.Conformal(factor, 2)
+
+
+METRICS = {
+    "score": lambda law: dd.ScoreMetric(law, log_snr=3.0, weight=1.0),
+    "density": lambda law: DensityMetric(law, log_snr=3.0),
+    "score size": lambda law: ScoreSize(law, log_snr=3.0, weight=0.5),
+    "conformal": _conformal,
+    "score Jacobian": lambda law: dd.ScoreJacobian(law, log_snr=3.0, eps=0.5),
+    "spacetime": dd.Spacetime,
+}
+EVERY = pytest.mark.parametrize("name", METRICS)
+
+
+def _points(metric: dd.Metric, law: dd.GaussianMixture) -> Tensor:
+    return metric.point(law.means, 3.0) if isinstance(metric, dd.Spacetime) else law.means
+
+
+@pytest.mark.parametrize(("count", "turn"), [(8, 0.0), (8, 0.3), (12, 0.0), (12, 0.3)])
+@EVERY
+def test_triangles_close_on_a_ring(name: str, count: int, turn: float):
+    law = ring(count, turn)
+    metric = METRICS[name](law)
+    x = _points(metric, law)
+    i, j = torch.triu_indices(count, count, 1)
+    path = search(metric, x[i], x[j], nodes=32)
+    if name == "score Jacobian":  # its midpoints jump over steep flanks, and the status says so
+        assert path.status is Status.TOO_COARSE
+        return
+    assert path.ok
+    d = torch.zeros(count, count, dtype=torch.float64)
+    d[i, j] = d[j, i] = path.length
+    through = (d[:, :, None] + d[None, :, :]).amin(1)
+    assert float((d / through.clamp(min=1e-300) - 1)[i, j].max()) < 1e-3
+
+
+@EVERY
+def test_ends_that_move_by_little_change_no_length_by_much(name: str):
+    law = ring(8)
+    metric = METRICS[name](law)
+    x = _points(metric, law)
+    moved = x[4].clone()
+    moved[:2] += 1e-4
+    for end in (x[3], x[4]):
+        near = moved - x[4] + end
+        lengths = search(metric, x[0], torch.stack([end, near]), nodes=32).length
+        assert float(lengths[1] / lengths[0]) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 10])
+def test_opposite_points_of_a_sphere(dim: int):
+    law = SphereDenoiser(dim, sphere=min(2, dim - 1))
+    metric = dd.ScoreMetric(law, log_snr=3.0, weight=1.0)
+    a = torch.zeros(dim, dtype=torch.float64)
+    a[0] = 1.0
+    path = search(metric, a, -a, nodes=32)
+    assert path.status is Status.CONVERGED
+    # by symmetry a geodesic lies in a plane: from a half circle, on a finer path
+    angle = torch.linspace(0, math.pi, 129, dtype=torch.float64)
+    half = torch.zeros(129, dim, dtype=torch.float64)
+    half[:, 0], half[:, 1] = angle.cos(), angle.sin()
+    truth = search(metric, a, -a, nodes=128, init=half)
+    assert float(path.length) == pytest.approx(float(truth.length), rel=1e-3)
+
+
+def test_the_shortest_way_in_a_chart_leads_over_its_pole():
+    def sphere(x: Tensor) -> Tensor:
+        polar, turn = x.unbind(-1)
+        return torch.stack([polar.sin() * turn.cos(), polar.sin() * turn.sin(), polar.cos()], -1)
+
+    a = torch.tensor([[0.3, 0.0], [0.8, 0.0], [0.5, 0.0]], dtype=torch.float64)
+    b = torch.tensor([[0.3, 3.0], [0.8, 3.0], [0.5, 2.5]], dtype=torch.float64)
+    path = search(dd.Pullback(sphere, 2), a, b, nodes=32)
+    exact = torch.acos((sphere(a) * sphere(b)).sum(-1))
+    assert path.ok
+    torch.testing.assert_close(path.length, exact, rtol=1e-3, atol=0)
+
+
+# Second order ---------------------------------------------------------------------------------
+
+
+def test_the_lowest_curvature_is_that_of_the_dense_hessian(draw: Draw):
+    metric = _conformal(ring(8))
+    energy = metric.energy()
+    x = torch.lerp(-torch.ones(2), torch.ones(2), torch.linspace(0, 1, 6)[:, None]).double()
+
+    def value(inner: Tensor) -> Tensor:
+        path = torch.cat([x[:1], inner.reshape(-1, 2), x[-1:]])
+        return energy.evaluate(path, order=0).energy
+
+    hessian = torch.autograd.functional.hessian(value, x[1:-1].flatten())
+    inverse = energy.preconditioner(x[None], energy.evaluate(x[None], order=0).squared_steps)
+    columns = []
+    for unit in torch.eye(8).double():
+        g = torch.nn.functional.pad(unit.reshape(1, 4, 2), (0, 0, 1, 1))
+        columns.append(inverse.solve(g)[0, 1:-1].flatten())
+    exact = torch.linalg.eigvals(torch.stack(columns) @ hessian).real.min()
+    found, direction = lowest_curvature(energy, x[None], 8)
+    assert float(exact) < 0
+    assert float(found) == pytest.approx(float(exact), rel=1e-3)
+    assert not bool(direction[0, [0, -1]].any())
+
+
+def test_a_saddle_has_lower_paths_beside_it_and_a_minimum_has_none():
+    metric = METRICS["density"](ring(8))
+    energy, law = metric.energy(), ring(8)
+    saddle = torch.lerp(law.means[0], law.means[4], torch.linspace(0, 1, 17)[:, None].double())
+    best = search(metric, law.means[0], law.means[4], nodes=16).nodes
+    paths = torch.stack([saddle, best])
+    lower, rows = lower_beside(energy, paths)
+    assert rows.tolist() == [0]
+    before = energy.evaluate(paths, order=0).energy
+    assert float(energy.evaluate(lower, order=0).energy[0]) < float(before[0])
+
+
+# Honest lengths -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nodes", [8, 16, 32, 64])
+@pytest.mark.parametrize("weight", [1.0, 10.0, 100.0, 1000.0])
+def test_whoever_says_ok_has_a_refined_length_that_its_nodes_know(weight: float, nodes: int):
+    law = SphereDenoiser(3)
+    a = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64).expand(3, 3)
+    b = torch.tensor([[0.5, 0.8, 0.3], [-0.2, 1.0, 0.0], [-1.0, 0.0, 0.0]], dtype=torch.float64)
+    b = b / b.norm(dim=-1, keepdim=True)
+    for metric in (
+        dd.ScoreMetric(law, log_snr=4.0, weight=weight),
+        ScoreSize(law, log_snr=4.0, weight=weight),
+    ):
+        found = search(metric, a, b, nodes=nodes)
+        rated = found.certificate
+        for i, status in enumerate(found.statuses):
+            if status.ok:
+                assert float(rated.length[i]) <= 1.02 * float(rated.discrete_length[i])
+
+
+def test_no_path_is_longer_than_the_given_one():
+    """A search on few nodes of a steep metric ends at a longer curve than it began with."""
+    law = SphereDenoiser(3)
+    metric = dd.ScoreMetric(law, log_snr=4.0, weight=1000.0)
+    a = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    angle = torch.linspace(0, math.pi / 2, 257, dtype=torch.float64)
+    circle = torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
+    best = float(metric.squared_steps(circle).sqrt().sum())
+    for nodes in (8, 16, 32):
+        found = search(metric, a, circle[-1], nodes=nodes, init=circle)
+        kept = found.objective.curve(circle)(torch.linspace(0, 1, nodes + 1).double())
+        curve = found.objective.curve(kept)(torch.linspace(0, 1, 8 * nodes + 1).double())
+        given = float(metric.squared_steps(curve).sqrt().sum())
+        assert float(found.length) <= given * (1 + 1e-9)
+        assert given == pytest.approx(best, rel=0.2)
+
+
+def test_a_path_is_never_longer_than_the_one_segment_of_its_upper_bound(draw: Draw):
+    law = dd.GaussianMixture(3 * draw(6, 2), std=0.3)
+    space = dd.Spacetime(law)
+    a, b = space.point(law.means[:3], 2.0), space.point(law.means[3:], 2.0)
+    for solver in (None, dd.Relax(iterations=1)):
+        found = search(space, a, b, nodes=12, solver=solver)
+        assert bool((found.length <= found.certificate.upper * (1 + 1e-9)).all())
