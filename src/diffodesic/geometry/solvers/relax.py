@@ -173,7 +173,7 @@ class Relax:
         energy: PathEnergy, first: Tensor, nodes: int, names: list[str]
     ) -> Tensor | None:
         """The starts (B, k+1, d) again: a level that is no bound may lose its way on few nodes."""
-        if energy.exact_segments or names[0] == "given":
+        if names[0] == "given":
             return None
         named = energy.starts(first[:, 0], first[:, -1], nodes)
         s = torch.linspace(0, 1, nodes + 1, dtype=first.dtype, device=first.device)
