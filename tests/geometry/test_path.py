@@ -137,6 +137,7 @@ def space(draw: Draw) -> Spacetime:
     return Spacetime(GaussianMixture(draw(3, 2), std=0.6))
 
 
+@status_is_looked_at
 def test_a_geodesic_is_a_path_with_exact_ends(space: Spacetime, draw: Draw):
     a, b = draw(2, 2, 3, 3)
     path = geodesic(space, a, b, nodes=12)

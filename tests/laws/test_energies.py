@@ -55,6 +55,7 @@ def _answers(energy: PathEnergy, x: Tensor) -> dict[str, object]:
         "exact_segments": energy.exact_segments,
         "cheap_hessian": energy.cheap_hessian,
         "tolerance": energy.tolerance,
+        "doubt": energy.doubt,
         "default_solver": energy.default_solver,
         "evaluate": (found.squared_steps, found.doubtful, found.gradient),
         "inner": energy.inner(a, b, b),
@@ -67,6 +68,7 @@ def _answers(energy: PathEnergy, x: Tensor) -> dict[str, object]:
         "confine": energy.confine(10 * x),
         "longest_step": energy.longest_step(10 * x),
         "resolves": energy.resolves(10 * x),
+        "outside": energy.outside(10 * x),
         "lower_bound": energy.lower_bound(a, b),
     }
 

@@ -20,6 +20,7 @@ __all__ = ["Certified", "certify", "no_longer_than"]
 
 AGREE = 1.02  # refined length over that of the nodes, above which the nodes are too far apart
 ROUNDING = 1 + 1e-9
+ENOUGH = 1 + 1e-3  # a search that ends longer by more than this was misled by its nodes
 
 
 @dataclass(frozen=True)
@@ -118,28 +119,33 @@ def no_longer_than(
     x = found.solution.nodes
     s = torch.linspace(0, 1, x.shape[1], dtype=x.dtype, device=x.device)
     if energy.exact_segments:
-        rows = found.certificate.length > ROUNDING * found.certificate.upper
-        found = _instead(energy, found, rows, energy.segments(x[:, [0, -1]])(s), refine)
+        found = _instead(
+            energy, found, found.certificate.upper, energy.segments(x[:, [0, -1]])(s), refine
+        )
     if init is not None:
         given = energy.confine(energy.curve(init)(s))
         given = torch.cat([x[:, :1], given[:, 1:-1], x[:, -1:]], 1)
         length = certify(energy, replace(found.solution, nodes=given), refine).certificate.length
-        found = _instead(energy, found, found.certificate.length > ROUNDING * length, given, refine)
+        found = _instead(energy, found, length, given, refine)
     return found
 
 
 def _instead(
-    energy: PathEnergy, found: Certified, rows: Tensor, other: Tensor, refine: int
+    energy: PathEnergy, found: Certified, length: Tensor, other: Tensor, refine: int
 ) -> Certified:
-    """The paths ``other`` (B, n+1, d) in the place of ``rows`` (B,), certified."""
+    """The paths ``other`` (B, n+1, d) in the place of those longer than ``length`` (B,)."""
+    moving = (other[:, 0] != other[:, -1]).any(-1)
+    rows = (found.certificate.length > ROUNDING * length) & moving
     if not bool(rows.any()):
         return found
     old, place = found.solution, torch.nonzero(rows).flatten().tolist()
+    # by less than this, a search has ended beside a path that needed none
+    much = found.certificate.length > ENOUGH * length
     unknown = torch.full_like(old.gradient_norm, torch.nan)
     part = Solution(
         other[rows],
         unknown[rows],
-        [Status.TOO_COARSE if old.statuses[i].ok else old.statuses[i] for i in place],
+        [Status.TOO_COARSE if old.statuses[i].ok and much[i] else old.statuses[i] for i in place],
         old.iterations[rows.cpu()],
         [old.start[i] for i in place],
     )
@@ -163,11 +169,14 @@ def _lengths(squared_steps: Tensor) -> Tensor:
 
 
 def _judge(status: Status, negative: bool, outside: bool, coarse: bool) -> Status:
-    """What the certificate makes of a solver's own good word."""
+    """What the certificate makes of a solver's own word."""
+    if status is Status.SAME_POINT:
+        return status
+    # where no shortest path exists, a search may end in many ways for this one reason
+    if outside and status not in (Status.NEGATIVE_STEPS, Status.NON_FINITE):
+        return Status.NEGATIVE_STEPS if negative else Status.LEFT_DOMAIN
     if not status.ok:
         return status
     if negative:
         return Status.NEGATIVE_STEPS
-    if outside:
-        return Status.LEFT_DOMAIN
     return Status.TOO_COARSE if coarse else status

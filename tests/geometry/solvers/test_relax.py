@@ -23,6 +23,7 @@ from diffodesic import (
     counting,
     geodesic,
 )
+from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.energy import Evaluation, Order, PathEnergy
 from diffodesic.geometry.metric import MetricEnergy
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
@@ -46,14 +47,15 @@ def unwarp(y: Tensor) -> Tensor:
 def test_geodesics_of_a_pullback_are_preimages_of_chords(nodes: int, draw: Draw):
     # the discrete minimiser is F^-1 of equally spaced points of the chord, for every n
     a, b = draw(2, 5, 3)
-    path = geodesic(Pullback(warp, 3), a, b, nodes=nodes, solver=Relax(rtol=1e-14))
+    path = search(Pullback(warp, 3), a, b, nodes=nodes, solver=Relax(rtol=1e-14))
     s = torch.linspace(0, 1, nodes + 1, dtype=torch.float64).unsqueeze(-1)
     exact = unwarp(torch.lerp(warp(a)[:, None], warp(b)[:, None], s))
     # the energy is met to rtol, the path to its square root, 1e-7 of the length
     torch.testing.assert_close(path.nodes, exact, rtol=0, atol=1e-5)
     squared = (warp(a) - warp(b)).square().sum(-1)
     torch.testing.assert_close(2 * path.energy, squared, rtol=1e-12, atol=0)
-    assert set(path.statuses) == {Status.CONVERGED}
+    # splines through two or ten points are longer than their chords by more than 2 %
+    assert set(path.statuses) <= {Status.CONVERGED, *((Status.TOO_COARSE,) if nodes < 40 else ())}
 
 
 @pytest.mark.parametrize("rtol", [1e-3, 1e-5, 1e-7])
@@ -216,8 +218,9 @@ def test_a_metric_that_breaks_on_the_way_ends_in_a_status_with_a_path(raises: bo
     assert path.statuses[0] is Status.NON_FINITE
     assert path.statuses[1] is Status.CONVERGED
     assert bool(torch.isfinite(path.nodes).all())
-    chord = geodesic(_half_plane(), a[0], b[0], nodes=8, solver=Relax(iterations=1)).energy
-    assert float(path.energy[0]) <= float(chord)
+    energy = _half_plane().energy()
+    chord = energy.starts(a[0], b[0], 8)["chord"]
+    assert float(path.energy[0]) <= float(energy.evaluate(chord, order=0).energy)
 
 
 @status_is_looked_at

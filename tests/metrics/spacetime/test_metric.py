@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.problems import from_native, to_native, toy, toy_mixture, toy_point
 from diffodesic import GaussianMixture, Relax, Spacetime, Status, counting, exp, geodesic, log
+from diffodesic.geometry.boundary_value import search
 from diffodesic.metrics.spacetime.estimators.two_point import TwoPoint
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
 from diffodesic.metrics.spacetime.metric import EstimatorName
@@ -409,3 +410,25 @@ def test_the_path_estimator_has_no_forward_gradient():
     mix = GaussianMixture(torch.zeros(2, 1, dtype=torch.float64) + torch.tensor([[0.0], [1.0]]))
     with pytest.raises(ValueError, match="reverse-mode gradients only"):
         Spacetime(mix, estimator="path", gradient="forward")
+
+
+def test_random_gaussian_pairs_end_at_their_distance_or_say_that_there_is_no_path(
+    rng: torch.Generator,
+):
+    """Exact distances and infima: every ok status within 1e-3, every escape within 2 %."""
+    for dim in (1, 3, 10):
+        law = GaussianMixture(torch.randn(1, dim, generator=rng, dtype=torch.float64), std=0.8)
+        space = Spacetime(law)
+        z = 3 * torch.randn(2, 12, dim, generator=rng, dtype=torch.float64)
+        level = 4 * torch.randn(2, 12, generator=rng, dtype=torch.float64) + 2
+        a, b = space.point(z, level.clamp(-8, 12))
+        exact, escapes = space.gaussian.distance(a, b), space.gaussian.escapes(a, b)
+        found = search(space, a, b, nodes=64)
+        excess = found.length / exact - 1
+        assert float(excess.min()) > -1e-6
+        assert float(excess.max()) < 0.02
+        for i, status in enumerate(found.statuses):
+            if status.ok:
+                assert float(excess[i]) < 1e-3
+            elif bool(escapes[i]):
+                assert status is Status.LEFT_DOMAIN

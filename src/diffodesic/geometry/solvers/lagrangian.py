@@ -121,7 +121,8 @@ class AugmentedLagrangian:
         multipliers, penalty = state.multipliers[rows], state.penalty[rows, None]
         penalised = PenalisedEnergy(energy, self, a[rows], b[rows], state, rows)
         n = found.nodes.shape[1] - 1
-        warm = replace(self.solver, coarsest=n)
+        # the multipliers belong to these nodes, and the last path is where to look
+        warm = replace(self.solver, coarsest=n, explore=False)
         new = warm.solve(penalised, a[rows], b[rows], n, init=found.nodes[rows], progress=progress)
         found.nodes[rows], found.gradient_norm[rows] = new.nodes, new.gradient_norm
         found.iterations[rows.cpu()] += new.iterations

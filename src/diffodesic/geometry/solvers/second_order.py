@@ -26,6 +26,7 @@ __all__ = ["lower_beside", "lowest_curvature"]
 STEPS = 4  # of Lanczos with a preconditioner; half as many with the energy's own Hessian
 REACH = 1e-4  # of a difference of gradients, relative to the length of the path
 SIDES = (-0.3, -0.1, 0.1, 0.3)  # moves that are tried along a direction of falling energy
+JUMP = 0.01  # share of the energy below which a lower path is not believed
 WAVES = 4  # of the first direction
 FALLING = -1e-3  # a lowest curvature below this is a saddle, not rounding
 FEW = 16  # segments on which a path is looked at
@@ -102,7 +103,9 @@ def lower_beside(energy: PathEnergy, x: Tensor, *, order: Order = 1) -> tuple[Te
         record(node_gradients=(1 + len(SIDES)) / 3 * x[rows][..., 0].numel())
     value, best = found.energy.nan_to_num(nan=torch.inf).min(1)
     chosen = tried[torch.arange(len(rows), device=x.device), best]
-    lower = (value < now.energy) & (energy.resolves(chosen) | ~energy.resolves(x[rows]))
+    # next to nothing is no path beside this one, but one that jumps over what its nodes do not see
+    lower = (value < now.energy) & (value > JUMP * now.energy)
+    lower &= energy.resolves(chosen) | ~energy.resolves(x[rows])
     return chosen[lower], rows[lower]
 
 
