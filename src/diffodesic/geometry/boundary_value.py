@@ -23,6 +23,7 @@ from diffodesic.geometry.energy import (
 )
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import Certificate, Geodesic
+from diffodesic.geometry.solvers.lagrangian import AugmentedLagrangian
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import SearchWarning, Status
 from diffodesic.numerics.cost import counting
@@ -167,7 +168,8 @@ def search(
         solver = solver or energy.default_solver or Relax()
         solution = _solve(solver, energy, flat_a, flat_b, nodes, init, progress)
         found = certify(energy, solution, refine)
-        found = no_longer_than(energy, found, init, refine)
+        if not isinstance(solver, AugmentedLagrangian):  # a constraint may cost length
+            found = no_longer_than(energy, found, init, refine)
     solution, rated = found.solution, vars(found.certificate)
     return Geodesic(
         metric,

@@ -157,13 +157,14 @@ class Relax:
         few, pieces, iterations = self.splines
         few = min(few, nodes)
         curves = SplineEnergy(energy, pieces)
-        search = replace(self, splines=None, coarsest=few, iterations=iterations)
+        plain = replace(self, splines=None, explore=False)
+        search = replace(plain, coarsest=few, iterations=iterations)
         if init is not None:
             init = respace(energy, init, few)
         first = search.solve(curves, a, b, few, init=init, progress=progress)
         if not self.polish:
             return replace(first, nodes=respace(energy, curves.fine(first.nodes), nodes))
-        rest = replace(self, splines=None, coarsest=nodes)
+        rest = replace(plain, coarsest=nodes)
         last = rest.solve(energy, a, b, nodes, init=curves.fine(first.nodes), progress=progress)
         total = first.iterations + last.iterations
         return replace(last, iterations=total, start=first.start)
