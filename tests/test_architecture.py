@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -150,6 +151,21 @@ def test_public_functions_have_short_written_signatures():
                 assert inspect.Parameter.VAR_KEYWORD not in kinds, function
                 count = len(parameters.keys() - {"options", "settings"})
                 assert count <= 8 or function.__name__ in too_many, (function, count)
+
+
+def test_public_functions_have_written_signatures_and_few_arguments():
+    """At most eight arguments beside one value of options, and none that is not named."""
+    for name, path in SOURCES.items():
+        if path.stem != "__init__":
+            continue
+        module = import_module(name.removesuffix(".__init__"))
+        for exported in getattr(module, "__all__", ()):
+            function = getattr(module, exported)
+            if isinstance(function, FunctionType):
+                kinds = inspect.signature(function).parameters
+                named = set(kinds) - {"options", "method", "settings"}
+                assert len(named) <= 8, (exported, sorted(named))
+                assert all(p.kind is not p.VAR_KEYWORD for p in kinds.values()), exported
 
 
 def test_the_public_names():

@@ -95,7 +95,6 @@ def mismatch_steps(
     hubs: Hubs = "all",
     shared: bool = False,
     chunk: int | None = None,
-    posterior: Posterior | None = None,
 ) -> Tensor:
     """Squared lengths of the segments of paths through spacetime, one row per sample.
 
@@ -111,7 +110,6 @@ def mismatch_steps(
         shared: give all nodes the same noise, so that steps vary smoothly along the path; else
             each has its own and their errors average out in a sum over segments.
         chunk: at most so many hubs at a time; default all.
-        posterior: see :func:`relative_entropy`.
 
     Returns:
         (S, ..., n); see :func:`relative_entropy`.
@@ -140,7 +138,6 @@ def mismatch_steps(
         others.reshape(-1, *others.shape[-2:]),
         noise if shared else noise.repeat(1, 1, len(flat) // count, 1),
         chunk=chunk,
-        clean=_draw(posterior, flat, 2 * samples, seed),
     )
     return symmetrised(square.reshape(samples, *others.shape[:-1]), x.shape[-2] - 1, hubs)
 
@@ -155,7 +152,6 @@ def mismatch_length(
     hubs: Hubs = "all",
     shared: bool = False,
     chunk: int | None = None,
-    posterior: Posterior | None = None,
 ) -> tuple[float, float]:
     """Length of a path through spacetime, and its standard error.
 
@@ -166,9 +162,8 @@ def mismatch_length(
         levels: steps in k'.
         seed: seed of the noise.
         hubs: see :func:`mismatch_steps`.
-        shared: likewise.
+        shared: see :func:`mismatch_steps`.
         chunk: at most so many hubs at a time.
-        posterior: see :func:`relative_entropy`.
 
     Returns:
         ``sum sqrt(mean steps)``, less the bias that the root of a mean has, and its standard error,
@@ -191,7 +186,6 @@ def mismatch_length(
             hubs=hubs,
             shared=shared,
             chunk=chunk,
-            posterior=posterior,
         )
     length = float(steps.mean(0).sqrt().sum())
     if samples < 2:
