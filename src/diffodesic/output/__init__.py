@@ -1,1 +1,1 @@
-"""Whole files and folders, resumable stages, pictures, figures and pages."""
+"""Options, whole files and folders, resumable stages, pictures, tables, figures and pages."""

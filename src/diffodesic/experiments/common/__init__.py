@@ -1,1 +1,1 @@
-"""What experiments share."""
+"""What several experiments share: inputs, statistics, small networks, sampled paths."""

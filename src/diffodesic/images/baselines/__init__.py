@@ -1,1 +1,1 @@
-"""Paths between images that other methods take."""
+"""Baselines: the paths between images that other methods take."""

@@ -1,8 +1,8 @@
-"""Reference solvers: what others use to find geodesics, by name, for honest comparison.
+"""Reference solvers: what others use to find geodesics, by name, for comparison.
 
-Beside :class:`AdamSpline`, the recipe of 2505.17517, all minimise ``E(x) = n/2 sum steps`` over the
-inner nodes of paths that begin at the chord, or at the path that is given.  None is preconditioned
-by the path Laplacian, none begins on fewer nodes.
+Beside :class:`AdamSpline`, the recipe of 2505.17517, all minimise ``E(x) = n/2 sum
+squared_steps`` over the inner nodes of paths that begin at the chord, or at the path that is given.
+None is preconditioned by the path Laplacian, none begins on fewer nodes.
 
 A path has converged when the decrease of the energy that H0, the inverse path Laplacian, predicts
 (``gradient_norm**2``) is at most ``rtol`` of it; for :class:`Georce`, its own prediction.
