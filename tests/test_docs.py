@@ -15,13 +15,17 @@ from contextlib import redirect_stdout
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import diffodesic
 from diffodesic.cli.main import COMMANDS, _parser
 from diffodesic.experiments.registry import EXPERIMENTS
+from diffodesic.geometry.status import Status
+from diffodesic.images.baselines.between import Baseline
+from diffodesic.metrics.spacetime.metric import ESTIMATORS
+from diffodesic.transitions.surfaces import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -149,6 +153,24 @@ def test_flags_in_sentences_exist(page: Path):
     for code in inline(page):
         for flag in set(re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", code)) - elsewhere:
             assert re.search(rf"{flag}\b", helps()), f"{flag} in {code}"
+
+
+def first_column(page: str) -> set[str]:
+    """What stands between backticks at the beginning of table rows of a page of ``docs``."""
+    return set(re.findall(r"^\| `([^`]+)`", (ROOT / "docs" / page).read_text("utf-8"), re.M))
+
+
+def test_every_status_is_explained():
+    assert {status.name for status in Status} <= first_column("certificate.md")
+
+
+def test_estimators_and_baselines_are_in_the_glossary():
+    assert {*ESTIMATORS, *get_args(Baseline)} == first_column("glossary.md")
+
+
+def test_every_potential_is_in_the_table():
+    text = (ROOT / "docs" / "transition-paths.md").read_text("utf-8")
+    assert all(f"`{name}`" in text for name in SHIPPED)
 
 
 @EVERY_PAGE
