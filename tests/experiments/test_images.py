@@ -10,16 +10,12 @@ import pytest
 import torch
 from scipy import stats
 
-from diffodesic.denoisers.network import from_network
-from diffodesic.denoisers.schedules import EDM
 from diffodesic.experiments import images
 from diffodesic.experiments.common.statistics import correlation
 from diffodesic.experiments.experiment import Context
 from diffodesic.images.evaluation import ssim
-from diffodesic.models.codec import PixelCodec
-from diffodesic.models.model import Model
-from diffodesic.models.unet import UNet
 from support.checks import Draw, same
+from support.tiny import tiny_model
 
 
 @pytest.mark.parametrize(("kind", "oracle"), [("Pearson", "pearsonr"), ("Spearman", "spearmanr")])
@@ -64,20 +60,8 @@ def test_pairs_are_of_one_class_and_every_class_comes_early():
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """An untrained network for digits, near a Gaussian law."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        network = UNet(1, (4, 8), (1, 1), 1, 16).eval().requires_grad_(False)
-    shape = (1, 28, 28)
-    denoiser = from_network(
-        network,
-        shape=shape,
-        schedule=EDM(0.01, 40.0),
-        prediction="edm",
-        sigma_data=0.5,
-        jvp_mode="finite-difference",
-    )
-    return Model(denoiser, PixelCodec(shape), "tiny").save(tmp_path / "tiny")
+    """The exact denoiser of Gaussian digits, as a network."""
+    return tiny_model(side=28, bend=0).save(tmp_path / "tiny")
 
 
 @pytest.mark.slow
@@ -104,8 +88,6 @@ def test_a_quick_run_can_be_taken_up_again(model: Path, tmp_path: Path, monkeypa
 
 
 def test_other_models_are_refused(tmp_path: Path):
-    from support.tiny import tiny_model
-
     tiny_model().save(tmp_path / "tiny")
     with pytest.raises(ValueError, match="this takes"):
         images.run(Context(tmp_path, quick=True, model=str(tmp_path / "tiny")))

@@ -8,18 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from diffodesic.denoisers.network import from_network
-from diffodesic.denoisers.schedules import EDM
 from diffodesic.experiments import morph
 from diffodesic.experiments.experiment import Context
 from diffodesic.experiments.registry import reproduce
-from diffodesic.models.codec import PixelCodec
 from diffodesic.models.datasets import shipped_digits
-from diffodesic.models.model import Model
-from diffodesic.models.unet import UNet
 from diffodesic.output.images import to_uint8
 from support import pipelines
 from support.tiny import tiny_model
@@ -34,18 +28,7 @@ METHODS = {
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A model of digits and two pairs."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        network = UNet(1, (4, 8), (1, 1), 1, 16).eval().requires_grad_(False)
-    denoiser = from_network(
-        network,
-        shape=(1, 28, 28),
-        schedule=EDM(0.01, 40.0),
-        prediction="edm",
-        sigma_data=0.5,
-        jvp_mode="finite-difference",
-    )
-    Model(denoiser, PixelCodec((1, 28, 28)), "tiny").save(tmp_path / "model")
+    tiny_model(side=28, bend=0).save(tmp_path / "model")
     digits = to_uint8(shipped_digits()[0][[3, 33, 45, 83]])
     for i, name in enumerate(("one", "two")):
         (tmp_path / "pairs" / name).mkdir(parents=True)

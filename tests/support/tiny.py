@@ -17,19 +17,19 @@ from diffodesic.models.unet import UNet
 SIDE = 8
 
 
-def tiny_model(channels: int = 1) -> Model:
-    """An untrained U-Net on 8x8 pictures.
+def tiny_model(channels: int = 1, side: int = SIDE, bend: float = 0.02) -> Model:
+    """An untrained U-Net on small pictures.
 
     Its closing layers, zero at first, would leave the exact denoiser of N(0, .25); small numbers in
-    them bend it a little.
+    them (normal, ``bend`` their deviation) bend it a little.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         network = UNet(channels, (4, 8), (1, 1), 1, 16).eval().requires_grad_(False)
         for weight in network.parameters():
-            if not weight.any():
-                torch.nn.init.normal_(weight, std=0.02)
-    shape = (channels, SIDE, SIDE)
+            if bend and not weight.any():
+                torch.nn.init.normal_(weight, std=bend)
+    shape = (channels, side, side)
     denoiser = from_network(
         network,
         shape=shape,
