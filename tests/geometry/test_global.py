@@ -13,6 +13,7 @@ from diffodesic.denoisers import SphereDenoiser
 from diffodesic.geometry import Status, search
 from diffodesic.geometry.solvers.second_order import lower_beside, lowest_curvature
 from diffodesic.metrics import DensityMetric, ScoreSize
+from support.cases import CASES, Case
 from support.checks import Draw
 
 
@@ -186,3 +187,23 @@ def test_a_path_is_never_longer_than_the_one_segment_of_its_upper_bound(draw: Dr
     for solver in (None, dd.Relax(iterations=1)):
         found = search(space, a, b, nodes=12, solver=solver)
         assert bool((found.length <= found.certificate.upper * (1 + 1e-9)).all())
+
+
+CLOUD = [case for case in CASES if case.dim == 5]
+
+
+@pytest.mark.parametrize("case", CLOUD, ids=lambda case: case.name)
+def test_triangles_close_in_a_random_cloud_and_pairs_do_not_see_their_company(
+    case: Case, rng: torch.Generator
+):
+    """All pairs of a few points in five dimensions, for every metric of the table."""
+    x = case.points(6, rng=rng)
+    i, j = torch.triu_indices(6, 6, 1)
+    path = search(case.metric, x[i], x[j], nodes=32)
+    assert path.ok
+    d = torch.zeros(6, 6, dtype=torch.float64)
+    d[i, j] = d[j, i] = path.length
+    through = (d[:, :, None] + d[None, :, :]).amin(1)
+    assert float((d / through.clamp(min=1e-300) - 1)[i, j].max()) < 1e-3
+    alone = search(case.metric, x[i[7]], x[j[7]], nodes=32)
+    assert float(alone.length / path.length[7]) == pytest.approx(1, abs=1e-6)

@@ -139,7 +139,11 @@ class BlockDiagonal(PathHessian):
         # weights that span more than rounding can hold would make the matrix singular
         top = w.amax(-1, keepdim=True)
         w = torch.where(top > 0, torch.maximum(w, 1e-10 * top), 1.0)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(n * laplacian(w)))
+        factor, failed = torch.linalg.cholesky_ex(n * laplacian(w))
+        if bool(failed.any()):  # a trial path far outside: any positive scale will do
+            even = n * laplacian(top.expand_as(w).clamp(min=1.0))
+            factor = torch.where(failed[..., None, None] > 0, torch.linalg.cholesky(even), factor)
+        inverse = torch.cholesky_inverse(factor)
         return cls(inverse.to(weights), blocks)
 
     def solve(self, g: Tensor) -> Tensor:

@@ -129,7 +129,8 @@ def candidates(
     Cost: for the half circles, nine energy gradients on eight segments, or three with ``order`` 2.
     """
     named = energy.starts(a, b, nodes)
-    if len(named) > 1 or a.shape[-1] < 2:
+    # a circle needs coordinates of one kind
+    if len(named) > 1 or len(energy.blocks) > 1 or a.shape[-1] < 2:
         return named
     across = b - a
     size = across.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(a.dtype).tiny)
