@@ -24,7 +24,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from diffodesic.numerics import derivatives
+from diffodesic.numerics import checks, derivatives
 from diffodesic.numerics.cost import record
 
 __all__ = ["Denoiser", "HasLogPartition"]
@@ -99,9 +99,11 @@ class Denoiser(ABC):
             sigma: noise standard deviations, broadcast over the batch (...).
 
         Returns:
-            E[x0 | z], (..., D).
+            E[x0 | z], (..., D), in the dtype of ``z`` (integers: torch's default); NaN in the row
+            of a point that is not finite.
 
         Raises:
+            TypeError: for complex numbers.
             ValueError: if the last axis of ``z`` is not D.
 
         Cost: one evaluation per point.
@@ -123,7 +125,7 @@ class Denoiser(ABC):
         Cost: one evaluation and one derivative per point.
         """
         # forward mode refuses tensors whose entries share memory, as broadcasting leaves them
-        z, v = (t.contiguous() for t in torch.broadcast_tensors(z, v))
+        z, v = (t.contiguous() for t in torch.broadcast_tensors(self._points(z), v))
         value, tangent = derivatives.jvp(lambda p: self(p, sigma), (z,), (v,))
         count = tangent.numel() // self.dim
         record(derivatives=count)
@@ -141,6 +143,7 @@ class Denoiser(ABC):
 
         Cost: D + 1 evaluations and D derivatives per point (one evaluation in closed form).
         """
+        z = self._points(z)
         m = self(z, sigma)
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
         basis = torch.eye(self.dim, dtype=z.dtype, device=z.device)
@@ -166,6 +169,7 @@ class Denoiser(ABC):
 
         Cost: one JVP of :meth:`moments`.
         """
+        z = self._points(z)
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device).expand(z.shape[:-1])
         square = sigma.unsqueeze(-1) ** 2
         velocity = (square * (a + 2 * z * b.unsqueeze(-1)), sigma**3 * b)
@@ -199,7 +203,7 @@ class Denoiser(ABC):
 
         Cost: two evaluations per point.
         """
-        z, v = torch.broadcast_tensors(z, v)
+        z, v = torch.broadcast_tensors(self._points(z), v)
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
         h = self._share(v, self.displacement(sigma.detach(), z.dtype))
         ahead, behind = self(torch.stack([z + h * v, z - h * v]), sigma)
@@ -219,7 +223,7 @@ class Denoiser(ABC):
 
         Cost: four evaluations per point.
         """
-        z, v, w = torch.broadcast_tensors(z, v, w)
+        z, v, w = torch.broadcast_tensors(self._points(z), v, w)
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
         length = self.displacement(sigma, z.dtype, order=2)
         g, h = self._share(v, length), self._share(w, length)
@@ -258,22 +262,44 @@ class Denoiser(ABC):
         return (length / torch.where(size > 0, size, 1.0)).unsqueeze(-1)
 
     def score(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """Score of the noisy data, ``(m - z) / sigma^2``; shapes and cost of a call."""
+        """Score of the noisy data.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations (...).
+
+        Returns:
+            ``(m - z) / sigma^2``, (..., D), in the dtype of ``z``.
+
+        Raises:
+            TypeError: for complex numbers.
+            ValueError: if the last axis of ``z`` is not D, or values are not finite.
+
+        Cost: one evaluation per point.
+        """
+        z = checks.finite(self._points(z), "z")
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
         return (self(z, sigma) - z) / sigma.unsqueeze(-1) ** 2
 
     def covariance(self, z: Tensor, sigma: Tensor, v: Tensor) -> Tensor:
         """Posterior covariance applied to a vector, ``sigma^2 (dm/dz) v``; cost of one JVP."""
+        z = self._points(z)
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
         return sigma.unsqueeze(-1) ** 2 * self.jvp(z, sigma, v)[1]
 
-    def _flatten(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-        """``z`` as (N, D), ``sigma`` as (N,), and the shape of the batch."""
+    def _points(self, z: Tensor, name: str = "z") -> Tensor:
+        """``z`` (..., D) in floating point; no values are read, for solvers call this."""
+        z = checks.floating(z, name)
         if z.ndim == 0 or z.shape[-1] != self.dim:
             raise ValueError(
-                f"z has shape {tuple(z.shape)}; its last axis must be {self.dim}, "
+                f"{name} has shape {tuple(z.shape)}; its last axis must be {self.dim}, "
                 "the dimension of this denoiser"
             )
+        return z
+
+    def _flatten(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
+        """``z`` as (N, D), ``sigma`` as (N,), and the shape of the batch."""
+        z = self._points(z)
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
         batch = torch.broadcast_shapes(z.shape[:-1], sigma.shape)
         flat = z.expand(*batch, self.dim).reshape(-1, self.dim)

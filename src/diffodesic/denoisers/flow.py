@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.numerics import checks
 
 __all__ = ["clean_log_snr", "drop", "integrate", "lift", "sample_posterior", "trajectory"]
 
@@ -45,15 +46,17 @@ def lift(denoiser: Denoiser, x: Tensor, log_snr: Tensor | float, *, steps: int =
         steps: steps of Heun's rule.
 
     Returns:
-        z at that level, (..., D).
+        z at that level, (..., D), in the dtype of ``x`` (integers: torch's default);
+        differentiable.
 
     Raises:
-        ValueError: if the level is outside the denoiser's range or cleaner than clean, or
-            ``steps < 1``.
+        TypeError: for complex numbers.
+        ValueError: for data of another dimension or not finite, if the level is outside the
+            denoiser's range or cleaner than clean, or ``steps < 1``.
 
     Cost: ``2 steps`` evaluations per point.
     """
-    top, bottom = _noisy_and_clean(denoiser, x, log_snr)
+    x, top, bottom = _noisy_and_clean(denoiser, x, log_snr, "x")
     return integrate(denoiser, x, bottom, top, steps=steps)
 
 
@@ -67,14 +70,15 @@ def drop(denoiser: Denoiser, z: Tensor, log_snr: Tensor | float, *, steps: int =
         steps: steps of Heun's rule.
 
     Returns:
-        data (..., D).
+        data (..., D), as for :func:`lift`.
 
     Raises:
+        TypeError: as for :func:`lift`.
         ValueError: as for :func:`lift`.
 
     Cost: ``2 steps`` evaluations per point.
     """
-    top, bottom = _noisy_and_clean(denoiser, z, log_snr)
+    z, top, bottom = _noisy_and_clean(denoiser, z, log_snr, "z")
     return integrate(denoiser, z, top, bottom, steps=steps)
 
 
@@ -82,7 +86,7 @@ def trajectory(
     denoiser: Denoiser, z: Tensor, log_snr: Tensor | float, *, steps: int = 48
 ) -> Tensor:
     """All points that :func:`drop` visits, (..., steps + 1, D), noisiest first; same cost."""
-    top, bottom = _noisy_and_clean(denoiser, z, log_snr)
+    z, top, bottom = _noisy_and_clean(denoiser, z, log_snr, "z")
     return torch.stack([z, *_states(denoiser, z, top, bottom, steps)], -2)
 
 
@@ -107,10 +111,12 @@ def integrate(denoiser: Denoiser, z: Tensor, start: Tensor, stop: Tensor, *, ste
 
 
 def _noisy_and_clean(
-    denoiser: Denoiser, z: Tensor, log_snr: Tensor | float
-) -> tuple[Tensor, Tensor]:
-    """A level as (...), checked, and the clean level in the same shape."""
-    lam = torch.as_tensor(log_snr, dtype=z.dtype, device=z.device).expand(z.shape[:-1])
+    denoiser: Denoiser, z: Tensor, log_snr: Tensor | float, name: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Points and their levels (...), checked, and the clean level in the same shape."""
+    what = "the dimension of the data"
+    z = checks.points(z, name, denoiser.dim, what, empty=True, detach=False)
+    lam = checks.expanded(log_snr, z, "log_snr").to(z.dtype)
     low, high = denoiser.log_snr_range[0], clean_log_snr(denoiser)
     # a spline may overshoot the range of the solver by rounding
     if not bool(((lam >= low - 1e-6) & (lam <= high + 1e-6) & lam.isfinite()).all()):
@@ -118,7 +124,7 @@ def _noisy_and_clean(
             f"log SNR must be finite and between {low:g} and {high:g}, got "
             f"{float(lam.min()):g} to {float(lam.max()):g}"
         )
-    return lam, torch.full_like(lam, high)
+    return z, lam, torch.full_like(lam, high)
 
 
 def _states(
@@ -163,18 +169,19 @@ def sample_posterior(
         shared: use the same noise for every point, so that samples along a path vary smoothly.
 
     Returns:
-        clean samples (S, ..., D).
+        clean samples (S, ..., D), in the dtype of ``z`` (integers: torch's default).
 
     Raises:
-        ValueError: if a level is outside the denoiser's range or cleaner than clean, or
-            ``samples`` or ``steps`` is below 1.
+        TypeError: for complex numbers.
+        ValueError: for points of another dimension or not finite, if a level is outside the
+            denoiser's range or cleaner than clean, or ``samples`` or ``steps`` is below 1.
 
     Cost: ``2 steps + 1`` evaluations per sample.
     """
     if min(samples, steps) < 1:
         raise ValueError(f"samples and steps must be at least 1, got {samples} and {steps}")
     generator = torch.Generator().manual_seed(seed)
-    start, stop = _noisy_and_clean(denoiser, z, log_snr)
+    z, start, stop = _noisy_and_clean(denoiser, z, log_snr, "z")
     grid = torch.lerp(
         start[..., None],
         stop[..., None],

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.numerics import checks
 
 __all__ = ["GaussianMixture"]
 
@@ -33,7 +34,8 @@ class GaussianMixture(Denoiser):
     """Mixture of K Gaussians with diagonal covariances, an exact denoiser in any dimension.
 
     Args:
-        means: centres a_j, (K, D); their dtype and device are those of the geometry.
+        means: centres a_j, (K, D).  Answers have the dtype of the points; give points and means
+            in one dtype and on one device, or every call converts the means.
         weights: positive weights (K,), normalised here; default equal.
         std: standard deviations: one number, (K,) for isotropic components, or (K, D).
             Zero is allowed and gives discrete data.
@@ -50,9 +52,10 @@ class GaussianMixture(Denoiser):
         self, means: Tensor, weights: Tensor | None = None, std: Tensor | float = 1.0
     ) -> None:
         means = torch.as_tensor(means)
-        if means.ndim != 2 or not means.is_floating_point():
+        if means.ndim != 2 or not means.is_floating_point() or not means.numel():
             raise ValueError(
-                f"means must be a floating (K, D) tensor, got {means.dtype} {tuple(means.shape)}"
+                f"means must be a floating (K, D) tensor with K, D >= 1, got {means.dtype} "
+                f"{tuple(means.shape)}"
             )
         components, self.dim = means.shape
         # in this dtype at once: on the way through float32 a number would be rounded
@@ -128,20 +131,39 @@ class GaussianMixture(Denoiser):
             k: precision of the noise ``1/sigma^2``, (...); 0 is allowed.
 
         Returns:
-            psi, (...).
+            psi, (...); NaN where ``h`` is not finite.
+
+        Raises:
+            TypeError: for complex numbers.
+            ValueError: if the last axis of ``h`` is not D.
         """
+        h = self._points(h, "h")
         flat = h.reshape(-1, self.dim)
-        k = torch.as_tensor(k, dtype=h.dtype, device=h.device).expand(h.shape[:-1])
+        k = checks.expanded(k, h, "k").to(h.dtype)
         return self._log_joint(flat, k.reshape(-1, 1)).logsumexp(-1).reshape(h.shape[:-1])
 
     def log_density(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """Log density of noisy data at ``z`` (..., D), (...); in nats."""
+        """Log density of noisy data.
+
+        Args:
+            z: noisy points (..., D).
+            sigma: noise standard deviations, broadcast over the batch (...).
+
+        Returns:
+            nats (...), computed in the wider dtype of points and means and rounded to that of the
+            points; differentiable.
+
+        Raises:
+            TypeError: for complex numbers.
+            ValueError: if the last axis of ``z`` is not D, or values are not finite.
+        """
+        given = checks.finite(self._points(z, "z"), "z")
+        z = given.to(torch.promote_types(given.dtype, self.means.dtype))
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
         k = sigma**-2
         psi = self.log_partition(k.unsqueeze(-1) * z, k)
-        return (
-            psi - k * z.square().sum(-1) / 2 - self.dim * torch.log(sigma * math.sqrt(2 * math.pi))
-        )
+        size = k * z.square().sum(-1) / 2 + self.dim * torch.log(sigma * math.sqrt(2 * math.pi))
+        return (psi - size).to(given.dtype)
 
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``count`` points of the data, (count, D)."""
@@ -153,9 +175,13 @@ class GaussianMixture(Denoiser):
         )
         return self.means[index] + self.variances[index].sqrt() * noise
 
+    def _parameters(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Means, variances and log weights in the dtype and on the device of ``h``."""
+        return self.means.to(h), self.variances.to(h), self.log_weights.to(h)
+
     def _log_joint(self, h: Tensor, k: Tensor) -> Tensor:
         """Log w_j + psi_j for h (N, D), k (N, 1); (N, K)."""
-        a, v = self.means, self.variances
+        a, v, log_weights = self._parameters(h)
         gain = 1 / (1 + k.unsqueeze(-1) * v)  # (N, K, 1) or (N, K, D)
         if v.shape[-1] == 1:
             gain = gain[..., 0]
@@ -164,13 +190,13 @@ class GaussianMixture(Denoiser):
                 + v[:, 0] * h.square().sum(-1, keepdim=True) / 2
                 - k * a.square().sum(-1) / 2
             )
-            return self.log_weights + gain * quadratic + self.dim * gain.log() / 2
+            return log_weights + gain * quadratic + self.dim * gain.log() / 2
         energy = h.unsqueeze(1) * a + v * h.unsqueeze(1) ** 2 / 2 - k.unsqueeze(-1) * a**2 / 2
-        return self.log_weights + (gain * energy + gain.log() / 2).sum(-1)
+        return log_weights + (gain * energy + gain.log() / 2).sum(-1)
 
     def _moments(self, h: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior E[x0] (N, D) and E[|x0|^2] (N,) for h (N, D), k (N, 1)."""
-        a, v = self.means, self.variances
+        a, v, _ = self._parameters(h)
         r = self._log_joint(h, k).softmax(-1)
         gain = 1 / (1 + k.unsqueeze(-1) * v)
         if v.shape[-1] == 1:
@@ -186,7 +212,7 @@ class GaussianMixture(Denoiser):
 
     def _both(self, h: Tensor, k: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
         """Moments, and Cov[T] (a, b) within components plus between them; k, b (N, 1)."""
-        means, v = self.means, self.variances
+        means, v, _ = self._parameters(h)
         r = self._log_joint(h, k).softmax(-1)
         gain = 1 / (1 + k.unsqueeze(-1) * v)
         c = gain * v

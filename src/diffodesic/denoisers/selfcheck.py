@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import record
 
 __all__ = ["SelfCheck", "self_check"]
@@ -82,8 +83,19 @@ def self_check(denoiser: Denoiser, x: Tensor, *, probes: int = 4, seed: int = 0)
     Returns:
         the errors.
 
+    Raises:
+        TypeError: for complex numbers.
+        ValueError: for points that are not (N, D+1), none, or not finite, or fewer than 2 probes.
+
     Cost per point: ``2 P + 5`` evaluations and one VJP.
     """
+    what = "the dimension of the data and one for log SNR"
+    x = checks.points(x, "x", denoiser.dim + 1, what)
+    if x.ndim != 2 or probes < 2:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} for {probes} probes; it must be "
+            f"(N, {denoiser.dim + 1}), and probes at least 2"
+        )
     generator = torch.Generator().manual_seed(seed)
     u = (torch.randint(0, 2, (probes, denoiser.dim), generator=generator) * 2 - 1).to(x)
     z, sigma = x[:, :-1], (-x[:, -1] / 2).exp()

@@ -26,6 +26,7 @@ from diffodesic.geometry.path import Certificate, Geodesic
 from diffodesic.geometry.solvers.lagrangian import AugmentedLagrangian
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import SearchWarning, Status
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import counting
 
 __all__ = ["UntilSettled", "checked", "distance", "geodesic", "search"]
@@ -151,8 +152,7 @@ def search(
     if nodes < 2:
         raise ValueError(f"nodes must be at least 2, got {nodes}")
     a, b = checked(metric, a, "a"), checked(metric, b, "b")
-    kind = torch.promote_types(a.dtype, b.dtype)
-    a, b = torch.broadcast_tensors(a.to(kind), b.to(kind))
+    a, b = checks.pair(a, b)
     batch = a.shape[:-1]
     flat_a, flat_b = a.reshape(-1, metric.dim), b.reshape(-1, metric.dim)
     if init is not None:
@@ -217,20 +217,10 @@ def checked(metric: Metric, x: Tensor, name: str) -> Tensor:
         the points.
 
     Raises:
+        TypeError: for complex numbers.
         ValueError: for another dimension, no points, values that are not finite or out of bounds.
     """
-    x = torch.as_tensor(x).detach()
-    if x.ndim == 0 or x.shape[-1] != metric.dim:
-        raise ValueError(
-            f"{name} has shape {tuple(x.shape)}; its last axis must be {metric.dim}, "
-            "the dimension of the metric"
-        )
-    if not x.is_floating_point():
-        x = x.to(torch.get_default_dtype())
-    if not x.numel():
-        raise ValueError(f"{name} holds no points")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError(f"{name} holds values that are not finite")
+    x = checks.points(x, name, metric.dim, "the dimension of the metric")
     if not torch.equal(metric.energy().confine(x), x):
         raise ValueError(f"{name} holds points outside the range of the metric")
     return x

@@ -143,7 +143,15 @@ def verify(
     Returns:
         the path with margins and verdicts. A constraint counts as near its limit where its
         smallest value is below 5 % of its range along the path.
+
+    Raises:
+        ValueError: for no constraints, or ``refine < 1``.
     """
+    if not constraints or refine < 1:
+        raise ValueError(
+            f"verify was given {len(constraints)} constraints and refine {refine}; give at least "
+            "one of each"
+        )
     count = refine * (path.nodes.shape[-2] - 1) + 1
     s = torch.linspace(0, 1, count, dtype=path.nodes.dtype, device=path.nodes.device)
     fine = path(s).reshape(-1, count, path.nodes.shape[-1])

@@ -18,6 +18,7 @@ from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.numerics import checks
 from diffodesic.numerics.ode import rk45
 
 __all__ = ["christoffel", "exp", "log", "mean", "slope", "transport"]
@@ -36,13 +37,15 @@ def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
         end points (..., d).
 
     Raises:
+        TypeError: for complex numbers.
         ValueError: for points of the wrong dimension or not finite.
         RuntimeError: if the curve stops being finite or the metric is singular on the way.
 
     Cost: six stages per step; each inverts the metric by conjugate gradients (at most about 2d
     products, unless the metric has a closed-form ``sharp``) and takes one gradient of ``inner``.
     """
-    x, v = torch.broadcast_tensors(checked(metric, x, "x"), checked(metric, v, "v"))
+    v = checks.points(v, "v", metric.dim, "the dimension of the metric")
+    x, v = checks.pair(checked(metric, x, "x"), v, ("x", "v"))
     d = metric.dim
 
     def field(_: float, state: Tensor) -> Tensor:
@@ -82,9 +85,11 @@ def log(
         velocities (..., d).
 
     Raises:
+        TypeError: for complex numbers.
+        ValueError: for points of the wrong dimension or not finite.
         RuntimeError: if the miss stays above ``tol``.
     """
-    x, y = torch.broadcast_tensors(checked(metric, x, "x"), checked(metric, y, "y"))
+    x, y = checks.pair(checked(metric, x, "x"), checked(metric, y, "y"), ("x", "y"))
     path = search(metric, x, y, nodes=nodes, solver=solver)
     scale = path.length.clamp(min=torch.finfo(x.dtype).tiny)
 
@@ -176,7 +181,12 @@ def transport(path: Geodesic, v: Tensor, *, rtol: float = 1e-8) -> Tensor:
 
     Returns:
         vectors (..., d) at its end; their lengths and angles are those of ``v``.
+
+    Raises:
+        TypeError: for complex numbers.
+        ValueError: for vectors of another dimension, none, or not finite.
     """
+    v = checks.points(v, "v", path.metric.dim, "the dimension of the metric")
     curve = path.objective.curve(path.nodes)
 
     def field(s: float, w: Tensor) -> Tensor:

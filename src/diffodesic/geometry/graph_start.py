@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.geometry.metric import Metric
+from diffodesic.numerics import checks
 
 __all__ = ["graph_path"]
 
@@ -38,11 +39,16 @@ def graph_path(
         (k+1, d), ``a`` first and ``b`` last, k >= 1.
 
     Raises:
-        ValueError: for shapes that do not fit, a metric that is not finite on an edge, or a graph
-            that does not join the ends.
+        TypeError: for complex numbers.
+        ValueError: for shapes that do not fit, points that are not finite, a metric that is not
+            finite on an edge, or a graph that does not join the ends.
 
     Cost: one segment of the metric per edge, ``N neighbours`` at most.
     """
+    given = (("data", data), ("a", a), ("b", b))
+    what = "the dimension of the metric"
+    data, a, b = (checks.points(x, name, metric.dim, what) for name, x in given)
+    a, b = checks.pair(a, b)
     if data.ndim != 2 or a.shape != b.shape or a.shape != data.shape[1:]:
         raise ValueError(
             f"data must be (N, d) and the ends (d,), got {tuple(data.shape)}, {tuple(a.shape)} "

@@ -11,6 +11,7 @@ from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.geometry.energy import PathEnergy, Solver
 from diffodesic.geometry.metric import Metric, MetricEnergy
 from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.numerics import checks
 
 __all__ = ["NETWORK_SEARCH", "AtNoise", "OneLevelEnergy", "weight_unit"]
 
@@ -45,7 +46,9 @@ class AtNoise(Metric):
 
     def score(self, x: Tensor) -> Tensor:
         """Score ``(m - x)/sigma^2`` at the fixed level, (..., d); one evaluation per point."""
-        return self.denoiser.score(x, x.new_tensor(self.sigma))
+        x = checks.floating(x, "x")
+        # not the denoiser's own score: that reads values, and solvers call this
+        return (self.denoiser(x, x.new_tensor(self.sigma)) - x) / self.sigma**2
 
     def score_jvp(self, x: Tensor, u: Tensor) -> Tensor:
         """Derivative ``J u`` of the score along ``u``, (..., d); one JVP per point."""

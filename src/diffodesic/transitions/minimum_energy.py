@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import counting
 from diffodesic.numerics.curves import Polyline, constant_speed
 from diffodesic.transitions.potentials import Potential
@@ -86,10 +87,13 @@ def lowest_pass(
         the pass and its path.
 
     Raises:
-        ValueError: for more than three coordinates, fewer than two nodes or states off the grid.
+        TypeError: for complex numbers.
+        ValueError: for more than three coordinates, fewer than two nodes, or states that are not
+            (D,), not finite or off the grid.
 
     **Cost** one energy per grid point.
     """
+    a, b = checks.pair(_state(potential, a, "a"), _state(potential, b, "b"))
     axes = _axes(potential, nodes)
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).to(a)
     energies = potential(grid)
@@ -138,11 +142,13 @@ def string(
         the string and its saddle.
 
     Raises:
-        ValueError: for a path of the wrong shape, or where derivatives are not finite.
+        TypeError: for complex numbers.
+        ValueError: for a path of the wrong shape, or where it or derivatives are not finite.
 
     **Cost** ``images`` gradients per move, hundreds to thousands of moves.
     """
-    if start.ndim != 2 or start.shape[-1] != potential.dim or len(start) < 2 or images < 3:
+    start = checks.points(start, "start", potential.dim, f"the dimension of {potential.name}")
+    if start.ndim != 2 or len(start) < 2 or images < 3:
         raise ValueError(
             f"start has shape {tuple(start.shape)} for {images} images; it must be "
             f"(m, {potential.dim}) with m >= 2, and images at least 3"
@@ -223,6 +229,13 @@ def _across(x: Tensor, energies: Tensor, gradient: Tensor) -> Tensor:
     inner = gradient[1:-1]
     across[1:-1] = inner - (inner * tangent).sum(-1, keepdim=True) * tangent
     return across
+
+
+def _state(potential: Potential, x: Tensor, name: str) -> Tensor:
+    x = checks.points(x, name, potential.dim, f"the dimension of {potential.name}")
+    if x.ndim != 1:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; give one state ({potential.dim},)")
+    return x
 
 
 def _axes(potential: Potential, nodes: int | tuple[int, ...]) -> list[Tensor]:

@@ -24,6 +24,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import record
 
 __all__ = [
@@ -64,9 +65,22 @@ class Potential(ABC):
         """U at ``x`` (..., d), in ``unit``, (...); differentiable.  Call the object: it counts."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Energies (...) at points ``x`` (..., d).  **Cost** one energy per point."""
-        self._count(x)
-        return self.energy(x)
+        """Energies.
+
+        Args:
+            x: points (..., d).
+
+        Returns:
+            energies (...) in ``unit``, in the dtype of ``x`` (integers: torch's default);
+            differentiable.
+
+        Raises:
+            TypeError: for complex numbers.
+            ValueError: for points of another dimension or not finite.
+
+        **Cost** one energy per point.
+        """
+        return self.energy(self._counted(x))
 
     def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Energy and its gradient.
@@ -77,10 +91,13 @@ class Potential(ABC):
         Returns:
             energies (...) and gradients (..., d), both without a graph.
 
+        Raises:
+            TypeError: for complex numbers.
+            ValueError: for points of another dimension or not finite.
+
         **Cost** one energy per point.
         """
-        self._count(x)
-        return self._gradient(x)
+        return self._gradient(self._counted(x))
 
     def _gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What :meth:`gradient` returns; a subclass with a faster way writes it here."""
@@ -105,6 +122,7 @@ class Potential(ABC):
 
         **Cost** ``2 d`` energies with gradient per point.
         """
+        x = self._checked(x)
         h = 1e-4 * self.size
         move = h * torch.eye(self.dim, dtype=x.dtype, device=x.device)
         ahead, behind = (self.gradient(x.unsqueeze(-2) + sign * move)[1] for sign in (1, -1))
@@ -124,13 +142,14 @@ class Potential(ABC):
 
     def wrap(self, x: Tensor) -> Tensor:
         """Bring the periodic coordinates of ``x`` (..., d) into the box."""
+        x = checks.floating(x, "x")
         low, period = self._lattice(x)
         return torch.where(period > 0, low + torch.remainder(x - low, _never_zero(period)), x)
 
     def difference(self, a: Tensor, b: Tensor) -> Tensor:
         """``a - b`` by the nearest image, (..., d)."""
-        _, period = self._lattice(a)
-        gap = a - b
+        gap = checks.floating(a - b, "a - b")
+        _, period = self._lattice(gap)
         turns = torch.round(gap / _never_zero(period))
         return torch.where(period > 0, gap - period * turns, gap)
 
@@ -149,13 +168,15 @@ class Potential(ABC):
         low = x.new_tensor([side[0] for side in self.box])
         return low, x.new_tensor([period or 0.0 for period in self.period])
 
-    def _count(self, x: Tensor) -> None:
-        if x.ndim == 0 or x.shape[-1] != self.dim:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; its last axis must be {self.dim}, "
-                f"the dimension of {self.name}"
-            )
+    def _counted(self, x: Tensor) -> Tensor:
+        """Points (..., d), checked and counted."""
+        x = self._checked(x)
         record(energies=x[..., 0].numel())
+        return x
+
+    def _checked(self, x: Tensor) -> Tensor:
+        what = f"the dimension of {self.name}"
+        return checks.points(x, "x", self.dim, what, empty=True, detach=False)
 
 
 def _never_zero(period: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import counting
 from diffodesic.transitions.langevin import Langevin, Walkers
 from diffodesic.transitions.potentials import Potential
@@ -202,10 +203,15 @@ def committor(
         and the share that was decided, (P,).
 
     Raises:
-        ValueError: if the states overlap, or the step is so long that the dynamics explodes.
+        TypeError: for complex numbers.
+        ValueError: for points that are not (P, d), none, or not finite, if the states overlap, or
+            the step is so long that the dynamics explodes.
 
     **Cost** one energy with gradient per step and undecided trajectory.
     """
+    x = checks.points(x, "x", potential.dim, f"the dimension of {potential.name}")
+    if x.ndim != 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}; give points (P, {potential.dim})")
     check_apart(potential, a, b)
     dynamics = Langevin(potential, step, correct=False)
     generator = torch.Generator().manual_seed(seed)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from diffodesic.numerics import checks
 from diffodesic.transitions.potentials import Potential
 
 __all__ = ["relax", "relax_to_saddle"]
@@ -28,15 +29,22 @@ def relax(potential: Potential, x: Tensor, *, rtol: float = 1e-6, iterations: in
         iterations: limit.
 
     Returns:
-        the minima (..., d); a periodic coordinate is not wrapped.
+        the minima (..., d), without a graph; a periodic coordinate is not wrapped.
+
+    Raises:
+        TypeError: for complex numbers.
+        ValueError: for points of another dimension, none, or not finite.
 
     **Cost** one energy with gradient per iteration and point.
     """
+    x = checks.points(x, "x", potential.dim, f"the dimension of {potential.name}")
     energy, slope = potential.gradient(x)
+    checks.finite(slope, f"the gradient of {potential.name} at x")
     steepest = slope.norm(dim=-1, keepdim=True).clamp(min=potential.kT / potential.size)
     step = 0.01 * potential.size / steepest
     for _ in range(iterations):
-        move = _shortened(-step * slope, 0.05 * potential.size)
+        # where the curvature vanishes the step may overflow
+        move = _shortened((-step * slope).nan_to_num(), 0.05 * potential.size)
         trial_energy, trial_slope = potential.gradient(x + move)
         down = (trial_energy <= energy).unsqueeze(-1)
         # Barzilai-Borwein: the step that a quadratic with the seen curvature would take
@@ -67,8 +75,13 @@ def relax_to_saddle(
         where the searches ended (P, d), and the number of negative eigenvalues there (P,): 1 is a
         saddle; -1 where the search did not converge.
 
+    Raises:
+        TypeError: for complex numbers.
+        ValueError: for points of another dimension, none, or not finite.
+
     **Cost** ``2 d + 1`` energies with gradient per iteration and point.
     """
+    x = checks.points(x, "x", potential.dim, f"the dimension of {potential.name}")
     move, values = torch.full_like(x, potential.size), torch.zeros_like(x)
     for _ in range(iterations):
         slope = potential.gradient(x)[1]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.metrics.spacetime.metric import Spacetime
-from diffodesic.metrics.spacetime.points import natural
+from diffodesic.metrics.spacetime.points import natural, packed
 
 SHIFT = 1e-3  # of log SNR, in the central difference of the mean
 
@@ -80,12 +80,14 @@ def path_diagnostics(
         the diagnostics.
 
     Raises:
-        ValueError: for nodes of another shape, or probes that are none.
+        TypeError: for complex numbers.
+        ValueError: for nodes of another shape or not finite, or probes that are none.
 
     Cost per node: ``10 P + 8`` evaluations, P + 2 JVPs and P VJPs at most.
     """
     denoiser = space.denoiser if isinstance(space, Spacetime) else space
-    if nodes.ndim != 2 or nodes.shape[-1] != denoiser.dim + 1 or len(nodes) < 2:
+    nodes = packed(nodes, "nodes", denoiser.dim)
+    if nodes.ndim != 2 or len(nodes) < 2:
         raise ValueError(
             f"nodes have shape {tuple(nodes.shape)}; they must be (n+1, {denoiser.dim + 1}), n >= 1"
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.metrics.spacetime.points import packed
 
 __all__ = ["AvoidRegion", "MinLogSNR"]
 
@@ -37,7 +38,9 @@ class AvoidRegion:
         kl_at_least: rho > 0, in nats; absolute, whatever the ends of the path.
 
     Raises:
-        ValueError: for a point of the wrong shape, or ``kl_at_least`` that is not positive.
+        TypeError: for complex numbers.
+        ValueError: for a point of the wrong shape or not finite, or ``kl_at_least`` that is not
+            positive.
     """
 
     space: Spacetime
@@ -46,6 +49,7 @@ class AvoidRegion:
     _star: tuple[Tensor, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "point", packed(self.point, "point", self.space.data_dim))
         if self.point.shape != (self.space.dim,) or not self.kl_at_least > 0:
             raise ValueError(
                 f"point has shape {tuple(self.point.shape)} and kl_at_least is "

@@ -38,7 +38,8 @@ from torch import Tensor
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.geometry.path import Geodesic
 from diffodesic.metrics.spacetime.metric import Spacetime
-from diffodesic.metrics.spacetime.points import natural
+from diffodesic.metrics.spacetime.points import natural, packed
+from diffodesic.numerics import checks
 
 __all__ = ["NormalBundle", "dimension_from_slope", "flipd", "normal_bundle"]
 
@@ -54,8 +55,13 @@ def flipd(space: Spacetime, x: Tensor) -> Tensor:
     Returns:
         dimensions (...), not rounded.
 
+    Raises:
+        TypeError: for complex numbers.
+        ValueError: for points of the wrong dimension, none, or not finite.
+
     Cost: one ``space.mu`` per point.
     """
+    x = packed(x, "x", space.data_dim, detach=False)
     eta, mu = natural(x), space.mu(x)
     return -2 * (eta * mu).sum(-1) + eta[..., :-1].square().sum(-1) / (-2 * eta[..., -1])
 
@@ -124,11 +130,15 @@ def normal_bundle(
         the directions and the dimension.
 
     Raises:
-        ValueError: for fewer scores than coordinates: what they span would be taken for the
-            normal space.
+        TypeError: for complex numbers.
+        ValueError: for a point that is not (D,) or not finite, and for fewer scores than
+            coordinates: what they span would be taken for the normal space.
 
     Cost: ``scores`` evaluations, and a singular value decomposition of scores x D.
     """
+    x = checks.points(x, "x", denoiser.dim, "the dimension of the data")
+    if x.ndim != 1:
+        raise ValueError(f"x has shape {tuple(x.shape)}; give one point ({denoiser.dim},)")
     if scores <= denoiser.dim:
         raise ValueError(
             f"the normal bundle takes more than {denoiser.dim} scores, the number of coordinates; "

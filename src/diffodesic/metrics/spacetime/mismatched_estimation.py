@@ -25,7 +25,9 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.metrics.spacetime.points import packed
 from diffodesic.metrics.spacetime.reverse_paths import entropies, frozen_noise
+from diffodesic.numerics import checks
 
 MARGIN = 3.0  # e-folds of SNR between a path and the model's last level
 
@@ -67,17 +69,16 @@ def relative_entropy(
 
     Returns:
         (S, ...), nats; the mean over rows has the error of the rule in k' (1e-3 to 1e-2 at 32
-        levels) beside its scatter; none is negative.
+        levels) beside its scatter; none is negative; in the dtype of the points, differentiable.
 
     Raises:
-        ValueError: for points of another dimension or too close to the model's last level, or
-            samples or levels too few.
+        TypeError: for complex numbers.
+        ValueError: for points of another dimension, none, not finite, or too close to the model's
+            last level, or samples or levels too few.
 
     Cost: ``6 S levels`` evaluations per pair of points, and 8 for the levels.
     """
-    _check(denoiser, a)
-    _check(denoiser, b)
-    a, b = torch.broadcast_tensors(a, b)
+    a, b = checks.pair(_checked(denoiser, a, "a"), _checked(denoiser, b, "b"))
     noise = frozen_noise(denoiser.dim, samples=samples, levels=levels, seed=seed)
     hub, other = a.reshape(-1, a.shape[-1]), b.reshape(-1, 1, b.shape[-1])
     clean = _draw(posterior, hub, 2 * samples, seed)
@@ -115,15 +116,16 @@ def mismatch_steps(
         (S, ..., n); see :func:`relative_entropy`.
 
     Raises:
-        ValueError: for nodes that are not (..., n+1, D+1) or too close to the model's last level,
-            samples or levels too few, or unknown hubs.
+        TypeError: for complex numbers.
+        ValueError: for nodes that are not (..., n+1, D+1), not finite, or too close to the model's
+            last level, samples or levels too few, or unknown hubs.
 
     Cost: ``8 S levels`` evaluations per hub, and 14 for the levels; there are n + 1 hubs, or n/2
     alternate ones.
     """
-    _check(denoiser, x)
+    x = _checked(denoiser, x, "x")
     if x.ndim < 2 or x.shape[-2] < 2:
-        raise ValueError(f"nodes have shape {tuple(x.shape)}; they must be (..., n+1, D+1), n >= 1")
+        raise ValueError(f"x has shape {tuple(x.shape)}; nodes must be (..., n+1, D+1), n >= 1")
     if hubs not in get_args(Hubs):
         raise ValueError(f"hubs is {hubs!r}; choose one of {', '.join(get_args(Hubs))}")
     hub, others = neighbours(x, hubs)
@@ -175,7 +177,9 @@ def mismatch_length(
     Cost: as for :func:`mismatch_steps`.
     """
     if x.ndim != 2:
-        raise ValueError(f"nodes have shape {tuple(x.shape)}; the length is that of one path")
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; the length is that of one path, nodes (n+1, D+1)"
+        )
     with torch.no_grad():
         steps = mismatch_steps(
             denoiser,
@@ -230,15 +234,12 @@ def _draw(posterior: Posterior | None, hub: Tensor, count: int, seed: int) -> Te
     return posterior(hub[:, :-1], (-hub[:, -1] / 2).exp(), count, generator)
 
 
-def _check(denoiser: Denoiser, x: Tensor) -> None:
-    if x.ndim < 1 or x.shape[-1] != denoiser.dim + 1:
-        raise ValueError(
-            f"nodes have shape {tuple(x.shape)}; their last axis must be {denoiser.dim + 1}, "
-            "the data's dimension and one for log SNR"
-        )
+def _checked(denoiser: Denoiser, x: Tensor, name: str) -> Tensor:
+    x = packed(x, name, denoiser.dim, detach=False)
     level, cleanest = float(x[..., -1].detach().max()), denoiser.log_snr_range[1]
     if level > cleanest - MARGIN:
         raise ValueError(
-            f"a node has log SNR {level:g}; this estimate needs all of them below "
+            f"a point of {name} has log SNR {level:g}; this estimate needs all of them below "
             f"{cleanest - MARGIN:g}, well above the noise of the model's last level"
         )
+    return x

@@ -7,8 +7,17 @@ from torch import Tensor
 
 from diffodesic.geometry.energy import PathEnergy
 from diffodesic.geometry.metric import Metric, MetricEnergy
+from diffodesic.numerics import checks
 
-__all__ = ["NoisyEnergy", "NoisyPoints", "from_natural", "natural", "natural_velocity", "pack"]
+__all__ = [
+    "NoisyEnergy",
+    "NoisyPoints",
+    "from_natural",
+    "natural",
+    "natural_velocity",
+    "pack",
+    "packed",
+]
 
 
 def pack(z: Tensor, lam: Tensor) -> Tensor:
@@ -34,6 +43,12 @@ def natural_velocity(x: Tensor, u: Tensor) -> Tensor:
     return torch.cat([k * (u[..., :-1] + x[..., :-1] * u[..., -1:]), -k / 2 * u[..., -1:]], -1)
 
 
+def packed(x: Tensor, name: str, data_dim: int, *, detach: bool = True) -> Tensor:
+    """Packed points (..., D + 1) of a public function, checked by :func:`checks.points`."""
+    what = "the dimension of the data and one for log SNR: pack points by space.point(z, log_snr)"
+    return checks.points(x, name, data_dim + 1, what, detach=detach)
+
+
 class NoisyPoints(Metric):
     """Points packed from (z, log SNR): ``x = (z, lam)`` of shape (..., D + 1)."""
 
@@ -57,27 +72,31 @@ class NoisyPoints(Metric):
             log_snr: log SNR, a number or (...).
 
         Returns:
-            (..., D + 1).
+            (..., D + 1), in the dtype of ``z`` (integers: torch's default); differentiable.
 
         Raises:
-            ValueError: if D is wrong or log SNR is not finite or outside the range.
+            TypeError: for complex numbers.
+            ValueError: if D is wrong, z is not finite, or log SNR is not finite or outside the
+                range.
         """
-        z = torch.as_tensor(z)
-        if z.ndim == 0 or z.shape[-1] != self.data_dim:
-            raise ValueError(
-                f"z has shape {tuple(z.shape)}; its last axis must be "
-                f"{self.data_dim}, the dimension of the data"
-            )
-        lam = torch.as_tensor(log_snr, dtype=z.dtype, device=z.device).expand(z.shape[:-1])
+        what = "the dimension of the data"
+        z = checks.points(z, "z", self.data_dim, what, empty=True, detach=False)
+        lam = checks.expanded(log_snr, z, "log_snr")
         low, high = self.log_snr_range
         if not bool(((lam >= low) & (lam <= high) & lam.isfinite()).all()):
             raise ValueError(
                 f"log SNR must be finite and between {low:g} and {high:g}, the range of this space"
             )
-        return pack(z, lam)
+        # a float32 may round out of the range
+        return pack(z, lam.to(z.dtype).clamp(low, high))
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Unpack points (..., D + 1) into ``z`` (..., D) and ``log_snr`` (...)."""
+        if x.ndim == 0 or x.shape[-1] != self.dim:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; its last axis must be {self.dim}: "
+                "pack points by point(z, log_snr)"
+            )
         return x[..., :-1], x[..., -1]
 
 

@@ -34,7 +34,8 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import HasLogPartition
 from diffodesic.metrics.spacetime.metric import Spacetime
-from diffodesic.metrics.spacetime.points import from_natural
+from diffodesic.metrics.spacetime.points import from_natural, packed
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import counting
 from diffodesic.numerics.curves import Spline
 from diffodesic.numerics.quadrature import adaptive, legendre
@@ -106,7 +107,8 @@ def divergences(
         do not suffice a ``RuntimeWarning`` says so, and ``error`` how far it got.
 
     Raises:
-        ValueError: for points of the wrong dimension.
+        TypeError: for complex numbers.
+        ValueError: for points of the wrong dimension, none, or not finite.
 
     Cost: 32 evaluations of ``space.mu`` per pair inside one mode, some hundreds across modes. A
     network answers in float32: ask for ``rtol`` of 1e-3 or so.
@@ -157,13 +159,32 @@ def kl(space: Spacetime, a: Tensor, b: Tensor, *, rtol: float = 1e-8) -> Tensor:
     Returns:
         (...); the other way, errors and cost are in :func:`divergences`.
 
+    Raises:
+        TypeError: as for :func:`divergences`.
+        ValueError: as for :func:`divergences`.
+
     Cost: that of :func:`divergences`.
     """
     return divergences(space, a, b, rtol=rtol).forward
 
 
 def jeffreys(space: Spacetime, a: Tensor, b: Tensor) -> Tensor:
-    """``KL(a || b) + KL(b || a) = d_eta.d_mu``, (...); exact; two evaluations of ``mu``."""
+    """Relative entropy both ways, ``KL(a || b) + KL(b || a) = d_eta.d_mu``; exact.
+
+    Args:
+        space: spacetime of the model.
+        a: packed points (..., D + 1).
+        b: packed points (..., D + 1), broadcast against ``a``.
+
+    Returns:
+        nats (...); differentiable.
+
+    Raises:
+        TypeError: as for :func:`divergences`.
+        ValueError: as for :func:`divergences`.
+
+    Cost: two evaluations of ``space.mu`` per pair.
+    """
     a, b, batch = _pairs(space, a, b)
     rise = (space.eta(b) - space.eta(a)) * (space.mu(b) - space.mu(a))
     return rise.sum(-1).reshape(batch)
@@ -182,12 +203,17 @@ def sandwich(space: Spacetime, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (...) and (...).
 
+    Raises:
+        TypeError: as for :func:`divergences`.
+        ValueError: as for :func:`divergences`.
+
     Cost: two evaluations of ``mu`` where psi is in closed form, else :func:`divergences`.
     """
     denoiser = space.denoiser
     if not isinstance(denoiser, HasLogPartition):
         found = divergences(space, a, b)
         return found.lower, found.upper
+    a, b, batch = _pairs(space, a, b)
     both = jeffreys(space, a, b)
     ends, other = space.eta(a), space.eta(b)
     psi = [
@@ -195,7 +221,8 @@ def sandwich(space: Spacetime, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         for eta in (ends, other, (ends + other) / 2)
     ]
     gap = (psi[0] + psi[1]) / 2 - psi[2]
-    return Divergences(both, 0 * both, gap, 0 * both, 0).lower, both.clamp(min=0).sqrt()
+    lower = Divergences(both, 0 * both, gap, 0 * both, 0).lower
+    return lower.reshape(batch), both.clamp(min=0).sqrt().reshape(batch)
 
 
 def kl_along(
@@ -215,12 +242,17 @@ def kl_along(
         ``KL(point || node)`` and ``KL(node || point)``, each (..., n+1).
 
     Raises:
-        ValueError: for an unknown rule.
+        TypeError: as for :func:`divergences`.
+        ValueError: for an unknown rule, or as for :func:`divergences`.
 
     Cost: one evaluation of ``space.mu`` per node, and :func:`divergences` for the first node.
     """
     if rule not in ("trapezoid", "spline"):
         raise ValueError(f"unknown rule {rule!r}; choose trapezoid or spline")
+    point = packed(point, "point", space.data_dim, detach=False)
+    path = packed(path, "path", space.data_dim, detach=False)
+    if path.ndim < 2 or path.shape[-2] < 2:
+        raise ValueError(f"path has shape {tuple(path.shape)}; give nodes (..., n+1, D+1), n >= 1")
     first = divergences(space, point, path[..., 0, :])
     eta, mu = space.eta(path), space.mu(path)
     eta_0, mu_0 = (t.unsqueeze(-2) for t in (space.eta(point), space.mu(point)))
@@ -252,8 +284,13 @@ def log_partition(space: Spacetime, x: Tensor, *, rtol: float = 1e-8) -> Tensor:
     Returns:
         psi (...), in nats.
 
+    Raises:
+        TypeError: for complex numbers.
+        ValueError: for points of the wrong dimension, none, or not finite.
+
     Cost: none in closed form, else some tens to hundreds of evaluations of ``space.mu`` per point.
     """
+    x = packed(x, "x", space.data_dim, detach=False)
     eta = space.eta(x)
     if isinstance(space.denoiser, HasLogPartition):
         return space.denoiser.log_partition(eta[..., :-1], -2 * eta[..., -1])
@@ -283,9 +320,13 @@ def log_density(space: Spacetime, x: Tensor, *, rtol: float = 1e-8) -> Tensor:
     Returns:
         ``log p(z; sigma)``, (...).
 
+    Raises:
+        TypeError: as for :func:`log_partition`.
+        ValueError: as for :func:`log_partition`.
+
     Cost: that of :func:`log_partition`.
     """
-    z, lam = space.split(x)
+    z, lam = space.split(packed(x, "x", space.data_dim, detach=False))
     scale = space.data_dim / 2 * (math.log(2 * math.pi) - lam)
     return log_partition(space, x, rtol=rtol) - lam.exp() * z.square().sum(-1) / 2 - scale
 
@@ -310,11 +351,6 @@ def _gaussian_psi(space: Spacetime, eta: Tensor) -> Tensor:
 
 
 def _pairs(space: Spacetime, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-    for name, x in (("a", a), ("b", b)):
-        if x.ndim == 0 or x.shape[-1] != space.dim:
-            raise ValueError(
-                f"{name} has shape {tuple(x.shape)}; its last axis must be {space.dim}: "
-                "pack points by space.point(z, log_snr)"
-            )
-    a, b = torch.broadcast_tensors(a, b)
+    a, b = (packed(x, name, space.data_dim, detach=False) for name, x in (("a", a), ("b", b)))
+    a, b = checks.pair(a, b)
     return a.reshape(-1, space.dim), b.reshape(-1, space.dim), a.shape[:-1]

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import HasLogPartition
 from diffodesic.metrics.spacetime.metric import Spacetime
-from diffodesic.metrics.spacetime.points import from_natural, natural
+from diffodesic.metrics.spacetime.points import from_natural, natural, packed
+from diffodesic.numerics import checks
 
 __all__ = ["e_geodesic", "from_mu", "m_geodesic"]
 
@@ -36,11 +37,15 @@ def e_geodesic(space: Spacetime, a: Tensor, b: Tensor, s: Tensor | float) -> Ten
         s: parameters in [0, 1]: a number gives (..., D + 1), (S,) gives (..., S, D + 1).
 
     Returns:
-        packed points.
+        packed points; differentiable.
+
+    Raises:
+        TypeError: for complex numbers.
+        ValueError: for points of the wrong dimension, none, or not finite, or ``s`` that is not.
 
     Cost: no network evaluation.
     """
-    s = torch.as_tensor(s, dtype=a.dtype, device=a.device)
+    a, b, s = _checked(space, a, b, s)
     points = from_natural(_line(space.eta(a), space.eta(b), s))
     return points[..., 0, :] if s.ndim == 0 else points
 
@@ -55,17 +60,21 @@ def m_geodesic(space: Spacetime, a: Tensor, b: Tensor, s: Tensor | float) -> Ten
         s: parameters in [0, 1]: a number gives (..., D + 1), (S,) gives (..., S, D + 1).
 
     Returns:
-        packed points.
+        packed points, without a graph.
 
     Raises:
-        ValueError: for another denoiser, or where the line leaves spacetime (no noise is large
-            enough for such a spread of posteriors).
+        TypeError: for complex numbers.
+        ValueError: as for :func:`e_geodesic`, for another denoiser, or where the line leaves
+            spacetime (no noise is large enough for such a spread of posteriors).
 
     Cost: that of :func:`from_mu`.
     """
-    s = torch.as_tensor(s, dtype=a.dtype, device=a.device)
+    a, b, s = _checked(space, a, b, s)
+    kind = a.dtype
+    # Newton's method ends at the rounding of float64
+    a, b, s = (given.detach().double() for given in (a, b, s))
     start = from_natural(_line(space.eta(a), space.eta(b), s))
-    points = from_mu(space, _line(space.mu(a), space.mu(b), s), start)
+    points = from_mu(space, _line(space.mu(a), space.mu(b), s), start).to(kind)
     return points[..., 0, :] if s.ndim == 0 else points
 
 
@@ -116,6 +125,14 @@ def from_mu(
             "the line leaves spacetime; choose ends that are closer, or less noisy"
         )
     return x.reshape(start.shape)
+
+
+def _checked(
+    space: Spacetime, a: Tensor, b: Tensor, s: Tensor | float
+) -> tuple[Tensor, Tensor, Tensor]:
+    a, b = (packed(x, name, space.data_dim, detach=False) for name, x in (("a", a), ("b", b)))
+    a, b = checks.pair(a, b)
+    return a, b, checks.finite(torch.as_tensor(s, dtype=a.dtype, device=a.device), "s")
 
 
 def _line(a: Tensor, b: Tensor, s: Tensor) -> Tensor:

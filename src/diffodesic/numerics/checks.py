@@ -1,0 +1,142 @@
+"""Points that a public function is given: real, floating point, finite, of the right dimension.
+
+A function checks once, where it is entered.  What a solver calls thousands of times (a denoiser, a
+metric) reads no values: there a point that is not finite makes its own row NaN, and no other.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["expanded", "finite", "floating", "pair", "points"]
+
+
+def floating(x: Tensor, name: str) -> Tensor:
+    """Real floating-point tensor of ``x``, integers in torch's default dtype; reads no values.
+
+    Args:
+        x: any tensor.
+        name: of the argument, for the message.
+
+    Returns:
+        the tensor.
+
+    Raises:
+        TypeError: for complex numbers.
+    """
+    x = torch.as_tensor(x)
+    if x.is_complex():
+        raise TypeError(f"{name} is complex ({x.dtype}); give real numbers")
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def finite(x: Tensor, name: str) -> Tensor:
+    """``x`` itself, a floating-point tensor without NaN and infinities.
+
+    Args:
+        x: floating-point tensor.
+        name: of the argument, for the message.
+
+    Returns:
+        the tensor.
+
+    Raises:
+        ValueError: for values that are not finite.
+    """
+    try:
+        total = float(x.detach().sum())
+    except RuntimeError:  # inside a transform such as vmap no value can be read
+        return x
+    # a finite sum has finite terms, and costs a third of the full test
+    if not math.isfinite(total) and not bool(torch.isfinite(x).all()):
+        first = torch.nonzero(~torch.isfinite(x))[0].tolist()
+        raise ValueError(
+            f"{name} holds values that are not finite, the first at index {first}; "
+            "replace NaN and infinities, or leave these points out"
+        )
+    return x
+
+
+def points(
+    x: Tensor, name: str, dim: int, what: str, *, empty: bool = False, detach: bool = True
+) -> Tensor:
+    """Points (..., dim), finite and in floating point.
+
+    Args:
+        x: the points.
+        name: of the argument, for the message.
+        dim: number of coordinates.
+        what: what ``dim`` is, for the message: "the dimension of the data".
+        empty: accept no points at all, where the answer is one number per point.
+        detach: cut the graph, where the function does not differentiate.
+
+    Returns:
+        the points; integers in torch's default dtype.
+
+    Raises:
+        TypeError: for complex numbers.
+        ValueError: for another dimension, no points, or values that are not finite.
+    """
+    x = floating(x, name)
+    if x.ndim == 0 or x.shape[-1] != dim:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; its last axis must be {dim}, {what}")
+    if not (empty or x.numel()):
+        raise ValueError(
+            f"{name} holds no points: its shape is {tuple(x.shape)}; give at least one"
+        )
+    return finite(x.detach() if detach else x, name)
+
+
+def pair(a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> tuple[Tensor, Tensor]:
+    """Two tensors of points in their common dtype, broadcast against each other.
+
+    Args:
+        a: points (..., d).
+        b: points (..., d).
+        names: of the arguments, for the message.
+
+    Returns:
+        both, in one shape.
+
+    Raises:
+        ValueError: for shapes that do not broadcast.
+    """
+    kind = torch.promote_types(a.dtype, b.dtype)
+    try:
+        a, b = torch.broadcast_tensors(a.to(kind), b.to(kind))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{names[0]} and {names[1]} have shapes {tuple(a.shape)} and {tuple(b.shape)}; "
+            "give as many points in both, or one"
+        ) from error
+    return a, b
+
+
+def expanded(x: Tensor | float, z: Tensor, name: str) -> Tensor:
+    """Numbers (...), one for each of the points ``z`` (..., D), in float64 if given as a number.
+
+    Args:
+        x: a number or a tensor that broadcasts to (...).
+        z: the points.
+        name: of the argument, for the message.
+
+    Returns:
+        the numbers, (...), on the device of ``z``.
+
+    Raises:
+        TypeError: for complex numbers.
+        ValueError: for a shape that does not broadcast.
+    """
+    if not isinstance(x, Tensor):
+        x = torch.as_tensor(x, dtype=torch.float64)
+    x = floating(x, name).to(z.device)
+    try:
+        return x.expand(z.shape[:-1])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}; it must be a number, or {tuple(z.shape[:-1])} "
+            "for one number per point"
+        ) from error
