@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from diffodesic.denoisers.network import from_network
     from diffodesic.geometry.boundary_value import distance, geodesic
     from diffodesic.geometry.constraints import constrained_geodesic
-    from diffodesic.geometry.exponential import exp, log, mean, transport
+    from diffodesic.geometry.exponential import exp, log, transport
+    from diffodesic.geometry.frechet import mean
     from diffodesic.geometry.metric import Metric
     from diffodesic.geometry.path import Certificate, Geodesic
     from diffodesic.geometry.solvers.relax import Relax

@@ -1,4 +1,4 @@
-"""The verbs against closed forms: exp, log, transport, mean; the certificate; errors."""
+"""The verbs against closed forms: exp, log, transport; the certificate; errors."""
 
 from __future__ import annotations
 
@@ -105,28 +105,6 @@ def test_transport_takes_the_tangent_to_the_tangent():
     # the path is a geodesic to order two
     assert errors[1] < 2e-3
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.5)
-
-
-def test_mean_of_two_points_is_the_middle(hyperbolic: tuple[Hyperbolic, Tensor, Tensor]):
-    space, a, b = hyperbolic
-    middle = mean(space, torch.stack([a[0], b[0]]), nodes=8, tol=1e-6)
-    closed = space.path(a[0], b[0], 2)[1]
-    # directions come from paths of 8 segments, of order two; opposite errors nearly cancel
-    assert float(space.distance(middle, closed)) < 0.01 * float(space.distance(a[0], b[0]))
-
-
-def test_mean_balances_the_weights(hyperbolic: tuple[Hyperbolic, Tensor, Tensor]):
-    space, a, b = hyperbolic
-    weights = torch.tensor([3.0, 1.0], dtype=torch.float64)
-    found = mean(space, torch.stack([a[1], b[1]]), weights=weights, nodes=8, tol=1e-6)
-    near, far = space.distance(found, a[1]), space.distance(found, b[1])
-    assert float(near / (near + far)) == pytest.approx(0.25, abs=0.01)
-
-
-def test_mean_in_flat_space_is_the_average(draw: Draw):
-    points = draw(5, 3)
-    found = mean(Euclidean(3), points, nodes=4)
-    torch.testing.assert_close(found, points.mean(0), rtol=1e-10, atol=1e-10)
 
 
 # Results -------------------------------------------------------------------------------------

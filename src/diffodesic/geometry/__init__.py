@@ -17,7 +17,8 @@ from diffodesic.geometry.energy import (
     discrete_energy,
     evaluate,
 )
-from diffodesic.geometry.exponential import exp, log, mean, transport
+from diffodesic.geometry.exponential import exp, log, transport
+from diffodesic.geometry.frechet import mean
 from diffodesic.geometry.graph_start import graph_path
 from diffodesic.geometry.metric import Metric, MetricEnergy
 from diffodesic.geometry.path import Certificate, Geodesic

@@ -17,11 +17,10 @@ from diffodesic.geometry.boundary_value import checked, search
 from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import Geodesic
-from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.numerics import checks
 from diffodesic.numerics.ode import rk45
 
-__all__ = ["christoffel", "exp", "log", "mean", "slope", "transport"]
+__all__ = ["christoffel", "exp", "log", "slope", "transport"]
 
 
 def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
@@ -100,6 +99,26 @@ def log(
         return metric.norm(y, r) <= tol * scale
 
     return _anderson(miss, path.velocity(0.0), small, iterations)
+
+
+def velocity_at_start(path: Geodesic) -> Tensor:
+    """Velocity of a shortest path at its start, from the gradient of its energy by that end.
+
+    The energy E of a shortest path is half the squared distance, so ``-g^-1 dE/dx`` by its start
+    is the logarithm. Unlike the velocity of the curve through the nodes it is the gradient of the
+    very numbers E, and varies as smoothly as they do.
+
+    Args:
+        path: the solved path, (...).
+
+    Returns:
+        velocities (..., d).
+
+    Cost: one gradient of the energy of the first segment, and one ``sharp``.
+    """
+    first, n = path.nodes[..., :2, :], path.nodes.shape[-2] - 1
+    momentum = -n * path.objective.evaluate(first).slope[..., 0, :]
+    return path.metric.sharp(first[..., 0, :], momentum).detach()
 
 
 def _anderson(
@@ -194,56 +213,3 @@ def transport(path: Geodesic, v: Tensor, *, rtol: float = 1e-8) -> Tensor:
         return -christoffel(path.metric, curve(s), curve.velocity(s), w).detach()
 
     return rk45(field, v, rtol=rtol)
-
-
-def mean(
-    metric: Metric,
-    points: Tensor,
-    *,
-    weights: Tensor | None = None,
-    nodes: int = 32,
-    tol: float = 1e-6,
-    iterations: int = 50,
-    solver: Solver | None = None,
-) -> Tensor:
-    """Frechet (Karcher) mean: the point of least weighted sum of squared distances.
-
-    Args:
-        metric: the geometry.
-        points: (N, d).
-        weights: non-negative weights (N,); default equal.
-        nodes: segments of the geodesics to the points.
-        tol: stop when the step is shorter than ``tol`` times the largest distance.
-        iterations: limit on steps.
-        solver: boundary-value solver; default ``Relax(rtol=1e-12)``, since the velocities at the
-            start are known to the square root of the energy's tolerance.
-
-    Returns:
-        the mean, (d,).
-
-    Raises:
-        ValueError: for points that are not (N, d) or weights that are not N non-negative numbers.
-        RuntimeError: if the steps do not shrink below ``tol``.
-
-    Cost: N geodesics (warm-started) and one ``exp`` per step.
-    """
-    points = checked(metric, points, "points")
-    weights = points.new_ones(len(points)) if weights is None else weights.to(points)
-    if points.ndim != 2 or weights.shape != points.shape[:1]:
-        raise ValueError("points must be (N, d) and weights (N,)")
-    if not bool((weights >= 0).all()) or not bool(weights.sum() > 0):
-        raise ValueError("weights must be non-negative and not all zero")
-    share = (weights / weights.sum()).unsqueeze(-1)
-    here = (share * points).sum(0)
-    init, solver = None, solver or Relax(rtol=1e-12)
-    for _ in range(iterations):
-        paths = search(metric, here, points, nodes=nodes, solver=solver, init=init, refine=1)
-        step = (share * paths.velocity(0.0)).sum(0)
-        if float(metric.norm(here, step)) <= tol * float(paths.length.max()):
-            return here
-        here = exp(metric, here, step)
-        init = torch.cat([here.expand(len(points), 1, -1), paths.nodes[:, 1:]], 1)
-    raise RuntimeError(
-        f"the mean did not settle in {iterations} steps; the points may lie too "
-        "far apart for a unique mean"
-    )

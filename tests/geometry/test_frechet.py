@@ -1,0 +1,122 @@
+"""The Frechet mean: closed forms, first-order condition, batches, errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffodesic import (
+    Euclidean,
+    GaussianMixture,
+    Metric,
+    Relax,
+    ScoreMetric,
+    Spacetime,
+    mean,
+)
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.status import SearchWarning
+from diffodesic.metrics.spacetime.gaussian import Hyperbolic
+from support.checks import Draw, status_is_looked_at
+
+
+def first_order_miss(metric: Metric, centre: Tensor, points: Tensor, nodes: int) -> Tensor:
+    """Length of the average logarithm, from the curves, relative to the largest distance."""
+    paths = search(metric, centre[..., None, :], points, nodes=nodes, solver=Relax(rtol=1e-12))
+    average = paths.velocity(0.0).mean(-2)
+    return metric.norm(centre, average) / paths.length.amax(-1)
+
+
+@pytest.mark.parametrize("lam", [0.0, 1.5, 3.0])
+@pytest.mark.parametrize("exact", [True, False], ids=["hyperbolic", "spacetime"])
+def test_mean_of_two_points_is_the_middle(lam: float, exact: bool):
+    # 1.5 to 6.7 apart: there steps of length 1 overshoot, by the curvature -1/4
+    space = Hyperbolic(2)
+    ends = torch.tensor([[-1.0, 0.0, lam], [1.0, 0.5, lam + 0.5]], dtype=torch.float64)
+    metric = space if exact else Spacetime(GaussianMixture(torch.zeros(1, 2).double(), std=1.0))
+    errors = []
+    for nodes in (16, 32):
+        found = mean(metric, ends, nodes=nodes)
+        middle = space.path(ends[0], ends[1], 2)[1]
+        errors.append(float(space.distance(found, middle) / space.distance(ends[0], ends[1])))
+    # the discrete distances are of order two
+    assert errors[1] < 3e-4
+    assert errors[1] < errors[0] / 2.5
+
+
+def test_mean_balances_the_weights(draw: Draw):
+    space = Hyperbolic(2, variance=1.5)
+    a, b = space.point(0.6 * draw(2, 2), 1.5 + 0.4 * draw(2))
+    weights = torch.tensor([3.0, 1.0], dtype=torch.float64)
+    found = mean(space, torch.stack([a, b]), weights=weights)
+    near, far = space.distance(found, a), space.distance(found, b)
+    assert float(near / (near + far)) == pytest.approx(0.25, abs=1e-3)
+
+
+def test_mean_in_flat_space_is_the_average(draw: Draw):
+    points, weights = draw(2, 5, 3), draw(2, 5).abs()
+    torch.testing.assert_close(mean(Euclidean(3), points, nodes=4), points.mean(-2))
+    expected = (weights[..., None] * points).sum(-2) / weights.sum(-1, keepdim=True)
+    torch.testing.assert_close(mean(Euclidean(3), points, weights=weights, nodes=4), expected)
+
+
+def _mixture_metrics(draw: Draw) -> dict[str, tuple[Metric, Tensor]]:
+    law = GaussianMixture(draw(5, 2), std=0.5)
+    space = Spacetime(law)
+    return {
+        "spacetime": (space, space.point(law.means, 3.0)),
+        "score": (ScoreMetric(law, log_snr=3.0, weight=1.0), law.means),
+        "heavy score": (ScoreMetric(law, log_snr=3.0, weight=10.0), law.means),
+    }
+
+
+@pytest.mark.parametrize("name", ["spacetime", "score", "heavy score"])
+def test_mean_of_the_means_of_a_mixture_meets_its_first_order_condition(name: str, draw: Draw):
+    metric, points = _mixture_metrics(draw)[name]
+    found = mean(metric, points, nodes=32)
+    # velocities of the curves differ from the energies' by the order two of 64 segments
+    assert float(first_order_miss(metric, found, points, 64)) < 5e-3
+
+
+@pytest.mark.parametrize("count", [2, 7, 20])
+def test_means_of_a_batch_are_the_means_one_by_one(count: int, draw: Draw):
+    space = Spacetime(GaussianMixture(draw(1, 2), std=1.2))
+    points = space.point(draw(2, 2, count, 2), 2 + 0.5 * draw(2, 2, count))
+    together = mean(space, points, nodes=12)
+    assert together.shape == (2, 2, 3)
+    torch.testing.assert_close(
+        mean(space, points[1, 0], nodes=12), together[1, 0], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_mean_of_one_point_many_times_is_that_point():
+    point = torch.tensor([0.3, -0.2, 1.0], dtype=torch.float64)
+    assert torch.equal(mean(Hyperbolic(2), point.expand(3, 3), nodes=4), point)
+
+
+def test_points_and_weights_that_do_not_fit_are_errors(draw: Draw):
+    flat, points = Euclidean(2), draw(4, 2)
+    with pytest.raises(ValueError, match=r"points has shape .* it must be \(\.\.\., N, d\)"):
+        mean(flat, points[0])
+    with pytest.raises(ValueError, match="one weight per point"):
+        mean(flat, points, weights=torch.ones(3))
+    for bad in ([1, 1, 1, -1], [0, 0, 0, 0], [1, 1, 1, float("nan")]):
+        with pytest.raises(ValueError, match="non-negative and not all zero"):
+            mean(flat, points, weights=torch.tensor(bad))
+
+
+def test_means_that_are_not_found_in_time_are_counted(draw: Draw):
+    space = Hyperbolic(2)
+    points = space.point(0.5 * draw(3, 4, 2), 1.5 + 0.4 * draw(3, 4))
+    points[0] = points[0, :1]
+    with pytest.raises(RuntimeError, match="2 of 3 means did not settle"):
+        mean(space, points, nodes=8, iterations=1)
+
+
+@status_is_looked_at
+def test_a_mean_from_searches_that_did_not_end_well_warns(draw: Draw):
+    space = Hyperbolic(2)
+    points = space.point(0.5 * draw(4, 2), 1.5 + 0.4 * draw(4))
+    with pytest.warns(SearchWarning, match="iteration limit"):
+        mean(space, points, nodes=8, tol=0.1, solver=Relax(rtol=1e-16, iterations=3))
