@@ -13,13 +13,13 @@ and shortened; where f no longer changes in its digits, |v| has to fall.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from diffodesic.geometry.boundary_value import checked, search
-from diffodesic.geometry.energy import Solver
+from diffodesic.geometry.energy import PathEnergy, Progress, Solution, Solver
 from diffodesic.geometry.exponential import velocity_at_start
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.solvers.relax import Relax
@@ -148,6 +148,34 @@ class _Look:
 
 
 @dataclass(frozen=True)
+class _From:
+    """A solver that begins at ``init``, one path for each pair of points that differ.
+
+    Given to ``search`` as its ``init``, they would take the place of solutions whose curve is
+    longer in the last digits; the energies would no longer be the least ones.
+    """
+
+    solver: Solver
+    init: Tensor
+
+    def solve(
+        self,
+        energy: PathEnergy,
+        a: Tensor,
+        b: Tensor,
+        nodes: int,
+        *,
+        init: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Solution:
+        """Solve from the own paths."""
+        solver = self.solver
+        if isinstance(solver, Relax):  # the first search looked around
+            solver = replace(solver, explore=False)
+        return solver.solve(energy, a, b, nodes, init=energy.confine(self.init), progress=progress)
+
+
+@dataclass(frozen=True)
 class _Karcher:
     """How points are looked at, moved, and how far the next step goes."""
 
@@ -157,18 +185,13 @@ class _Karcher:
 
     def look(self, here: Tensor, points: Tensor, shares: Tensor, last: _Look | None) -> _Look:
         """Search from ``here`` (B, d) to ``points`` (B, N, d), from the last paths if there are."""
-        init = None
+        solver = self.solver
         if last is not None:  # the last paths, their start carried along
             fade = torch.linspace(1, 0, last.paths.shape[-2], dtype=here.dtype, device=here.device)
             init = last.paths + fade[:, None] * (here - last.here)[:, None, None]
+            solver = _From(solver, init[(here[:, None] != points).any(-1)])
         found = search(
-            self.metric,
-            here[:, None],
-            points,
-            nodes=self.nodes,
-            solver=self.solver,
-            init=init,
-            refine=1,
+            self.metric, here[:, None], points, nodes=self.nodes, solver=solver, refine=1
         )
         step = (shares[..., None] * velocity_at_start(found)).sum(1)
         rank = {status: i for i, status in enumerate(Status)}
