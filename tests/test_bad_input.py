@@ -19,7 +19,8 @@ from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.denoisers.selfcheck import self_check
 from diffodesic.geometry.boundary_value import distance, geodesic
 from diffodesic.geometry.constraints import constrained_geodesic
-from diffodesic.geometry.exponential import exp, log, mean, transport
+from diffodesic.geometry.exponential import exp, log, transport
+from diffodesic.geometry.frechet import mean
 from diffodesic.geometry.graph_start import graph_path
 from diffodesic.metrics.elementary import Euclidean
 from diffodesic.metrics.score import ScoreMetric

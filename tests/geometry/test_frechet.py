@@ -101,7 +101,9 @@ def test_points_and_weights_that_do_not_fit_are_errors(draw: Draw):
         mean(flat, points[0])
     with pytest.raises(ValueError, match="one weight per point"):
         mean(flat, points, weights=torch.ones(3))
-    for bad in ([1, 1, 1, -1], [0, 0, 0, 0], [1, 1, 1, float("nan")]):
+    with pytest.raises(ValueError, match="weights holds values that are not finite"):
+        mean(flat, points, weights=torch.tensor([1, 1, 1, float("nan")]))
+    for bad in ([1, 1, 1, -1], [0, 0, 0, 0]):
         with pytest.raises(ValueError, match="non-negative and not all zero"):
             mean(flat, points, weights=torch.tensor(bad))
 

@@ -24,6 +24,7 @@ from diffodesic.geometry.exponential import velocity_at_start
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import SearchWarning, Status
+from diffodesic.numerics import checks
 
 __all__ = ["mean"]
 
@@ -60,6 +61,7 @@ def mean(
         the means, (..., d).
 
     Raises:
+        TypeError: for complex numbers.
         ValueError: for points that are not (..., N, d) or finite, or weights that do not fit.
         RuntimeError: if a mean is not found in the limit, or steps no longer bring it closer.
 
@@ -98,17 +100,18 @@ def _points_and_shares(
     points = checked(metric, points, "points")
     if points.ndim < 2:
         raise ValueError(f"points has shape {tuple(points.shape)}; it must be (..., N, d)")
-    weights = points.new_ones(points.shape[:-1]) if weights is None else torch.as_tensor(weights)
+    weights = points.new_ones(points.shape[:-1]) if weights is None else weights
+    weights = checks.finite(checks.floating(weights, "weights"), "weights").detach()
     try:
-        weights = weights.detach().to(points).expand(points.shape[:-1])
+        weights = weights.to(points).expand(points.shape[:-1])
     except RuntimeError as error:
         raise ValueError(
             f"weights has shape {tuple(weights.shape)}; it must be {tuple(points.shape[:-1])}, "
             "one weight per point"
         ) from error
     total = weights.sum(-1, keepdim=True)
-    if not bool((weights >= 0).all() & (total > 0).all() & total.isfinite().all()):
-        raise ValueError("weights must be finite, non-negative and not all zero")
+    if not bool((weights >= 0).all() & (total > 0).all()):
+        raise ValueError("weights must be non-negative and not all zero")
     return points, weights / total
 
 
