@@ -187,7 +187,8 @@ def test_the_published_recipe_says_what_it_is_and_misses_the_images(results):
     found = results["score-published"]
     assert found.settings["metric"] == "score-published"
     assert found.settings["weight"] == pytest.approx(1000 / 0.194, rel=5e-3)
-    assert found.geodesic.status is Status.FIXED_BUDGET
+    # its weight is far above what six segments resolve
+    assert found.geodesic.status is Status.TOO_COARSE
     assert min(found.end_error) > 2 * max(results["score"].end_error)
 
 

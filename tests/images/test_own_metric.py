@@ -43,7 +43,8 @@ def test_geodesic_distance_and_continuation_are_those_of_the_flat_coordinates():
     assert float(path.length) == pytest.approx(float(straight.norm()), rel=1e-5)
     assert float(dd.distance(metric, a, b)) == pytest.approx(float(straight.norm()), rel=1e-5)
     middle = metric.flattened(a) + straight / 2
-    torch.testing.assert_close(metric.flattened(path(0.5)), middle, rtol=1e-4, atol=1e-4)
+    # the energy is met to 1e-6, points to its square root
+    torch.testing.assert_close(metric.flattened(path(0.5)), middle, rtol=1e-3, atol=1e-3)
     found = continue_path(path, 0.25, points=2)
     assert found.stop is Stop.COMPLETE
     end = metric.flattened(b) + straight / 4
