@@ -20,7 +20,7 @@ from diffodesic.metrics.spacetime.gaussian import Hyperbolic
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.potentials import DoubleWell
-from support.checks import Draw
+from support.checks import Draw, status_is_looked_at
 from support.tiny import exact_model, pictures
 
 
@@ -80,6 +80,7 @@ def test_a_distance_is_symmetric_and_zero_only_at_home(draw: Draw):
 
 
 @pytest.mark.slow
+@status_is_looked_at
 def test_triangle_inequality_on_a_thousand_triples(draw: Draw):
     # eight mixtures in one to four dimensions, 125 triples each
     worst, ended = -math.inf, set()

@@ -95,21 +95,8 @@ class Placement:
         init: Tensor | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> Geodesic:
-        """The geodesic between points of the metric.
-
-        Args:
-            a: starts (..., d).
-            b: ends (..., d).
-            nodes: segments of the path, >= 2.
-            solver: default that of the metric's energy.
-            init: see :func:`geodesic`.
-            progress: called with a short line on every step.
-
-        Returns:
-            the path.
-
-        Cost: as for :func:`geodesic`.
-        """
+        """As :func:`geodesic`, between points (..., d) of the metric, but without its warning."""
+        # every result notes a path that did not end well: see doubts
         say = progress or (lambda _: None)
         return search(
             self.metric,
