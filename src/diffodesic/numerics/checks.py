@@ -28,9 +28,11 @@ def floating(x: Tensor, name: str) -> Tensor:
         TypeError: for complex numbers.
     """
     x = torch.as_tensor(x)
+    if x.is_floating_point():
+        return x
     if x.is_complex():
         raise TypeError(f"{name} is complex ({x.dtype}); give real numbers")
-    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+    return x.to(torch.get_default_dtype())
 
 
 def finite(x: Tensor, name: str) -> Tensor:
@@ -47,7 +49,7 @@ def finite(x: Tensor, name: str) -> Tensor:
         ValueError: for values that are not finite.
     """
     try:
-        total = float(x.detach().sum())
+        total = x.sum().item()
     except RuntimeError:  # inside a transform such as vmap no value can be read
         return x
     # a finite sum has finite terms, and costs a third of the full test
