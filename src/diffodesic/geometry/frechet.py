@@ -28,7 +28,8 @@ from diffodesic.numerics import checks
 
 __all__ = ["mean"]
 
-_SHORTEST = 1e-3  # of the lengths t: below it no shorter step is tried
+SHORTEST = 1e-3  # of the lengths t: below it no shorter step is tried
+LEVEL = 1e-7  # relative change of f that is not to be believed
 
 
 def mean(
@@ -78,15 +79,15 @@ def mean(
     now = karcher.look((shares.unsqueeze(-1) * points).sum(1), points, shares, None)
     length = torch.ones_like(now.objective)
     for _ in range(iterations):
-        left = ~(now.miss <= tol) & (length >= _SHORTEST)
+        left = ~(now.miss <= tol) & (length >= SHORTEST)
         if not bool(left.any()):
             break
         old = now.take(left)
         to = karcher.move(old, length[left])
         new = karcher.look(to, points[left], shares[left], old)
-        # the searches know f to about 1e-9 of itself; below that the length of v decides
-        level = (new.objective <= (1 + 1e-9) * old.objective) & (new.size < old.size)
-        better = (new.objective < (1 - 1e-9) * old.objective) | level
+        # some energies have gradients to 1e-8 of themselves only; near the mean |v| tells more
+        level = (new.objective <= (1 + LEVEL) * old.objective) & (new.size < old.size)
+        better = (new.objective < (1 - LEVEL) * old.objective) | level
         length[left] = torch.where(better, karcher.next_length(old, new), length[left] / 4)
         now.put(torch.nonzero(left).flatten()[better], new.take(better))
     _judge(now, tol)

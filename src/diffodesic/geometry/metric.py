@@ -3,7 +3,7 @@ r"""Riemannian metrics: mathematics only.
 ``inner(x, u, v)`` is the definition; ``squared_steps(x)`` are the squared lengths of the segments
 of a polyline, by default the midpoint rule on ``inner``.  Initial-value solvers see only ``inner``;
 boundary-value solvers see only the energy of a path, :meth:`Metric.energy`.
-No D x D matrix is ever formed, but by :meth:`Metric.matrix`, which exists for tests.
+A d x d matrix is formed to invert metrics of few coordinates, and by :meth:`Metric.matrix`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from torch import Tensor
 from diffodesic.geometry.energy import Evaluation, Order, PathEnergy
 from diffodesic.numerics.derivatives import lower
 from diffodesic.numerics.hessians import PathHessian
-from diffodesic.numerics.linear import conjugate_gradient
+from diffodesic.numerics.linear import SINGULAR, conjugate_gradient, solve_positive
 
 __all__ = ["Metric", "MetricEnergy"]
+
+DENSE = 32  # coordinates up to which the metric tensor is formed to invert it
 
 
 class Metric(ABC):
@@ -59,7 +61,8 @@ class Metric(ABC):
     def sharp(self, x: Tensor, p: Tensor) -> Tensor:
         """Vector ``g(x)^-1 p``.
 
-        The default is conjugate gradients on :meth:`flat`, scaled by the energy's weights.
+        The default solves with the matrix of :meth:`flat` where d is at most 32, all columns in one
+        call, and by conjugate gradients above, scaled by the energy's weights.
 
         Args:
             x: points (..., d).
@@ -71,6 +74,10 @@ class Metric(ABC):
         Raises:
             LinAlgError: if the metric is singular at ``x``.
         """
+        if self.dim <= DENSE:
+            basis = torch.eye(self.dim, dtype=x.dtype, device=x.device)
+            at = x.unsqueeze(-2).expand(*x.shape, self.dim).contiguous()
+            return solve_positive(self.flat(at, basis.expand_as(at)).detach(), p)
         energy = self.energy()
         sizes = torch.tensor(energy.blocks, device=x.device)
         scale = energy.weights(x).repeat_interleave(sizes, -1).rsqrt()
@@ -78,10 +85,7 @@ class Metric(ABC):
             lambda w: scale * self.flat(x, scale * w).detach(), scale * p, rtol=1e-12
         )
         if not bool(found.solved.all()):
-            raise torch.linalg.LinAlgError(  # type: ignore[attr-defined]
-                "the metric tensor could not be inverted by conjugate gradients: it is singular "
-                "or not positive definite at this point"
-            )
+            raise torch.linalg.LinAlgError(SINGULAR)  # type: ignore[attr-defined]
         return scale * found.x
 
     def norm(self, x: Tensor, u: Tensor) -> Tensor:

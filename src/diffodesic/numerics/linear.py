@@ -1,4 +1,4 @@
-"""Linear systems without a matrix: conjugate gradients, batched."""
+"""Symmetric positive definite systems, batched: by Cholesky, or without a matrix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Solved", "conjugate_gradient"]
+__all__ = ["SINGULAR", "Solved", "conjugate_gradient", "solve_positive"]
+
+SINGULAR = (
+    "the metric tensor could not be inverted: it is singular or not positive definite at this point"
+)
 
 
 class Solved(NamedTuple):
@@ -79,3 +83,25 @@ def conjugate_gradient(
         p = y + turn * p
     solved = ry <= rtol * first
     return Solved(x, solved.squeeze(dims), positive.squeeze(dims))
+
+
+def solve_positive(matrix: Tensor, b: Tensor) -> Tensor:
+    """Solve ``A x = b`` for a symmetric positive definite matrix.
+
+    Args:
+        matrix: ``A``, (..., d, d).
+        b: right-hand sides (..., d).
+
+    Returns:
+        solutions (..., d).
+
+    Raises:
+        LinAlgError: if a matrix is not positive definite, to rounding.
+    """
+    scale = matrix.diagonal(dim1=-2, dim2=-1).rsqrt()  # the pivots are then at most 1
+    factor, info = torch.linalg.cholesky_ex(scale.unsqueeze(-1) * matrix * scale.unsqueeze(-2))
+    least = factor.diagonal(dim1=-2, dim2=-1).amin(-1).square()
+    rounding = b.shape[-1] * torch.finfo(b.dtype).eps
+    if not bool((info == 0).all() & (least > rounding).all()):
+        raise torch.linalg.LinAlgError(SINGULAR)  # type: ignore[attr-defined]
+    return scale * torch.cholesky_solve((scale * b).unsqueeze(-1), factor).squeeze(-1)
