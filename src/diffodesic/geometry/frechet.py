@@ -38,7 +38,7 @@ def mean(
     *,
     weights: Tensor | None = None,
     nodes: int = 32,
-    tol: float = 1e-6,
+    tol: float = 1e-5,
     iterations: int = 50,
     solver: Solver | None = None,
 ) -> Tensor:
@@ -55,8 +55,8 @@ def mean(
         tol: a mean x is found when ``|sum w_i log_x(x_i)| <= tol * max_i d(x, x_i)``, with weights
             that sum to one.
         iterations: limit on steps.
-        solver: boundary-value solver; default ``Relax(rtol=1e-12)``, since the velocities at the
-            start are known to the square root of the energy's tolerance.
+        solver: boundary-value solver; default ``Relax(rtol=tol**2 / 100)``, since logarithms are
+            known to about the square root of the energy's tolerance.
 
     Returns:
         the means, (..., d).
@@ -75,7 +75,7 @@ def mean(
     points, shares = _points_and_shares(metric, points, weights)
     batch, N = points.shape[:-2], points.shape[-2]
     points, shares = points.reshape(-1, N, metric.dim), shares.reshape(-1, N)
-    karcher = _Karcher(metric, nodes, solver or Relax(rtol=1e-12))
+    karcher = _Karcher(metric, nodes, solver or Relax(rtol=tol**2 / 100))
     now = karcher.look((shares.unsqueeze(-1) * points).sum(1), points, shares, None)
     length = torch.ones_like(now.objective)
     for _ in range(iterations):
