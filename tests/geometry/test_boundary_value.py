@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import diffodesic as dd
-from diffodesic.geometry import Evaluation, Order, PathEnergy, Progress, Solution, Status
+from diffodesic.geometry import Evaluation, Order, Problem, Solution, Status
 from diffodesic.metrics.one_level import NETWORK_SEARCH
 from diffodesic.metrics.spacetime import SpacetimeEnergy
 from diffodesic.metrics.spacetime.metric import ESTIMATORS
@@ -72,17 +72,11 @@ class GradientDescent:
 
     steps: int = 200
 
-    def solve(
-        self,
-        energy: PathEnergy,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        *,
-        init: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Solution:
-        x = energy.starts(a, b, nodes)["chord"] if init is None else init
+    def solve(self, problem: Problem) -> Solution:
+        energy, a, b = problem.energy, problem.a, problem.b
+        x = problem.init
+        if x is None:
+            x = energy.starts(a, b, problem.nodes)["chord"]
         for _ in range(self.steps):
             found = energy.evaluate(x)
             step = energy.preconditioner(x, found.squared_steps).solve(found.slope)

@@ -15,12 +15,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.geometry.certify import certify, no_longer_than
-from diffodesic.geometry.energy import (
-    PathEnergy,
-    Progress,
-    Solution,
-    Solver,
-)
+from diffodesic.geometry.energy import Problem, Progress, Solution, Solver
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import Certificate, Geodesic
 from diffodesic.geometry.solvers.lagrangian import AugmentedLagrangian
@@ -166,7 +161,7 @@ def search(
     with counting() as cost:
         energy = metric.energy().settled(flat_a, flat_b)
         solver = solver or energy.default_solver or Relax()
-        solution = _solve(solver, energy, flat_a, flat_b, nodes, init, progress)
+        solution = _solve(solver, Problem(energy, flat_a, flat_b, nodes, init, progress))
         found = certify(energy, solution, refine)
         if not isinstance(solver, AugmentedLagrangian):  # a constraint may cost length
             found = no_longer_than(energy, found, init, refine)
@@ -226,30 +221,17 @@ def checked(metric: Metric, x: Tensor, name: str) -> Tensor:
     return x
 
 
-def _solve(
-    solver: Solver,
-    energy: PathEnergy,
-    a: Tensor,
-    b: Tensor,
-    nodes: int,
-    init: Tensor | None,
-    progress: Progress | None,
-) -> Solution:
+def _solve(solver: Solver, problem: Problem) -> Solution:
     """Solve the pairs that differ; a pair of equal points is its own path."""
+    a, b, init = problem.a, problem.b, problem.init
     same = (a == b).all(-1)
     moving = ~same
-    x = a[:, None].expand(-1, nodes + 1, -1).clone()
+    x = a[:, None].expand(-1, problem.nodes + 1, -1).clone()
     norm, iterations = a.new_zeros(len(a)), torch.zeros(len(a), dtype=torch.long)
     statuses, start = [Status.SAME_POINT] * len(a), ["chord"] * len(a)
     if bool(moving.any()):
-        found = solver.solve(
-            energy,
-            a[moving],
-            b[moving],
-            nodes,
-            progress=progress,
-            init=None if init is None else init[moving],
-        )
+        init = None if init is None else init[moving]
+        found = solver.solve(replace(problem, a=a[moving], b=b[moving], init=init))
         x[moving], norm[moving] = found.nodes, found.gradient_norm
         iterations[moving.cpu()] = found.iterations
         for i, home in enumerate(torch.nonzero(moving).flatten().tolist()):

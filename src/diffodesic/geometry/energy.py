@@ -27,6 +27,7 @@ __all__ = [
     "Evaluation",
     "Order",
     "PathEnergy",
+    "Problem",
     "Progress",
     "Solution",
     "Solver",
@@ -265,6 +266,32 @@ def _joined(single: Sequence[Evaluation], x: Tensor) -> Evaluation:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """What a solver is given: B pairs of points to be joined by paths of least energy.
+
+    Attributes:
+        energy: what is minimised.
+        a: starts (B, d).
+        b: ends (B, d).
+        nodes: number n of segments of the result.
+        init: first paths (B, k+1, d) for any k; None for one of ``energy.starts``.
+        progress: called with a short line and the paths (B, k+1, d) as they stand.
+    """
+
+    energy: PathEnergy
+    a: Tensor
+    b: Tensor
+    nodes: int
+    init: Tensor | None = None
+    progress: Progress | None = None
+
+    def tell(self, line: str, x: Tensor) -> None:
+        """Call ``progress``, if there is one, with a copy of paths ``x``."""
+        if self.progress:
+            self.progress(line, x.detach().clone())
+
+
+@dataclass(frozen=True)
 class Solution:
     """What a solver returns: nodes and how it ended, one entry per pair.
 
@@ -286,27 +313,6 @@ class Solution:
 class Solver(Protocol):
     """A search for paths of least energy between fixed ends."""
 
-    def solve(
-        self,
-        energy: PathEnergy,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        *,
-        init: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Solution:
-        """Find paths of n = ``nodes`` segments from ``a`` to ``b``.
-
-        Args:
-            energy: what is minimised.
-            a: starts (B, d).
-            b: ends (B, d).
-            nodes: number n of segments of the result.
-            init: first paths (B, k+1, d) for any k; default one of ``energy.starts``.
-            progress: called with a short line and the paths (B, k+1, d) as they stand.
-
-        Returns:
-            the solution on n + 1 nodes.
-        """
+    def solve(self, problem: Problem) -> Solution:
+        """Join the pairs of a problem, on n + 1 nodes each."""
         ...

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.geometry.boundary_value import checked, search
-from diffodesic.geometry.energy import PathEnergy, Progress, Solution, Solver
+from diffodesic.geometry.energy import Problem, Solution, Solver
 from diffodesic.geometry.exponential import velocity_at_start
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.solvers.relax import Relax
@@ -162,21 +162,12 @@ class _From:
     solver: Solver
     init: Tensor
 
-    def solve(
-        self,
-        energy: PathEnergy,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        *,
-        init: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Solution:
+    def solve(self, problem: Problem) -> Solution:
         """Solve from the own paths."""
         solver = self.solver
         if isinstance(solver, Relax):  # the first search looked around
             solver = replace(solver, explore=False)
-        return solver.solve(energy, a, b, nodes, init=energy.confine(self.init), progress=progress)
+        return solver.solve(replace(problem, init=problem.energy.confine(self.init)))
 
 
 @dataclass(frozen=True)

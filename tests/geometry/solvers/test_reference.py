@@ -18,7 +18,7 @@ from diffodesic import (
     counting,
     geodesic,
 )
-from diffodesic.geometry.energy import Solver
+from diffodesic.geometry.energy import Problem, Solver
 from diffodesic.geometry.solvers.reference.elastic_band import Neb
 from diffodesic.geometry.solvers.reference.first_order import LBFGS, AdamNodes
 from diffodesic.geometry.solvers.reference.georce import Georce, _left_gradient
@@ -207,10 +207,28 @@ def test_a_wall_of_nan_is_not_crossed(solver: Solver):
     assert float(path.energy) < float(start.energy)
 
 
+@pytest.mark.parametrize(
+    "solver", [*ITERATIVE, AdamNodes(steps=5)], ids=lambda solver: type(solver).__name__
+)
+@status_is_looked_at
+def test_progress_is_told_of_copies(solver: Solver):
+    lines = []
+
+    def spoil(line: str, x: Tensor) -> None:
+        lines.append(line)
+        x.fill_(torch.nan)
+
+    told, alone = (
+        geodesic(plane(), *END, nodes=8, solver=solver, progress=p) for p in (spoil, None)
+    )
+    assert lines
+    assert torch.equal(told.nodes, alone.nodes)
+
+
 def test_adam_spends_what_it_was_given():
     solver = AdamNodes(learning_rate=0.01, steps=7)
     with counting() as cost:
-        found = solver.solve(plane().energy(), END[:1], END[1:], 8)
+        found = solver.solve(Problem(plane().energy(), END[:1], END[1:], 8))
     assert cost.node_gradients == 8 * 9  # and one for the judgement
     assert found.statuses == [Status.FIXED_BUDGET]
 

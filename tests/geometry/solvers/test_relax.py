@@ -24,7 +24,7 @@ from diffodesic import (
     geodesic,
 )
 from diffodesic.geometry.boundary_value import search
-from diffodesic.geometry.energy import Evaluation, Order, PathEnergy
+from diffodesic.geometry.energy import Evaluation, Order, PathEnergy, Problem
 from diffodesic.geometry.metric import MetricEnergy
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from diffodesic.geometry.wrappers import EnergyWrapper
@@ -264,7 +264,7 @@ def test_node_gradients_are_counted_exactly(solver: Relax | AdamSpline):
     problem = toy()
     energy = _Counting(problem.space.energy())
     with counting() as cost:
-        solver.solve(energy, problem.a[None], problem.b[None], 24)
+        solver.solve(Problem(energy, problem.a[None], problem.b[None], 24))
     assert cost.node_gradients == pytest.approx(energy.gradients + energy.nodes / 3, rel=1e-12)
     # an exact mixture: one evaluation per node, with or without the closed form of its gradient
     assert cost.evaluations == energy.gradients + energy.nodes

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffodesic import Conformal, GaussianMixture, Relax, Spacetime, geodesic
-from diffodesic.geometry.energy import discrete_energy
+from diffodesic.geometry.energy import Problem, discrete_energy
 from diffodesic.geometry.metric import MetricEnergy
 from diffodesic.geometry.solvers.spline_search import SplineEnergy
 from diffodesic.numerics.curves import Spline
@@ -52,7 +52,7 @@ def test_few_nodes_on_splines_hide_nothing_between_them():
     a, b = torch.tensor([[-1.0, 0.05], [1.0, 0.05]], dtype=torch.float64)
     best = float(geodesic(metric, a, b, nodes=128).length)
     energies = (metric.energy(), SplineEnergy(metric.energy(), 8))
-    free, smooth = (Relax().solve(each, a[None], b[None], 4).nodes for each in energies)
+    free, smooth = (Relax().solve(Problem(each, a[None], b[None], 4)).nodes for each in energies)
     s = torch.linspace(0, 1, 257, dtype=torch.float64)
     lengths = [float(metric.squared_steps(Spline(x)(s)).sqrt().sum()) for x in (free, smooth)]
     assert lengths[1] < 1.05 * best

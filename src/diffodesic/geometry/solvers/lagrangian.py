@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import Evaluation, Order, PathEnergy, Progress, Solution
+from diffodesic.geometry.energy import Evaluation, Order, PathEnergy, Problem, Solution
 from diffodesic.geometry.solvers.as_given import AsGiven
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
@@ -50,34 +50,18 @@ class AugmentedLagrangian:
     refine: int = 8
     growth: float = 4.0
 
-    def solve(
-        self,
-        energy: PathEnergy,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        *,
-        init: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Solution:
-        """Find paths of n = ``nodes`` segments; arguments as for Relax.
+    def solve(self, problem: Problem) -> Solution:
+        """Minimise the energy among paths that keep the constraints.
 
         Args:
-            energy: what is minimised.
-            a: starts (B, d).
-            b: ends (B, d).
-            nodes: number n of segments.
-            init: a first path (B, k+1, d) for any k, which chooses the side of what it avoids;
-                default the solver's result without the constraints.
-            progress: called with a short line and the paths.
+            problem: its ``init`` chooses the side of what is avoided; without one, the solver's
+                result without the constraints does.
 
         Returns:
             the solution; a pair whose end breaks a constraint keeps its first path.
         """
-        if init is None:
-            found = self.solver.solve(energy, a, b, nodes, progress=progress)
-        else:
-            found = AsGiven().solve(energy, a, b, nodes, init=init)
+        energy, init = problem.energy, problem.init
+        found = (self.solver if init is None else AsGiven()).solve(problem)
         with torch.no_grad():
             values = self.values(energy, found.nodes)
             ends = self.values(energy, found.nodes[:, [0, -1]], fine=False)
@@ -90,7 +74,7 @@ class AugmentedLagrangian:
             multipliers=torch.zeros_like(values),
             # where it is broken most, the first penalty outweighs the energy
             penalty=20
-            * nodes
+            * problem.nodes
             * energy.evaluate(found.nodes, order=0).squared_steps.abs().sum(-1)
             / scale.clamp(min=torch.finfo(scale.dtype).tiny) ** 2,
             gap=torch.full_like(scale, torch.inf),
@@ -99,37 +83,28 @@ class AugmentedLagrangian:
         for _ in range(self.rounds):
             if not len(left):
                 break
-            for rows in _apart(a, b, left):
-                self._round(energy, a, b, rows, state, found, progress)
+            for rows in _apart(problem, left):
+                self._round(problem, rows, state, found)
             left = left[~(state.gap[left] <= self.tolerance * scale[left] / 2)]
         for row in left.tolist():  # the inner solves may have converged; their multipliers have not
             if found.statuses[row] is Status.CONVERGED:
                 found.statuses[row] = Status.ITERATION_LIMIT
         return found
 
-    def _round(
-        self,
-        energy: PathEnergy,
-        a: Tensor,
-        b: Tensor,
-        rows: Tensor,
-        state: Multipliers,
-        found: Solution,
-        progress: Progress | None,
-    ) -> None:
+    def _round(self, problem: Problem, rows: Tensor, state: Multipliers, found: Solution) -> None:
         """One solve of the pairs ``rows``, and one update of their multipliers."""
         multipliers, penalty = state.multipliers[rows], state.penalty[rows, None]
-        penalised = PenalisedEnergy(energy, self, a[rows], b[rows], state, rows)
-        n = found.nodes.shape[1] - 1
+        a, b = problem.a[rows], problem.b[rows]
+        penalised = PenalisedEnergy(problem.energy, self, a, b, state, rows)
         # the multipliers belong to these nodes, and the last path is where to look
-        warm = replace(self.solver, coarsest=n, explore=False)
-        new = warm.solve(penalised, a[rows], b[rows], n, init=found.nodes[rows], progress=progress)
+        warm = replace(self.solver, coarsest=problem.nodes, explore=False)
+        new = warm.solve(replace(problem, energy=penalised, a=a, b=b, init=found.nodes[rows]))
         found.nodes[rows], found.gradient_norm[rows] = new.nodes, new.gradient_norm
         found.iterations[rows.cpu()] += new.iterations
         for i, row in enumerate(rows.tolist()):
             found.statuses[row] = new.statuses[i]
         with torch.no_grad():
-            values = self.values(energy, new.nodes) - state.margin[rows, None]
+            values = self.values(problem.energy, new.nodes) - state.margin[rows, None]
         # zero where both the constraint and its multiplier's sign are as they should be
         gap = torch.minimum(values, multipliers / penalty).abs().amax(-1)
         state.multipliers[rows] = (multipliers - penalty * values).clamp(min=0)
@@ -154,9 +129,9 @@ class Multipliers:
     gap: Tensor  # (B,)
 
 
-def _apart(a: Tensor, b: Tensor, rows: Tensor) -> list[Tensor]:
+def _apart(problem: Problem, rows: Tensor) -> list[Tensor]:
     """Split rows so that no two of one part have the same ends."""
-    ends = torch.cat([a, b], -1)[rows]
+    ends = torch.cat([problem.a, problem.b], -1)[rows]
     _, same = ends.unique(dim=0, return_inverse=True)
     earlier = (same[:, None] == same[None, :]).tril(-1).sum(1)
     return [rows[earlier == turn] for turn in earlier.unique().tolist()]

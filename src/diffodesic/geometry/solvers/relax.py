@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import Order, PathEnergy, Progress, Solution
+from diffodesic.geometry.energy import Order, PathEnergy, Problem, Progress, Solution
 from diffodesic.geometry.solvers.descent import Descent
 from diffodesic.geometry.solvers.second_order import lower_beside
 from diffodesic.geometry.solvers.spline_search import SplineEnergy
@@ -86,41 +86,25 @@ class Relax:
         growth = (nodes / coarsest) ** (1 / count) if count else 1.0
         return [round(nodes / growth**i) for i in range(count, -1, -1)]
 
-    def solve(
-        self,
-        energy: PathEnergy,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        *,
-        init: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Solution:
-        """Minimise the energy between ``a`` and ``b`` (B, d).
-
-        Args:
-            energy: what is minimised.
-            a: starts (B, d).
-            b: ends (B, d).
-            nodes: number n of segments of the result.
-            init: a first path (B, k+1, d) for any k; default the best of ``energy.starts``.
-            progress: called after every round with a short line and the paths (B, k+1, d).
+    def solve(self, problem: Problem) -> Solution:
+        """Minimise the energy, from ``init`` or the best start of every pair.
 
         Returns:
             the solution on n + 1 nodes.
 
         Cost: one energy gradient per round and active pair.
         """
+        energy, nodes, init = problem.energy, problem.nodes, problem.init
         if self.splines and not (energy.exact_segments or energy.cheap_hessian):
-            return self._after_splines(energy, a, b, nodes, init, progress)
+            return self._after_splines(problem, self.splines)
         coarsest = energy.coarsest if self.coarsest is None else self.coarsest
         levels = self.levels(nodes, coarsest)
         if init is None:
-            x, names = self._best_starts(energy, a, b, levels[0])
+            x, names = self._best_starts(problem, levels[0])
         else:  # what it knows is not thrown away on coarser levels
             levels = [level for level in levels if level >= init.shape[1] - 1] or [nodes]
-            x, names = respace(energy, init, levels[0]), ["given"] * len(a)
-        begin, total = x, torch.zeros(len(a), dtype=torch.long)
+            x, names = respace(energy, init, levels[0]), ["given"] * len(init)
+        begin, total = x, torch.zeros(len(x), dtype=torch.long)
         first, *harder = energy.stages()
         # coarse to fine in the easiest stage, then from stage to stage on the finest level
         stages = [(first, level) for level in levels] + [(each, nodes) for each in harder]
@@ -128,10 +112,10 @@ class Relax:
             if x.shape[1] != level + 1:
                 x = respace(stage, x, level, self._start_again(stage, begin, level, names))
             rtol = self.rtol if i == len(stages) - 1 else max(self.rtol, self._coarse_rtol(energy))
-            descent = self._descend(stage, x, rtol, progress)
+            descent = self._descend(stage, x, rtol, problem.progress)
             x, total = descent.result, total + descent.iterations
         if self.explore:
-            total = total + self._off_saddles(energy, descent, progress)
+            total = total + self._off_saddles(problem, descent)
             x = descent.result
         return Solution(x, descent.gradient_norm, descent.statuses, total, names)
 
@@ -143,29 +127,21 @@ class Relax:
             return self.coarse_rtol
         return 1e-3 if self._by_newton(energy) else 3e-3
 
-    def _after_splines(
-        self,
-        energy: PathEnergy,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        init: Tensor | None,
-        progress: Progress | None,
-    ) -> Solution:
+    def _after_splines(self, problem: Problem, splines: tuple[int, int, int]) -> Solution:
         """Search among splines, then relax the points of what was found, if at all."""
-        assert self.splines is not None
-        few, pieces, iterations = self.splines
+        energy, nodes, init = problem.energy, problem.nodes, problem.init
+        few, pieces, iterations = splines
         few = min(few, nodes)
         curves = SplineEnergy(energy, pieces)
         plain = replace(self, splines=None, explore=False)
         search = replace(plain, coarsest=few, iterations=iterations)
         if init is not None:
             init = respace(energy, init, few)
-        first = search.solve(curves, a, b, few, init=init, progress=progress)
+        first = search.solve(replace(problem, energy=curves, nodes=few, init=init))
         if not self.polish:
             return replace(first, nodes=respace(energy, curves.fine(first.nodes), nodes))
         rest = replace(plain, coarsest=nodes)
-        last = rest.solve(energy, a, b, nodes, init=curves.fine(first.nodes), progress=progress)
+        last = rest.solve(replace(problem, init=curves.fine(first.nodes)))
         total = first.iterations + last.iterations
         return replace(last, iterations=total, start=first.start)
 
@@ -200,8 +176,9 @@ class Relax:
                 progress(line, descent.current())
         return descent
 
-    def _off_saddles(self, energy: PathEnergy, done: Descent, progress: Progress | None) -> Tensor:
+    def _off_saddles(self, problem: Problem, done: Descent) -> Tensor:
         """Go on, in place, from where a descent ended at a saddle; rounds taken per pair."""
+        energy = problem.energy
         taken = torch.zeros_like(done.iterations)
         rows = torch.arange(len(done.result))
         order: Order = 2 if self._by_newton(energy) else 1
@@ -214,17 +191,16 @@ class Relax:
             rows = rows[lower.cpu()]
             if not len(rows):
                 break
-            again = self._descend(energy, x, done.rtol, progress)
+            again = self._descend(energy, x, done.rtol, problem.progress)
             done.result[rows], done.gradient_norm[rows] = again.result, again.gradient_norm
             taken[rows] += again.iterations
             for row, status in zip(rows.tolist(), again.statuses, strict=True):
                 done.statuses[row] = status
         return taken
 
-    def _best_starts(
-        self, energy: PathEnergy, a: Tensor, b: Tensor, nodes: int
-    ) -> tuple[Tensor, list[str]]:
+    def _best_starts(self, problem: Problem, nodes: int) -> tuple[Tensor, list[str]]:
         """The best candidate start of every pair, at constant speed, and its name."""
+        energy, a, b = problem.energy, problem.a, problem.b
         if self.explore:
             named = candidates(energy, a, b, nodes, 2 if self._by_newton(energy) else 1)
         else:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import PathEnergy, Progress, Solution, evaluate
-from diffodesic.geometry.solvers.descent import relative_norm
+from diffodesic.geometry.energy import Problem, Solution, evaluate
+from diffodesic.geometry.solvers.reference.common import solution
 from diffodesic.geometry.status import Status
 from diffodesic.numerics.curves import spline_basis
 
@@ -52,35 +52,19 @@ class AdamSpline:
         """Images: eight spline nodes, AdamW, 350 steps at 16 points and 250 at 64."""
         return cls()
 
-    def solve(
-        self,
-        energy: PathEnergy,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        *,
-        init: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Solution:
-        """Minimise the energy between ``a`` and ``b`` (B, d); arguments as for Relax.
-
-        Args:
-            energy: what is minimised.
-            a: starts (B, d).
-            b: ends (B, d).
-            nodes: number n of segments of the result.
-            init: not accepted.
-            progress: called after every step with a short line and the paths.
+    def solve(self, problem: Problem) -> Solution:
+        """Minimise the energy from the chord.
 
         Returns:
             the spline at n + 1 equal parameters.
 
         Raises:
-            ValueError: if ``init`` is given: the recipe starts at the chord.
+            ValueError: if ``init`` is given.
 
         Cost: ``sum(points * steps)`` node gradients per pair.
         """
-        if init is not None:
+        energy, a, b = problem.energy, problem.a, problem.b
+        if problem.init is not None:
             raise ValueError("AdamSpline starts at the chord and takes no init; use Relax")
         coefficients = torch.zeros(
             len(a), self.edges + 1, a.shape[-1], dtype=a.dtype, device=a.device, requires_grad=True
@@ -95,15 +79,11 @@ class AdamSpline:
                 optimiser.zero_grad()
                 x.backward(grad)
                 optimiser.step()
-                if progress:
-                    progress(f"{points} points, step {i + 1} of {rounds}", x.detach())
+                problem.tell(f"{points} points, step {i + 1} of {rounds}", x)
         with torch.no_grad():
-            x = energy.confine(self._curve(a, b, coefficients, nodes + 1))
-        found = evaluate(energy, x)
-        steps = found.squared_steps
-        norm = relative_norm(energy.preconditioner(x, steps), found.slope, found.energy)
+            x = energy.confine(self._curve(a, b, coefficients, problem.nodes + 1))
         taken = torch.full((len(a),), sum(rounds for _, rounds in self.schedule))
-        return Solution(x, norm, [_judge(row) for row in steps], taken, ["chord"] * len(a))
+        return solution(problem, x, [Status.FIXED_BUDGET] * len(x), taken)
 
     def _curve(self, a: Tensor, b: Tensor, coefficients: Tensor, points: int) -> Tensor:
         s = torch.linspace(0, 1, points, dtype=a.dtype, device=a.device)
@@ -111,10 +91,3 @@ class AdamSpline:
         chord = torch.lerp(to(a)[:, None], to(b)[:, None], s[:, None])
         inside = back(chord + spline_basis(self.edges, s) @ coefficients)[:, 1:-1]
         return torch.cat([a[:, None], inside, b[:, None]], 1)
-
-
-def _judge(steps: Tensor) -> Status:
-    """Status of a path that was not tested for convergence, from its squared lengths (n,)."""
-    if not bool(torch.isfinite(steps).all()):
-        return Status.NON_FINITE
-    return Status.NEGATIVE_STEPS if bool((steps < 0).any()) else Status.FIXED_BUDGET

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import PathEnergy, Progress, Solution, evaluate
+from diffodesic.geometry.energy import PathEnergy, Problem, Solution, evaluate
 from diffodesic.geometry.solvers.descent import relative_norm
 from diffodesic.geometry.solvers.reference.common import first_path, solution
 from diffodesic.geometry.status import Status
@@ -41,28 +41,15 @@ class Neb:
     spring: float = 1.0
     longest: float = 0.7
 
-    def solve(
-        self,
-        energy: PathEnergy,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        *,
-        init: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Solution:
-        """Find paths of n = ``nodes`` segments from ``a`` to ``b``, both (B, d); see ``Solver``."""
-        x, names = first_path(energy, a, b, nodes, init)
-        band = _Band(energy, x, self.spring)
+    def solve(self, problem: Problem) -> Solution:
+        """Relax the band from its first path; see ``Solver``."""
+        band = _Band(problem.energy, first_path(problem), self.spring)
         while band.active and band.rounds < self.iterations:
             band.round(self.rtol, self.longest)
-            if progress:
-                left = f"{band.active} of {len(x)} paths active"
-                progress(f"round {band.rounds}: {left}", band.result.clone())
+            left = f"{band.active} of {len(band.result)} paths active"
+            problem.tell(f"round {band.rounds}: {left}", band.result)
         judged = [end or Status.ITERATION_LIMIT for end in band.ends]
-        return solution(
-            energy, band.result, evaluate(energy, band.result), judged, band.taken, names
-        )
+        return solution(problem, band.result, judged, band.taken)
 
 
 class _Band:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import Evaluation, PathEnergy, Progress, Solution, evaluate
+from diffodesic.geometry.energy import Evaluation, PathEnergy, Problem, Solution, evaluate
 from diffodesic.geometry.solvers.descent import relative_norm
 from diffodesic.geometry.solvers.reference.common import first_path, solution
 from diffodesic.geometry.status import Status
@@ -34,27 +34,17 @@ class AdamNodes:
     learning_rate: float = 0.01
     steps: int = 1000
 
-    def solve(
-        self,
-        energy: PathEnergy,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        *,
-        init: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Solution:
-        """Find paths of n = ``nodes`` segments from ``a`` to ``b``, both (B, d); see ``Solver``."""
-        x, names = first_path(energy, a, b, nodes, init)
+    def solve(self, problem: Problem) -> Solution:
+        """Take the steps from the first path; see ``Solver``."""
+        energy, x = problem.energy, first_path(problem)
         optimiser = torch.optim.Adam([x], lr=self.learning_rate)
         for i in range(self.steps):
             x.grad = evaluate(energy, x).slope
             optimiser.step()
             x.copy_(energy.confine(x))
-            if progress:
-                progress(f"step {i + 1} of {self.steps}", x.clone())
+            problem.tell(f"step {i + 1} of {self.steps}", x)
         ends, taken = [Status.FIXED_BUDGET] * len(x), torch.full((len(x),), self.steps)
-        return solution(energy, x, evaluate(energy, x), ends, taken, names)
+        return solution(problem, x, ends, taken)
 
 
 @dataclass(frozen=True)
@@ -73,42 +63,32 @@ class LBFGS:
     iterations: int = 2000
     memory: int = 12
 
-    def solve(
-        self,
-        energy: PathEnergy,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        *,
-        init: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Solution:
-        """Find paths of n = ``nodes`` segments from ``a`` to ``b``, both (B, d); see ``Solver``."""
-        x, names = first_path(energy, a, b, nodes, init)
+    def solve(self, problem: Problem) -> Solution:
+        """Minimise from the first path, pair by pair; see ``Solver``."""
+        x = first_path(problem)
         ends, taken, found = [], torch.zeros(len(x), dtype=torch.long), []
         for i in range(len(x)):
-            problem = _Closure(energy, x[i : i + 1])
+            closure = _Closure(problem.energy, x[i : i + 1])
             optimiser = torch.optim.LBFGS(
-                [problem.inner],
+                [closure.inner],
                 max_iter=5,
                 history_size=self.memory,
                 line_search_fn="strong_wolfe",
                 tolerance_grad=0,
                 tolerance_change=0,
             )
-            end = problem.end(self.rtol)
+            end = closure.end(self.rtol)
             while end is None and taken[i] < self.iterations:
-                optimiser.step(problem)
+                optimiser.step(closure)
                 taken[i] += 5
-                end = problem.end(self.rtol)
-                if progress:
-                    x[i] = problem.best[0][0]
-                    progress(f"pair {i + 1}, iteration {int(taken[i])}", x.clone())
+                end = closure.end(self.rtol)
+                x[i] = closure.best[0][0]
+                problem.tell(f"pair {i + 1}, iteration {int(taken[i])}", x)
             ends.append(end or Status.ITERATION_LIMIT)
-            x_best, last = problem.best
+            x_best, last = closure.best
             found.append((x_best, last.squared_steps, last.slope, last.doubtful))
         x, steps, grad, doubtful = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return solution(energy, x, Evaluation(steps, doubtful, grad), ends, taken, names)
+        return solution(problem, x, ends, taken, Evaluation(steps, doubtful, grad))
 
 
 class _Closure:

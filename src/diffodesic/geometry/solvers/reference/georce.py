@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import PathEnergy, Progress, Solution, discrete_energy, evaluate
+from diffodesic.geometry.energy import PathEnergy, Problem, Solution, discrete_energy
 from diffodesic.geometry.solvers.reference.common import first_path, solution
 from diffodesic.geometry.status import Status
 from diffodesic.numerics.cost import record
@@ -51,18 +51,9 @@ class Georce:
     dense: int = 128
     cg_rtol: float = 1e-3
 
-    def solve(
-        self,
-        energy: PathEnergy,
-        a: Tensor,
-        b: Tensor,
-        nodes: int,
-        *,
-        init: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Solution:
-        """Find paths of n = ``nodes`` segments from ``a`` to ``b``, both (B, d); see ``Solver``."""
-        x, names = first_path(energy, a, b, nodes, init)
+    def solve(self, problem: Problem) -> Solution:
+        """Take rounds from the first path; see ``Solver``."""
+        energy, x = problem.energy, first_path(problem)
         ends: list[Status | None] = [None] * len(x)
         taken = torch.zeros(len(x), dtype=torch.long)
         active = torch.arange(len(x))
@@ -86,12 +77,11 @@ class Georce:
                 for home in active[mask].tolist():
                     ends[home] = status
             active = active[accepted]
-            if progress:
-                progress(f"round {i + 1}: {len(active)} of {len(x)} paths active", x.clone())
+            problem.tell(f"round {i + 1}: {len(active)} of {len(x)} paths active", x)
             if not len(active):
                 break
         judged = [end or Status.ITERATION_LIMIT for end in ends]
-        return solution(energy, x, evaluate(energy, x), judged, taken, names)
+        return solution(problem, x, judged, taken)
 
     def _direction(
         self, energy: PathEnergy, x: Tensor, steps: Tensor, grad: Tensor
