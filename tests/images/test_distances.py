@@ -89,7 +89,7 @@ def test_an_interrupted_run_goes_on(law, points, found, tmp_path):
 def test_a_file_of_other_data_or_settings_is_refused(law, points, tmp_path):
     file = tmp_path / "distances.npz"
     pairwise(law, points[:3], file=file, options=FAST)
-    with pytest.raises(ValueError, match="fingerprint"):
+    with pytest.raises(ValueError, match=r"points was .* and is .* now"):
         pairwise(law, points[1:4], file=file, options=FAST)
     with pytest.raises(ValueError, match="nodes"):
         pairwise(law, points[:3], file=file, nodes=6, options=FAST)
@@ -101,6 +101,38 @@ def test_a_file_of_other_data_or_settings_is_refused(law, points, tmp_path):
         (tmp_path / "noise.npz").write_bytes(content)
         with pytest.raises(ValueError, match="no file of distances"):
             PairwiseDistances.load(tmp_path / "noise.npz")
+
+
+def test_another_denoiser_is_refused(law, points, tmp_path):
+    """Its points are the same numbers: only the denoiser's own answers tell."""
+    file = tmp_path / "distances.npz"
+    pairwise(law, points[:3], file=file, options=FAST)
+    other = GaussianMixture(law.means * 1.01, std=0.5)
+    with pytest.raises(ValueError, match=r"\(model.answers was .* and is .* now\); remove it to"):
+        pairwise(other, points[:3], file=file, options=FAST)
+
+
+@pytest.mark.parametrize("damage", ["flip", "half", "empty", "text"])
+def test_a_damaged_file_is_put_aside_and_its_pairs_are_solved_again(law, points, tmp_path, damage):
+    file = tmp_path / "distances.npz"
+    first = pairwise(law, points[:3], file=file, options=FAST)
+    content = bytearray(file.read_bytes())
+    content[200] ^= 1
+    broken = {"flip": content, "half": content[:400], "empty": b"", "text": b"no archive"}[damage]
+    file.write_bytes(broken)
+    with pytest.warns(RuntimeWarning, match=r"kept as .*npz\.damaged, and all pairs are solved ag"):
+        again = pairwise(law, points[:3], file=file, options=FAST)
+    assert torch.equal(first.lengths, again.lengths)
+    assert (tmp_path / "distances.npz.damaged").read_bytes() == broken
+    assert torch.equal(PairwiseDistances.load(file).lengths, first.lengths)
+
+
+def test_an_archive_of_something_else_is_refused_and_left_alone(law, points, tmp_path):
+    np.savez(tmp_path / "mine.npz", x=np.arange(3))
+    before = (tmp_path / "mine.npz").read_bytes()
+    with pytest.raises(ValueError, match="no file of distances"):
+        pairwise(law, points[:3], file=tmp_path / "mine.npz", options=FAST)
+    assert (tmp_path / "mine.npz").read_bytes() == before
 
 
 def test_what_is_saved_can_be_read(found: PairwiseDistances, tmp_path: Path):

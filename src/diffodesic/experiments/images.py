@@ -42,6 +42,7 @@ from diffodesic.images.features import Features, load_features
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.mismatched_estimation import mismatch_length
 from diffodesic.models.datasets import MNIST, read_idx, shipped_digits
+from diffodesic.models.identity import identity
 from diffodesic.models.model import Model
 from diffodesic.output.figures import canvas
 from diffodesic.output.images import to_uint8
@@ -171,7 +172,8 @@ def _solve(
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """What is known of every pair; those that an earlier run solved are read."""
-    store = Store(folder, {**asdict(settings), "images": fingerprint(images[pairs])})
+    known = {**asdict(settings), "model": identity(model), "images": fingerprint(images[pairs])}
+    store = Store(folder, known)
     stages = {i: store.read(f"{i:03d}") for i in range(len(pairs))}
     left = [i for i, stage in stages.items() if stage is None]
     features = load_features("digit-classifier-1")

@@ -19,6 +19,7 @@ from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.diagnosis_picture import draw
 from diffodesic.images.local_geometry import DiagnoseOptions, LocalGeometry, local_geometry
 from diffodesic.images.trajectories import Trajectories, trajectories
+from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import Cost, counting
 from diffodesic.output.folder import replace_files
@@ -153,6 +154,7 @@ def diagnose(
         paths = trajectories(denoiser, points, steps=asked.flow_steps, seed=asked.seed)
     settings: dict[str, object] = {
         "model": model.name if model else type(denoiser).__name__,
+        "fingerprint": short(identity(source)),
         **(model.words if model else {}),
         "points": len(points),
         **asked.settings(),

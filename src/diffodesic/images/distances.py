@@ -16,6 +16,7 @@ import io
 import json
 import os
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -33,18 +34,23 @@ from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.images.editing import EditOptions, anchored, distances_of
 from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.models.identity import identity
 from diffodesic.models.model import Model
 from diffodesic.output.files import UNREADABLE, write_atomically
 from diffodesic.output.options import option, suggests
 from diffodesic.output.records import write_json
 from diffodesic.output.stages import differences, fingerprint
 
-__all__ = ["PairSolver", "PairwiseDistances", "PairwiseOptions", "pairwise"]
+__all__ = ["DamagedError", "PairSolver", "PairwiseDistances", "PairwiseOptions", "pairwise"]
 
 EXACT = (16, Relax(rtol=1e-3))  # nodes and solver in closed form: about 1 %
 NETWORK = (16, Relax(rtol=1e-2, coarse_rtol=1e-2, splines=(8, 2, 20), polish=False))
 MEMORY = 2**22  # numbers in the largest tensor of a batch of a mixture: 32 MB in float64
 ORDER = list(Status)
+
+
+class DamagedError(ValueError):
+    """A file of distances cannot be read, or holds other bytes than were written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,9 @@ class PairwiseOptions(EditOptions):
     batch: int | None = option(None, least=1)
 
 
+_ARRAYS = ("matrix", "apexes", "statuses")  # of a file
+
+
 @dataclass(frozen=True)
 class PairwiseDistances:
     """Distances of all pairs of N points, in the order of ``torch.triu_indices(N, N, 1)``.
@@ -75,7 +84,7 @@ class PairwiseDistances:
         accuracy: relative length that the checked pairs lost with twice the nodes: mean and
             largest; None where none was checked.
         seconds: time spent on the pairs that are solved, the check apart.
-        settings: what was asked for and what was chosen, with a fingerprint of the points.
+        settings: what was asked for and what was chosen, with fingerprints of model and points.
     """
 
     count: int
@@ -172,13 +181,12 @@ class PairwiseDistances:
 
         buffer = io.BytesIO()
         head = {"log_snr": self.log_snr, "seconds": self.seconds, "accuracy": self.accuracy}
-        np.savez(
-            buffer,
-            matrix=self.matrix.numpy(),
-            apexes=self.square(self.apexes).numpy(),
-            statuses=self.statuses.numpy(),
-            head=np.array(json.dumps({**head, "settings": self.settings})),
-        )
+        text = json.dumps({**head, "settings": self.settings})
+        arrays = (self.matrix, self.square(self.apexes), self.statuses)
+        named = {name: x.numpy() for name, x in zip(_ARRAYS, arrays, strict=True)}
+        words = {"head": text, "checksum": fingerprint(text, *arrays)}
+        named |= {name: np.array(word) for name, word in words.items()}
+        np.savez(buffer, **named)  # type: ignore[arg-type]
         return buffer.getvalue()
 
     def _plain(self) -> dict[str, Any]:
@@ -200,19 +208,25 @@ class PairwiseDistances:
 
         Raises:
             ValueError: for a file of another kind.
+            DamagedError: for one that is damaged, a ValueError too.
         """
         import numpy as np
 
         try:
             # numpy would leave a damaged archive open
             with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                matrix, apexes = (torch.from_numpy(file[name]) for name in ("matrix", "apexes"))
-                statuses, head = torch.from_numpy(file["statuses"]), json.loads(str(file["head"]))
+                arrays = [torch.from_numpy(file[name]) for name in _ARRAYS]
+                text, checksum = str(file["head"]), str(file["checksum"])
         except UNREADABLE as error:
-            raise ValueError(
+            # a whole archive of other arrays is no damage: it may be somebody's data
+            kind = ValueError if isinstance(error, KeyError) else DamagedError
+            raise kind(
                 f"{path} is no file of distances ({error}); give one that PairwiseDistances.save "
                 "wrote"
             ) from error
+        if checksum != fingerprint(text, *arrays):
+            raise DamagedError(f"{path} is damaged: its checksum differs")
+        head, (matrix, apexes, statuses) = json.loads(text), arrays
         i, j = torch.triu_indices(len(matrix), len(matrix), 1)
         accuracy = head["accuracy"] and tuple(head["accuracy"])
         return cls(
@@ -276,7 +290,8 @@ def pairwise(
         "solver": repr(solve.solver),
         "flow_steps": asked.flow_steps,
         "seed": asked.seed,
-        "fingerprint": fingerprint(points),
+        "points": fingerprint(points),
+        "model": identity(source),
     }
     distances = _begin(len(data), asked.log_snr, settings, file)
     distances = _run(solve, distances, file, progress or _silent)
@@ -330,8 +345,8 @@ def _begin(
     count: int, log_snr: float, settings: dict[str, Any], file: str | os.PathLike[str] | None
 ) -> PairwiseDistances:
     """Nothing solved yet, or what an earlier run left."""
-    if file is not None and Path(file).exists():
-        distances = PairwiseDistances.load(file)
+    distances = None if file is None or not Path(file).exists() else _left(Path(file))
+    if distances is not None:
         before = {"log_snr": distances.log_snr, **distances.settings}
         if differ := differences(before, {"log_snr": log_snr, **settings}):
             raise ValueError(
@@ -343,6 +358,20 @@ def _begin(
     unknown = torch.full((pairs,), torch.nan, dtype=torch.float64)
     none = torch.full((pairs,), -1, dtype=torch.long)
     return PairwiseDistances(count, log_snr, unknown, unknown.clone(), none, None, 0.0, settings)
+
+
+def _left(file: Path) -> PairwiseDistances | None:
+    """What an earlier run left; None where its file is damaged, which is then put aside."""
+    try:
+        return PairwiseDistances.load(file)
+    except DamagedError as error:
+        aside = file.replace(f"{file}.damaged")
+        warnings.warn(
+            f"{error}; it is kept as {aside}, and all pairs are solved again",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return None
 
 
 def _run(

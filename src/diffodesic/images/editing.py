@@ -37,6 +37,7 @@ from diffodesic.images.lifting import Lifting, as_floats
 from diffodesic.images.placement import REFINE, JoinOptions, doubts, path_record, place
 from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
 from diffodesic.output.options import option, suggests
 
@@ -305,6 +306,7 @@ def edit(
     settings = {
         **asked.settings(),
         "model": model.name if model else type(source).__name__,
+        "fingerprint": short(identity(source)),
         "estimator": cast(Spacetime, path.metric).estimator,
         "nodes": path.nodes.shape[-2] - 1,
     }

@@ -24,6 +24,7 @@ from diffodesic.images.lifting import as_images
 from diffodesic.images.placement import JoinOptions, doubts, path_record, place
 from diffodesic.images.spaces import SPACES, ScoreSpace, Space, choose_space
 from diffodesic.metrics.continuation import Alarm, Continuation, Method, continue_path
+from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
 from diffodesic.output.folder import FRAMES, replace_files, write_frames
 from diffodesic.output.images import to_uint8
@@ -174,7 +175,11 @@ def extrapolate(
         beyond=images[asked.frames :],
         inputs=inputs,
         seconds=time.monotonic() - began,
-        settings={**there.described(), **asked.settings()},
+        settings={
+            **there.described(),
+            "fingerprint": short(identity(model)),
+            **asked.settings(),
+        },
         notices=(*model.caveats(), *_notices(continuation)),
     )
 

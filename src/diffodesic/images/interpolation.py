@@ -29,7 +29,8 @@ from diffodesic.images.placement import JoinOptions, Placement, doubts
 from diffodesic.images.result import Interpolation, psnr_of
 from diffodesic.images.second_opinion import no_worse_than_start
 from diffodesic.images.shown_path import Pace, ShownPath, show_path
-from diffodesic.images.spaces import SPACES, Space, SpacetimeSpace, choose_space
+from diffodesic.images.spaces import SPACES, Fixed, Space, SpacetimeSpace, choose_space
+from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
 from diffodesic.output.options import option, suggests
 from diffodesic.output.stages import Store, fingerprint
@@ -107,9 +108,17 @@ def interpolate(
 def stages(
     folder: str | os.PathLike[str] | None, model: Model, inputs: Tensor, asked: InterpolateOptions
 ) -> Store:
-    """The finished stages of a run in a folder; one of other settings or images is refused."""
-    known = {"model": model.name, **model.words, **asked.settings(), "inputs": fingerprint(inputs)}
+    """The finished stages of a run; those of another model, images or settings are refused."""
+    known = {"model": identity(model), **asked.settings(), "inputs": fingerprint(inputs)}
+    if isinstance(asked.space, Fixed):
+        known["metric"] = _lengths(asked.space, model, inputs)
     return Store(None if folder is None else Path(folder), known)
+
+
+def _lengths(space: Fixed, model: Model, inputs: Tensor) -> list[str]:
+    """What a metric of one's own says of two vectors: it may be another by the same name."""
+    points = space.pack(space.own, model.codec.encode(inputs), space.lifting(model).log_snr)
+    return [f"{length:.6g}" for length in space.own.norm(points, points.flip(0)).tolist()]
 
 
 def join(
@@ -242,6 +251,7 @@ class JoinedPair:
     def _settings(self, frames: int) -> dict[str, object]:
         settings = {
             **self.there.described(),
+            "fingerprint": short(self.store.depends["model"]),
             **self.asked.settings(),
             "frames": frames,
             "norm": "kept" if self.there.space.keeps_norm else "as found",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
+from diffodesic.models.identity import identity
 from diffodesic.output.options import suggests
 from diffodesic.output.stages import Store, fingerprint
 from diffodesic.transitions.annealing import Block, PathOptions
@@ -201,7 +202,11 @@ def transition_paths(
         options = replace(options, step=step)
     frames = len(nodes) if options.frames is None else options.frames
     kept = torch.linspace(0, len(nodes) - 1, frames).round().long().unique()
-    stages = Store(store, _kind(potential, nodes, kept, options))
+    kind = _kind(potential, nodes, kept, options)
+    denoiser = getattr(getattr(path, "metric", None), "denoiser", None)
+    # the nodes tell one denoiser from another too, but not a reader which of the two it was
+    kind |= {"denoiser": None if denoiser is None else identity(denoiser)}
+    stages = Store(store, kind)
     room = stages.array("frames", (options.paths, len(kept), potential.dim))
     blocks = []
     for first in range(0, options.paths, options.block):
@@ -270,7 +275,7 @@ def _kind(
 ) -> dict[str, object]:
     """What sampled paths depend on; more paths of one kind may be added, their number is not."""
     # a potential is known by its energies in its box and on the path, whatever its name
-    energies = potential(torch.cat([potential.probes(), nodes[:: max(1, len(nodes) // 8), :-1]]))
+    energies = potential(torch.cat([potential.probes(), nodes[:, :-1]]))
     own = replace(options, frames=None).settings()
     del own["paths"]
     return {

@@ -39,6 +39,7 @@ from diffodesic.images.features import Features, load_features
 from diffodesic.images.lifting import Lifting
 from diffodesic.images.placement import Placement
 from diffodesic.images.spaces import PUBLISHED_LOG_SNR
+from diffodesic.models.identity import identity
 from diffodesic.models.model import Model
 from diffodesic.output.stages import Stage, Store, fingerprint
 
@@ -100,7 +101,8 @@ def _compare(
     digits, _ = choose(data, settings.digits, settings.split)
     weights = draws(len(digits), settings.resamples, settings.seed)
     depends = {**asdict(settings), "methods": {name: asdict(m) for name, m in methods.items()}}
-    store = Store(outdir / "partial", {**depends, "images": fingerprint(digits)})
+    depends |= {"model": identity(source), "images": fingerprint(digits)}
+    store = Store(outdir / "partial", depends)
     tables, places = {}, set()
     for gap in settings.gaps:
         given = pairs(digits, gap, settings.frames, settings.seed).to(place)
