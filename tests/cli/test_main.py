@@ -69,7 +69,7 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] = {
     "text": (text_picture, X, "x.png cannot be read as a picture .*; give a PNG or JPEG file"),
     "truncated": (truncated_picture, X, "x.png cannot be read as a picture"),
     "size": (big_picture, (*X, "--no-resize"), "x.png is 9x8 L, the model takes 8x8 L; allow"),
-    "nan": (nan_picture, X, "x.png cannot be read as a picture .*not finite"),
+    "nan": (nan_picture, X, "x.png holds numbers from nan to nan, not finite or outside .*: give"),
     "one image": (None, ("interpolate", "a.png"), "give two images or more, or none, not 1"),
     "no images": (None, ("interpolate", "--model", "tiny"), "do not fit this model; give images"),
     "model": (None, (*TINY, "--model", "nonesuch"), r"unknown model 'nonesuch': .*\(.*mnist"),

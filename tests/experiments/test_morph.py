@@ -80,10 +80,10 @@ def test_what_is_no_pair_is_named(place: Path):
     model = tiny_model()
     (place / "pairs" / "two" / "1.png").unlink()
     with pytest.raises(ValueError, match="two holds 1 pictures; a pair is two"):
-        morph.read_pairs(place / "pairs", model)
+        morph.read_pairs(place / "pairs", model, print)
     (place / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no folders"):
-        morph.read_pairs(place / "empty", model)
+        morph.read_pairs(place / "empty", model, print)
 
 
 def test_missing_extractor_weights_are_said(place: Path):

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import socket
+import struct
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from diffodesic.models.datasets import shipped_digits
+from diffodesic.output.decoding import picture_files
 from diffodesic.output.images import ImageError, read_image, to_uint8
 
 GREY, COLOUR = (1, 6, 8), (3, 6, 8)
@@ -71,7 +80,10 @@ def test_transparency_is_laid_on_white(tmp_path, colour, mode, shape):
     share = (alpha / 255).reshape(6, 8, *[1] * (ink.ndim - 2))
     # rounding of the blend
     np.testing.assert_allclose(bytes_of(image), share * ink + (1 - share) * 255, atol=1)
-    assert notices == [f"{tmp_path}/a.png: converted from {mode} to {mode[:-1]}"]
+    assert notices == [
+        f"{tmp_path}/a.png: transparency laid on white",
+        f"{tmp_path}/a.png: converted from {mode} to {mode[:-1]}",
+    ]
 
 
 def test_palette_with_transparency(tmp_path):
@@ -82,7 +94,10 @@ def test_palette_with_transparency(tmp_path):
     image, notices = read_image(tmp_path / "a.png", COLOUR)
     colours = np.array([[255, 0, 0], [255, 255, 255], [0, 0, 255]])
     np.testing.assert_array_equal(bytes_of(image), colours[indices])
-    assert notices == [f"{tmp_path}/a.png: converted from P to RGB"]
+    assert [notice.partition(": ")[2] for notice in notices] == [
+        "transparency laid on white",
+        "converted from P to RGB",
+    ]
 
 
 def test_sixteen_bit_grey_is_scaled_not_cut(tmp_path):
@@ -156,10 +171,12 @@ def test_another_size_or_other_channels_are_refused_without_resizing(tmp_path, c
         read_image(tmp_path / "colour.png", GREY, resize=False)
 
 
-def test_missing_files_and_folders_are_refused(tmp_path):
-    for path in (tmp_path / "none.png", tmp_path):
+def test_missing_files_are_refused(tmp_path):
+    (tmp_path / "away.png").symlink_to(tmp_path / "none.png")
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
+    for name in ("none.png", "away.png", "circle.png", "nu\0ll.png", "n" * 300):
         with pytest.raises(ImageError, match="there is no picture at"):
-            read_image(path, GREY)
+            read_image(tmp_path / name, GREY)
 
 
 def test_text_under_the_name_of_a_picture_is_refused(tmp_path):
@@ -184,7 +201,7 @@ def test_truncated_pictures_are_refused(tmp_path, suffix):
 def test_whatever_a_decoder_raises_is_one_error(tmp_path, monkeypatch):
     Image.new("L", (8, 6)).save(tmp_path / "a.png")
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise EOFError("no more images")
 
     monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
@@ -223,3 +240,257 @@ def test_pictures_of_every_suffix_agree(tmp_path, grey):
         arrays.append(bytes_of(read_image(path, GREY)[0]))
     for array in arrays:
         np.testing.assert_array_equal(array, grey)
+
+
+WHITE_IS_ZERO = {262: 0}
+NUMBERS: dict[str, tuple[str, np.ndarray, dict[int, int], list[int], str]] = {
+    # file, numbers, TIFF tags, levels expected, notice
+    "16-bit PNG": ("a.png", np.array([[0, 257, 65535]], np.uint16), {}, [0, 1, 255], ""),
+    "16-bit TIFF": ("a.tif", np.array([[0, 257, 65535]], np.uint16), {}, [0, 1, 255], ""),
+    "big-endian": ("a.tif", np.array([[0, 257, 65535]], ">u2"), {}, [0, 1, 255], ""),
+    "white is zero": (
+        "a.tif",
+        np.array([[0, 257, 65535]], np.uint16),
+        WHITE_IS_ZERO,
+        [255, 254, 0],
+        "",
+    ),
+    "16-bit PGM": ("a.pgm", np.array([[0, 257, 65535]], np.uint16), {}, [0, 1, 255], ""),
+    "dark": ("a.png", np.array([[0, 128, 255]], np.uint16), {}, [0, 0, 1], "nearly black"),
+    "32-bit bytes": ("a.tif", np.array([[0, 9, 255]], np.int32), {}, [0, 9, 255], "0 to 255"),
+    "32-bit wide": ("a.tif", np.array([[0, 257, 65535]], np.int32), {}, [0, 1, 255], "to 65535"),
+    "floats": ("a.tif", np.array([[0, 0.2, 1]], np.float32), {}, [0, 51, 255], ""),
+    "bytes array": ("a.npy", np.array([[0, 9, 255]], np.uint8), {}, [0, 9, 255], ""),
+    "wide array": ("a.npy", np.array([[0, 257, 65535]]), {}, [0, 1, 255], "to 65535"),
+    "float array": ("a.npy", np.array([[0, 0.2, 1]]), {}, [0, 51, 255], "floats are read as 0"),
+    "signed array": ("a.npy", np.array([[-1, 0.2, 1]]), {}, [0, 153, 255], ""),
+    "bits": ("a.npz", np.array([[False, True, True]]), {}, [0, 255, 255], ""),
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_numbers_of_every_kind_are_scaled_by_their_own_range(tmp_path, case):
+    name, numbers, tags, levels, words = NUMBERS[case]
+    if name.endswith(".npy"):
+        np.save(tmp_path / name, numbers)
+    elif name.endswith(".npz"):
+        np.savez(tmp_path / name, numbers)
+    else:
+        Image.fromarray(numbers).save(tmp_path / name, tiffinfo=tags)
+    image, notices = read_image(tmp_path / name, (1, 1, 3))
+    np.testing.assert_array_equal(bytes_of(image), [levels])
+    assert words in "".join(notices)
+    assert len([line for line in notices if "converted from" not in line]) == bool(words)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_arrays_with_channels_are_pictures(tmp_path, channels):
+    pixels = np.full((6, 8, channels), 90, np.uint8)
+    pixels[..., -1] = 255 if channels in {2, 4} else 90
+    np.save(tmp_path / "a.npy", pixels)
+    for shape in (GREY, COLOUR):
+        image, _ = read_image(tmp_path / "a.npy", shape)
+        np.testing.assert_array_equal(bytes_of(image), 90)
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 6, 8), (6, 8, 5), (1, 6, 8, 3)])
+def test_arrays_of_another_shape_are_refused(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(ImageError, match=r"give one picture, \(H, W\) or \(H, W, C\)"):
+        read_image(tmp_path / "a.npy", GREY)
+
+
+def test_a_transparent_level_of_sixteen_bits_is_laid_on_white(tmp_path):
+    values = np.array([[0, 257, 40_000, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=257)
+    image, notices = read_image(tmp_path / "a.png", (1, 1, 4))
+    np.testing.assert_array_equal(bytes_of(image), [[0, 255, 156, 255]])
+    assert "transparency laid on white" in notices[0]
+
+
+# columns: what red, green and blue are in the XYZ of D50 (ICC.1, Adobe RGB (1998), DCI-P3)
+SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.0139, 0.0971, 0.714]])
+ADOBE = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322],
+                  [0.01947, 0.06087, 0.74457]])  # fmt: skip
+P3 = np.array(
+    [[0.51512, 0.29198, 0.1571], [0.2412, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]]
+)
+
+
+def profile(name: str, gamma: float, colours: np.ndarray | None) -> bytes:
+    """An ICC profile, version 2: of three colours, or of grey."""
+
+    def xyz(values: tuple[float, ...] | np.ndarray) -> bytes:
+        return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(65536 * v) for v in values))
+
+    curve = b"curv" + bytes(4) + struct.pack(">IHxx", 1, round(256 * gamma))
+    words = name.encode() + b"\0"
+    text = b"desc" + bytes(4) + struct.pack(">I", len(words)) + words + bytes(78)
+    tags = {b"desc": text, b"wtpt": xyz((0.9642, 1.0, 0.8249)), b"cprt": b"text" + bytes(5)}
+    if colours is None:
+        tags[b"kTRC"] = curve
+    else:
+        for letter, column in zip(b"rgb", colours.T, strict=True):
+            tags |= {bytes([letter]) + b"XYZ": xyz(column), bytes([letter]) + b"TRC": curve}
+    table, body, start = b"", b"", 132 + 12 * len(tags)
+    for key, value in tags.items():
+        table += key + struct.pack(">2I", start + len(body), len(value))
+        body += value + bytes(-len(value) % 4)
+    space = b"GRAY" if colours is None else b"RGB "
+    head = struct.pack(">I4sI4s4s4s12x4s24xI3i48x", start + len(body), b"lcms", 0x02400000, b"mntr",
+                       space, b"XYZ ", b"acsp", 0, 63190, 65536, 54061)  # fmt: skip
+    return head + struct.pack(">I", len(tags)) + table + body
+
+
+def in_srgb(pixels: np.ndarray, gamma: float, colours: np.ndarray) -> np.ndarray:
+    """Bytes of another space in sRGB, by its definition (IEC 61966-2-1)."""
+    linear = (pixels / 255) ** gamma @ colours.T @ np.linalg.inv(SRGB).T
+    linear = linear.clip(0, 1)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize(("name", "gamma", "space"), [("Adobe", 2.2, ADOBE), ("P3", 2.2, P3)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_of_another_profile_become_srgb(tmp_path, colour, name, gamma, space, mode):
+    pixels = (colour // 2 + 64).astype(np.uint8)  # inside what sRGB can show, or near it
+    picture = Image.fromarray(pixels)
+    picture = picture.quantize(48) if mode == "P" else picture.convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(Image.new("L", (8, 6), 255))
+    stored = np.asarray(picture.convert("RGB"))
+    picture.save(tmp_path / "a.png", icc_profile=profile(name, gamma, space))
+    image, notices = read_image(tmp_path / "a.png", COLOUR)
+    expected = in_srgb(stored, gamma, space)
+    inside = ((expected > 0) & (expected < 255)).all(-1)  # the rest is cut in one way or another
+    assert inside.mean() > 0.5
+    # 8-bit tables on the way
+    np.testing.assert_allclose(bytes_of(image)[inside], expected[inside], atol=2)
+    assert np.abs(expected - stored).max() > 10
+    assert notices[0] == f"{tmp_path}/a.png: colours converted from {name} to sRGB"
+    grey, _ = read_image(tmp_path / "a.png", GREY)
+    np.testing.assert_allclose(
+        bytes_of(grey)[inside], (expected @ [0.299, 0.587, 0.114])[inside], atol=2
+    )
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_greys_of_another_profile_become_srgb(tmp_path, grey, bits):
+    grey = grey // 2 + 64  # a linear curve is steep at black, where LittleCMS rounds
+    numbers = grey if bits == 8 else grey.astype(np.uint16) * 257
+    Image.fromarray(numbers).save(tmp_path / "a.png", icc_profile=profile("linear", 1.0, None))
+    image, notices = read_image(tmp_path / "a.png", GREY)
+    expected = in_srgb(np.repeat(grey[..., None], 3, -1), 1.0, SRGB)[..., 0]
+    np.testing.assert_allclose(bytes_of(image), expected, atol=1)
+    assert "converted from linear to sRGB" in notices[0]
+
+
+def test_the_profile_of_srgb_changes_nothing_and_a_broken_one_is_said(tmp_path, colour):
+    named = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    whole = profile("P3", 2.2, P3)
+    for content, words in (
+        (named, ""),
+        (b"no profile", "ignored"),
+        (whole[:200], "ignored"),
+        (profile("greys", 1.0, None).replace(b"GRAY", b"HSV "), "ignored"),
+    ):
+        Image.fromarray(colour).save(tmp_path / "a.png", icc_profile=content)
+        image, notices = read_image(tmp_path / "a.png", COLOUR)
+        np.testing.assert_array_equal(bytes_of(image), colour)
+        assert words in "".join(notices)
+        assert len(notices) == bool(words)
+
+
+def test_a_file_of_more_pixels_than_are_read_is_refused_by_its_head(tmp_path, monkeypatch):
+    """Nothing is decoded: reading pixels fails here."""
+    Image.new("RGBA", (64, 64)).save(tmp_path / "a.png")
+    np.save(tmp_path / "a.npy", np.zeros((64, 64), np.uint8))
+    monkeypatch.setattr("diffodesic.output.decoding.MOST_PIXELS", 64 * 63)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
+    for name in ("a.png", "a.npy"):
+        with pytest.raises(ImageError, match="has 64x64 pixels: make it smaller, at most 4,032"):
+            read_image(tmp_path / name, COLOUR)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory of a process is read from /proc")
+def test_a_small_file_of_very_many_pixels_takes_little_memory(tmp_path):
+    """330 kB of PNG, 4 bytes times 81 million pixels, once were 4.7 GB."""
+    row = zlib.compress(bytes(1 + 4 * 9000) * 9000, 9)
+    parts = [
+        (b"IHDR", struct.pack(">2I5B", 9000, 9000, 8, 6, 0, 0, 0)),
+        (b"IDAT", row),
+        (b"IEND", b""),
+    ]
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, part in parts:
+        crc = struct.pack(">I", zlib.crc32(kind + part))
+        content += struct.pack(">I", len(part)) + kind + part + crc
+    (tmp_path / "a.png").write_bytes(content)
+    assert len(content) < 400_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError, match="has 9000x9000 pixels: make it smaller"):
+        read_image(tmp_path / "a.png", GREY)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
+
+
+def test_a_large_photograph_is_decoded_at_half_its_size(tmp_path, monkeypatch):
+    Image.new("RGB", (66, 63), (200, 30, 90)).save(tmp_path / "a.jpg", quality=95)
+    monkeypatch.setattr("diffodesic.output.decoding.MOST_PIXELS", 40 * 40)
+    image, notices = read_image(tmp_path / "a.jpg", COLOUR)
+    np.testing.assert_allclose(bytes_of(image), np.full((6, 8, 3), (200, 30, 90)), atol=3)
+    assert notices == [f"{tmp_path}/a.jpg: cropped and resized from 66x63 to 8x6"]
+
+
+def special_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """What may lie where a picture should, and what it is called."""
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(folder / "socket.png"))
+    (folder / "device.png").symlink_to("/dev/zero")
+    for kind in ("folder", "pipe", "socket", "device"):
+        yield folder / f"{kind}.png", f"is a {kind}, not a file"
+
+
+def test_what_is_no_file_is_refused_without_opening_it(monkeypatch):
+    with tempfile.TemporaryDirectory() as place:  # the name of a socket must be short
+        for path, words in special_files(Path(place)):
+            with pytest.raises(ImageError, match=words):
+                read_image(path, GREY)
+            with pytest.raises(ImageError, match="not a file"):
+                picture_files(path.parent)
+
+
+def test_the_frames_of_an_animation_are_counted(tmp_path):
+    frames = [Image.new("L", (8, 6), level) for level in (40, 200, 90)]
+    for suffix in ("gif", "png", "webp", "tif"):
+        file = tmp_path / f"a.{suffix}"
+        frames[0].save(file, save_all=True, append_images=frames[1:], lossless=True)
+        image, notices = read_image(file, GREY)
+        np.testing.assert_allclose(bytes_of(image), 40, atol=1)
+        assert notices[0] == f"{file}: the first of its 3 frames"
+
+
+def test_what_pillow_warns_of_is_a_notice(tmp_path):
+    Image.new("L", (8, 6), 9).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01")
+    image, notices = read_image(tmp_path / "a.jpg", GREY)
+    np.testing.assert_array_equal(bytes_of(image), 9)
+    assert "orrupt EXIF" in "".join(notices)
+
+
+def test_files_for_another_program_are_not_opened(tmp_path):
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"cannot be read as a picture .*cannot identify"):
+        read_image(tmp_path / "a.png", GREY)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_names_that_are_not_utf8_are_read_and_refused_like_others(tmp_path, grey):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xe9.png"))
+    Image.fromarray(grey).save(path)
+    np.testing.assert_array_equal(bytes_of(read_image(path, GREY)[0]), grey)
+    assert picture_files(tmp_path) == [path]
+    path.write_bytes(b"")
+    with pytest.raises(ImageError, match="cannot be read as a picture"):
+        read_image(path, GREY)

@@ -15,7 +15,7 @@ from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_pictures
 from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
 from diffodesic.images.editing import EditOptions, edit
 from diffodesic.metrics.one_level import NETWORK_SEARCH
-from diffodesic.output.files import write_atomically
+from diffodesic.output.files import write_text
 from diffodesic.output.folder import check_outdir
 from diffodesic.output.options import option
 
@@ -99,11 +99,11 @@ def run_many(given: argparse.Namespace) -> None:
     """Solve all pairs of a folder, print a summary, write the matrix."""
     import torch
 
-    from diffodesic.models.datasets import PICTURES
+    from diffodesic.output.decoding import picture_files
 
     if not given.folder.is_dir():
         raise ValueError(f"{given.folder} is no folder; give one with pictures")
-    paths = sorted(p for p in given.folder.iterdir() if p.suffix.lower() in PICTURES)
+    paths = picture_files(given.folder)
     if len(paths) < 2:
         raise ValueError(f"{given.folder} holds {len(paths)} pictures; at least 2 are needed")
     options, own = chosen(PairwiseOptions, given), chosen(ManyOptions, given)
@@ -125,7 +125,7 @@ def _write_table(distances: PairwiseDistances, names: list[str], path: Path) -> 
     table.writerow(["", *names])
     for name, row in zip(names, distances.matrix.tolist(), strict=True):
         table.writerow([name, *(f"{value:.6g}" for value in row)])
-    write_atomically(path, text.getvalue().encode())
+    write_text(path, text.getvalue())
 
 
 def _summarise(distances: PairwiseDistances, names: list[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +13,7 @@ from diffodesic.cli.potential_options import PotentialOptions, periods, potentia
 from diffodesic.models.datasets import load_images
 from diffodesic.models.image_training import TrainSettings, train
 from diffodesic.models.trainer import RunSettings
+from diffodesic.output.arrays import ARRAYS
 from diffodesic.output.folder import check_outdir
 from diffodesic.transitions.coordinate_training import CoordinateSettings, train_denoiser
 
@@ -71,9 +74,9 @@ def _chosen(kind: type[S], given: argparse.Namespace, what: str) -> S:
 
 def _images(data: str, settings: TrainSettings, outdir: Path, *, resume: bool) -> None:
     try:
-        images = load_images(data)
+        images = load_images(data, say=partial(print, file=sys.stderr))
     except ValueError as error:
-        if Path(data).suffix in {".npy", ".npz"}:
+        if Path(data).suffix.lower() in ARRAYS:
             raise ValueError(f"{error} For a trajectory say --period (or --period none).") from None
         raise
     folder = train(images, outdir, settings=settings, resume=resume)

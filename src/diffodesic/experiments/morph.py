@@ -15,7 +15,7 @@ interrupted run goes on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -32,9 +32,9 @@ from diffodesic.images.features import Features, load_features
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.result import Interpolation
 from diffodesic.images.spaces import SPACES, PublishedScoreSpace, ScoreSpace
-from diffodesic.models.datasets import PICTURES
 from diffodesic.models.loading import load
 from diffodesic.models.model import Model
+from diffodesic.output.decoding import picture_files
 from diffodesic.output.figures import canvas
 from diffodesic.output.images import read_image, to_uint8
 from diffodesic.output.pictures import filmstrip
@@ -82,7 +82,8 @@ def run(context: Context) -> Outcome:
     """
     folder = context.need("pairs", "a folder of folders of two pictures each")
     source, outdir = load(context.model, device=context.device), context.outdir
-    pairs = read_pairs(folder, source)
+    said: list[str] = []  # what was changed about the pictures
+    pairs = read_pairs(folder, source, said.append)
     pairs = dict(list(pairs.items())[:2]) if context.quick else pairs
     extractor = _extractor(source, context)
     settings = context.settings(
@@ -105,15 +106,18 @@ def run(context: Context) -> Outcome:
             )
         filmstrip({m: to_uint8(x) for m, x in shown.items()}, outdir / f"strip-{name}.png")
     reference = torch.cat([images for images, _ in pairs.values()])
-    return _outcome(judged, frames, reference, extractor, settings)
+    return _outcome(judged, frames, reference, extractor, settings, said)
 
 
-def read_pairs(folder: Path, model: Model) -> dict[str, tuple[Tensor, dict[str, str]]]:
+def read_pairs(
+    folder: Path, model: Model, say: Callable[[str], None]
+) -> dict[str, tuple[Tensor, dict[str, str]]]:
     """Pairs by name: two pictures (2, C, H, W) in the model's shape, and their prompt if any.
 
     Args:
         folder: holds a folder per pair.
         model: says the shape.
+        say: is told what was changed about a picture.
 
     Returns:
         pictures and words.
@@ -123,10 +127,13 @@ def read_pairs(folder: Path, model: Model) -> dict[str, tuple[Tensor, dict[str, 
     """
     pairs = {}
     for home in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = sorted(f for f in home.iterdir() if f.suffix.lower() in PICTURES)
+        files = picture_files(home)
         if len(files) != 2:
             raise ValueError(f"{home} holds {len(files)} pictures; a pair is two")
-        images = torch.stack([read_image(f, model.codec.shape)[0].double() for f in files])
+        read = [read_image(file, model.codec.shape) for file in files]
+        images = torch.stack([image.double() for image, _ in read])
+        for notice in (notice for _, notices in read for notice in notices):
+            say(notice)
         text = home / "prompt.txt"
         words = {"prompt": text.read_text(encoding="utf-8").strip()} if text.exists() else {}
         pairs[home.name] = (images, words)
@@ -179,6 +186,7 @@ def _outcome(
     reference: Tensor,
     extractor: Features,
     settings: Settings,
+    said: Sequence[str],
 ) -> Outcome:
     weights = draws(len(settings.pairs), settings.resamples, settings.seed)
     table = {
@@ -200,6 +208,7 @@ def _outcome(
     notes = [
         f"{len(settings.pairs)} pairs, {settings.frames} frames each; mean [95 % interval by "
         f"resampling pairs]; distances under {extractor.distance_name}.",
+        *(f"{notice}." for notice in said),
     ]
     try:
         for method, parts in frames.items():

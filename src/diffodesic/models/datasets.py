@@ -10,15 +10,18 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import warnings
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    import numpy as np
+from diffodesic.output.arrays import ARRAYS, ImageError, pixel_range, read_array
+from diffodesic.output.decoding import check_file, decode, picture_files
+from diffodesic.output.files import UNREADABLE
 
 __all__ = [
     "held_out",
@@ -34,17 +37,20 @@ MNIST = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
+_UNREADABLE = (*UNREADABLE, IndexError, MemoryError, OverflowError, RuntimeError)
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
-
-def load_images(source: str | os.PathLike[str]) -> Tensor:
+def load_images(
+    source: str | os.PathLike[str], *, say: Callable[[str], None] | None = None
+) -> Tensor:
     """Read images as a float tensor (N, C, H, W) in [-1, 1].
 
     Args:
         source: a folder with MNIST's `train-images-idx3-ubyte.gz`; a folder of image files of
-            one size; a .npy file, or the first array of a .npz file, of shape (N, H, W) or
-            (N, H, W, C), of bytes or of floats already in [-1, 1].
+            one size, read as :func:`.decoding.decode` reads them, grey if all of them are; a .npy
+            file, or the first array of a .npz file, of shape (N, H, W) or (N, H, W, C), C = 1 or
+            3, in a range of :func:`.arrays.pixel_range`.
+        say: is told what was changed about them; None warns.
 
     Returns:
         the images.
@@ -53,14 +59,14 @@ def load_images(source: str | os.PathLike[str]) -> Tensor:
         FileNotFoundError: if there is nothing there.
         ValueError: if it is no set of images.
     """
-    path = Path(source)
+    path, say = Path(source), say or _warn
     if not path.exists():
         raise FileNotFoundError(f"no data at {path}: give a folder of images or a .npy/.npz file.")
     if path.is_dir():
         idx = path / MNIST["train"][0]
-        array = read_idx(idx) if idx.exists() else _read_folder(path)
-    elif path.suffix in {".npy", ".npz"}:
-        array = _read_array(path)
+        array = read_idx(idx) if idx.exists() else _read_folder(path, say)
+    elif path.suffix.lower() in ARRAYS:
+        array = _read_array(path, say)
     else:
         raise ValueError(f"{path} is neither a folder nor a .npy/.npz file: convert it to one.")
     if array.ndim == 3:
@@ -70,7 +76,11 @@ def load_images(source: str | os.PathLike[str]) -> Tensor:
             f"the data have shape {tuple(array.shape)}: give (N, H, W) or (N, H, W, C), C = 1 or 3."
         )
     images = array.permute(0, 3, 1, 2).contiguous()
-    return unit(images) if images.dtype == torch.uint8 else images.float()
+    return unit(images) if images.dtype == torch.uint8 else images
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=4)
 
 
 def load_mnist(folder: str | os.PathLike[str], split: str = "train") -> tuple[Tensor, Tensor]:
@@ -123,45 +133,55 @@ def read_idx(path: str | os.PathLike[str]) -> Tensor:
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"no file {path}: give the folder of MNIST's four .gz files.")
+    check_file(path)
     try:
-        raw = bytearray(gzip.decompress(Path(path).read_bytes()))
-        sizes = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(raw[3])]
-        start = 4 + 4 * len(sizes)
-        return torch.frombuffer(raw, dtype=torch.uint8, offset=start).reshape(sizes)
-    except (OSError, EOFError, IndexError, RuntimeError, ValueError) as error:
+        with gzip.open(path) as file:
+            sizes = [int.from_bytes(file.read(4), "big") for _ in range(file.read(4)[3])]
+            # a small file may hold a great many bytes: those of its images, and one to see the end
+            raw = bytearray(file.read(math.prod(sizes) + 1))
+        return torch.frombuffer(raw, dtype=torch.uint8).reshape(sizes)
+    except _UNREADABLE as error:
         raise ValueError(f"{path} is not a gzipped IDX file of bytes: download it anew.") from error
 
 
-def _read_array(path: Path) -> Tensor:
+def _read_array(path: Path, say: Callable[[str], None]) -> Tensor:
     import numpy as np
 
-    try:
-        content = np.load(path, allow_pickle=False)
-        array: np.ndarray = content if path.suffix == ".npy" else content[content.files[0]]
-        return torch.from_numpy(np.ascontiguousarray(array))
-    except (OSError, EOFError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no array of numbers: save it with numpy.save.") from error
+    check_file(path)
+    values, notices = read_array(path)
+    black, white, notice = pixel_range(values, path)
+    for text in (*notices, *filter(None, [notice])):
+        say(f"{path}: {text}")
+    if values.dtype == np.uint8:
+        return torch.from_numpy(np.array(values))
+    floats = torch.from_numpy(values.astype(np.float32))
+    return floats if black == -1 else floats / (white / 2) - 1
 
 
-def _read_folder(path: Path) -> Tensor:
+def _read_folder(path: Path, say: Callable[[str], None]) -> Tensor:
     import numpy as np
-    from PIL import Image
 
-    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in PICTURES)
+    files = picture_files(path, below=True)
     if not files:
         raise FileNotFoundError(f"no image in {path}: give a folder of PNG or JPEG files.")
-    pictures = []
+    pictures, notices, size = [], Counter[str](), None
     for file in files:
-        try:
-            with Image.open(file) as picture:
-                pictures.append(
-                    np.array(picture if picture.mode == "L" else picture.convert("RGB"))
-                )
-        except OSError as error:
-            raise ValueError(f"{file} cannot be read as an image: remove it.") from error
-    if len({picture.shape for picture in pictures}) > 1:
-        raise ValueError(f"the images in {path} differ in size or colour: bring them to one kind.")
-    return torch.from_numpy(np.stack(pictures))
+        found = decode(file)
+        size = size or found.size
+        if found.size != size:
+            raise ImageError(
+                f"{file} is {found.size[0]}x{found.size[1]} pixels and {files[0].name} is "
+                f"{size[0]}x{size[1]}: bring the images to one size."
+            )
+        pictures.append(found.picture)
+        notices.update(set(found.notices))
+    modes = Counter(picture.mode for picture in pictures)
+    if len(modes) > 1:
+        notices["grey among pictures in colour, read as colour"] = modes["L"]
+    for notice, count in notices.items():
+        say(f"{path}: {count} of {len(files)} pictures: {notice}")
+    mode = "L" if modes.keys() == {"L"} else "RGB"
+    return torch.from_numpy(np.stack([np.asarray(picture.convert(mode)) for picture in pictures]))
 
 
 def shipped_digits() -> tuple[Tensor, Tensor]:

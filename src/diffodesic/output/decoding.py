@@ -1,0 +1,281 @@
+"""Picture files as 8-bit sRGB: the one place where a file becomes pixels.
+
+A picture comes out upright (EXIF), in sRGB (colour profiles are converted), opaque (transparency is
+laid on white), grey or with three colours.  Integers of more than 8 bits and floats are scaled, not
+cut.  Everything that was changed is said in a notice.
+
+The size is read from the head of a file, before its pixels are: a file of 330 kB may hold pixels
+for gigabytes.  Formats that Pillow leaves to another program, such as EPS, are not opened.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffodesic.output.arrays import ARRAYS, ImageError, pixel_range, read_array
+from diffodesic.output.files import not_a_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image as PillowImage
+
+__all__ = ["MOST_PIXELS", "PICTURES", "Decoded", "check_file", "decode", "picture_files"]
+
+MOST_PIXELS = 2**26
+"""Pixels of the largest picture that is read: at 13 bytes each less than a gigabyte."""
+
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm",
+            ".jp2", ".avif"}  # fmt: skip
+"""Suffixes of the files of a folder that are its pictures."""
+
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+_SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of a profile, and Pillow's mode
+_PHOTOMETRIC, _BITS = 262, 258  # tags of TIFF
+
+
+@dataclass
+class Decoded:
+    """Pixels of a file.
+
+    Attributes:
+        picture: upright, opaque, 8-bit sRGB: of mode L for a file of greys, else RGB.
+        mode: Pillow's name of the file's pixels, such as RGBA.
+        size: width and height of the upright picture; a large JPEG file may be read smaller.
+        notices: what was changed, without the file's name.
+    """
+
+    picture: PillowImage
+    mode: str
+    size: tuple[int, int]
+    notices: list[str] = field(default_factory=list)
+
+
+def picture_files(folder: Path, *, below: bool = False) -> list[Path]:
+    """List the pictures of a folder by their suffix, sorted; hidden files are left out.
+
+    Args:
+        folder: the folder.
+        below: those of the folders inside it, too.
+
+    Returns:
+        the files.
+
+    Raises:
+        ImageError: if one of them is no file but a folder, a pipe, a socket or a device.
+    """
+    entries = folder.rglob("*") if below else folder.iterdir()
+    files = sorted(
+        entry
+        for entry in entries
+        if entry.suffix.lower() in PICTURES and not entry.name.startswith(".")
+    )
+    for file in files:
+        check_file(file)
+    return files
+
+
+def decode(path: str | os.PathLike[str]) -> Decoded:
+    """Read a picture.
+
+    Args:
+        path: a file of PNG, JPEG, BMP, GIF, WebP, TIFF, PPM, JPEG 2000 or AVIF, or a .npy or .npz
+            array (H, W) or (H, W, C), C = 1 to 4, in a range of :func:`.arrays.pixel_range`.
+
+    Returns:
+        its pixels and what was changed.
+
+    Raises:
+        ImageError: for a missing, unreadable or too large file, something that is no file, or
+            pixels that are not finite or out of their range.
+    """
+    check_file(path)
+    try:
+        if Path(path).suffix.lower() in ARRAYS:
+            return _from_array(path)
+        # what Pillow warns of, such as a damaged EXIF block, is a notice about this file
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            decoded = _from_picture(path)
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise ImageError(
+            f"{path} cannot be read as a picture ({error}); give a PNG or JPEG file"
+        ) from error
+    decoded.notices += [" ".join(str(warning.message).split()) for warning in said]
+    return decoded
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Refuse what is no file, without opening it: reading a pipe might never end.
+
+    Args:
+        path: of a picture or of an array.
+
+    Raises:
+        ImageError: if nothing is there, or a folder, a pipe, a socket or a device.
+    """
+    try:
+        kind = not_a_file(path)
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no picture at {path}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise ImageError(f"there is no picture at {path} ({error})") from error
+    if kind:
+        raise ImageError(f"{path} is {kind}, not a file: give a file of pixels, or take it away")
+
+
+def _check_size(path: str | os.PathLike[str], size: tuple[int, int]) -> None:
+    if math.prod(size) > MOST_PIXELS:
+        raise ImageError(
+            f"{path} has {size[0]}x{size[1]} pixels: make it smaller, at most {MOST_PIXELS:,} "
+            "are read"
+        )
+
+
+def _from_picture(path: str | os.PathLike[str]) -> Decoded:
+    from PIL import Image, ImageOps
+
+    Image.init()
+    known = [name for name in _FORMATS if name in Image.OPEN]
+    with Image.open(path, formats=known) as file:
+        width, height = file.size
+        if width * height > MOST_PIXELS:
+            file.draft(None, (width // 2, height // 2))  # a JPEG file can be decoded at a half
+        _check_size(path, file.size)
+        frames = getattr(file, "n_frames", 1)
+        notices = [f"the first of its {frames} frames"] if frames > 1 else []
+        mode, decoded_size, scale = file.mode, file.size, _scale(file)
+        ImageOps.exif_transpose(file, in_place=True)
+        size = (width, height) if file.size == decoded_size else (height, width)
+        if mode == "F" or mode.startswith("I"):
+            return _finished(_eight_bits(file, path, *scale, notices), mode, size, notices)
+        return _finished(file, mode, size, notices)
+
+
+def _finished(
+    picture: PillowImage, mode: str, size: tuple[int, int], notices: list[str]
+) -> Decoded:
+    """Colours as sRGB, transparency on white, and one of two modes."""
+    alpha = _alpha(picture)
+    grey = picture.mode in {"1", "L", "LA"}
+    picture = _in_srgb(picture, notices)
+    picture = picture.convert("L" if grey else "RGB")
+    if alpha is not None:
+        from PIL import Image
+
+        paper = Image.new(picture.mode, picture.size, "white")
+        paper.paste(picture, mask=alpha)
+        picture = paper
+        notices.append("transparency laid on white")
+    return Decoded(picture, mode, size, notices)
+
+
+def _alpha(picture: PillowImage) -> PillowImage | None:
+    """How opaque each pixel is, or None where all of them are."""
+    if picture.mode not in {"RGBA", "LA", "PA"} and "transparency" not in picture.info:
+        return None
+    alpha = picture.convert("RGBA").getchannel("A")
+    return None if alpha.getextrema() == (255, 255) else alpha
+
+
+def _in_srgb(picture: PillowImage, notices: list[str]) -> PillowImage:
+    """Convert the colours from those of the profile inside the file, if there is one."""
+    from PIL import ImageCms
+
+    content = picture.info.get("icc_profile")
+    if not content:
+        return picture
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        name = " ".join(ImageCms.getProfileDescription(profile).split())
+        if "sRGB" in name:
+            return picture
+        colours = picture.convert(_SPACES[profile.profile.xcolor_space])
+        srgb = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(colours, profile, srgb, outputMode="RGB")
+        assert converted is not None  # as it is where the picture itself is changed
+    except (ImageCms.PyCMSError, OSError, KeyError, TypeError, ValueError) as error:
+        notices.append(f"its colour profile cannot be used and is ignored ({error})")
+        return picture
+    notices.append(f"colours converted from {name} to sRGB")
+    return converted
+
+
+def _scale(file: Any) -> tuple[int | None, bool]:
+    """The largest integer of the pixels, None where only they tell, and whether it is black."""
+    # Pillow scales integers of 9 to 15 bits but in TIFF, where it inverts those of 8 bits alone
+    if file.format != "TIFF":
+        return 65535, False
+    bits = file.tag_v2.get(_BITS, (1,))[0]
+    return (2**bits - 1 if bits <= 16 else None), file.tag_v2.get(_PHOTOMETRIC) == 0
+
+
+def _eight_bits(
+    picture: PillowImage,
+    path: str | os.PathLike[str],
+    white: int | None,
+    inverted: bool,
+    notices: list[str],
+) -> PillowImage:
+    """Integers of more bits and floats in 8 bits; see :func:`_scale`."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(picture)
+    black, found, notice = pixel_range(values, path)
+    if black < 0:
+        raise ImageError(f"{path} holds floats that are not finite or outside 0 to 1: rescale them")
+    if values.dtype.kind == "f":
+        white, notice = 1, ""
+    elif white is None:
+        white = found
+    else:
+        dark = values.max() <= 255 < white
+        notice = f"nearly black: no number is above 255, and {white} is white" if dark else ""
+    notices += [notice] if notice else []
+    levels = _bytes(values, 0, white)
+    levels = 255 - levels if inverted else levels
+    if isinstance(picture.info.get("transparency"), int):
+        levels[values == picture.info["transparency"]] = 255
+        notices.append("transparency laid on white")
+    plain = Image.fromarray(levels)
+    if "icc_profile" in picture.info:
+        plain.info["icc_profile"] = picture.info["icc_profile"]
+    return plain
+
+
+def _from_array(path: str | os.PathLike[str]) -> Decoded:
+    import numpy as np
+    from PIL import Image
+
+    values, notices = read_array(path)
+    values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
+    if values.ndim != 2 and not (values.ndim == 3 and values.shape[-1] in {2, 3, 4}):
+        raise ImageError(
+            f"{path} has the shape {values.shape}: give one picture, (H, W) or (H, W, C), "
+            "C = 1 to 4"
+        )
+    _check_size(path, (values.shape[1], values.shape[0]))
+    black, white, notice = pixel_range(values, path)
+    notices += [notice] if notice else []
+    picture = Image.fromarray(np.ascontiguousarray(_bytes(values, black, white)))
+    return _finished(picture, picture.mode, picture.size, notices)
+
+
+def _bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Numbers between two limits as bytes."""
+    import numpy as np
+
+    if values.dtype == np.uint8 and (low, high) == (0, 255):
+        return values
+    scaled = values.astype(np.float32)
+    scaled -= low
+    scaled *= 255 / (high - low)
+    return np.rint(scaled, out=scaled).astype(np.uint8)
