@@ -14,7 +14,7 @@ from diffodesic.denoisers.schedules import Tabulated
 from diffodesic.denoisers.sphere import SphereDenoiser, great_circle_angle
 from diffodesic.experiments import sphere, surfaces
 from diffodesic.experiments.common.points_network import learn_points
-from diffodesic.experiments.common.statistics import mean_difference, mean_of
+from diffodesic.experiments.common.statistics import mean_of
 from diffodesic.experiments.experiment import Context
 from support.checks import same
 
@@ -51,7 +51,7 @@ def test_the_deviation_from_the_sphere_is_the_weights_and_not_the_meshs():
 
 def test_paired_differences_decide_what_means_cannot():
     shared = torch.linspace(0, 10, 8, dtype=torch.float64)
-    row = mean_difference("a minus b", shared + 0.1, shared)
+    row = mean_of("a minus b", shared + 0.1 - shared)
     same(torch.tensor([row.measured, row.error]).double(), torch.tensor([0.1, 0.0]).double())
     alone = mean_of("a", shared + 0.1)
     assert alone.error == pytest.approx(float(shared.std()) / math.sqrt(8))

@@ -27,19 +27,13 @@ BEFORE = {0.1: 2981.0, 0.3: 54.9, 0.5: 1.51, 0.7: 0.065, 0.9: 0.0013, 1.0: 1.8e-
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        x: where the metric is printed.
-        times: when.
-        apart: the two latents whose posteriors are compared at t = 1.
-        grid: points of x between the two, for the distance.
-    """
-
-    x: float = 1.0
-    times: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+    x: float = 1.0  # where the metric is printed
+    times: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # when
+    # the two latents whose posteriors are compared at t = 1
     apart: tuple[float, float] = (-3.0, 3.0)
-    grid: int = 400
+    grid: int = 400  # points of x between the two, for the distance
 
 
 def at_time(mixture: GaussianMixture, t: float) -> FisherRao:

@@ -62,18 +62,7 @@ class Context:
         return replace(full, **small) if self.quick else full  # type: ignore[type-var]
 
     def need(self, name: str, what: str) -> Path:
-        """A folder that the experiment cannot do without.
-
-        Args:
-            name: ``data`` or ``pairs``.
-            what: what the folder holds, for the message.
-
-        Returns:
-            the folder.
-
-        Raises:
-            ValueError: if it was not given.
-        """
+        """The folder ``data`` or ``pairs``; ValueError, saying ``what`` it holds, without it."""
         folder = getattr(self, name)
         if folder is None:
             raise ValueError(f"this takes --{name} DIR, {what}")

@@ -64,33 +64,20 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What the numbers depend on.
+    """What the numbers depend on."""
 
-    Attributes:
-        model: name or folder.
-        pictures: where they come from.
-        pairs: pairs per class.
-        log_snr: the anchor.
-        nodes: segments of a path.
-        iterations: limit on gradients per path.
-        samples: trajectories of the path estimator, and its levels.
-        trajectories: sampling trajectories compared, and log SNR at their ends.
-        resamples: of the bootstrap.
-        batch: pairs solved together.
-        seed: of the choice of pairs and of all noise.
-    """
-
-    model: str = "mnist"
-    pictures: str = "shipped digits"
-    pairs: int = 20
-    log_snr: float = 2.0
-    nodes: int = 16
-    iterations: int = 16
-    samples: tuple[int, int] = (2, 8)
+    model: str = "mnist"  # name or folder
+    pictures: str = "shipped digits"  # where they come from
+    pairs: int = 20  # pairs per class
+    log_snr: float = 2.0  # the anchor
+    nodes: int = 16  # segments of a path
+    iterations: int = 16  # limit on gradients per path
+    samples: tuple[int, int] = (2, 8)  # trajectories of the path estimator, and its levels
+    # sampling trajectories compared, and log SNR at their ends
     trajectories: tuple[int, float, float] = (5, -2.0, 4.0)
-    resamples: int = 2000
-    batch: int = 4
-    seed: int = 0
+    resamples: int = 2000  # of the bootstrap
+    batch: int = 4  # pairs solved together
+    seed: int = 0  # of the choice of pairs and of all noise
 
 
 def run(context: Context) -> Outcome:

@@ -104,19 +104,7 @@ class Result:
 def solve(
     problem: Problem, settings: Settings, seed: int, progress: Callable[[str], None]
 ) -> Result:
-    """Draw the paths of one landscape.
-
-    Args:
-        problem: the landscape.
-        settings: what all landscapes share.
-        seed: seed of the noise.
-        progress: called with a short line now and then.
-
-    Returns:
-        the result.
-
-    Cost: a geodesic, and 3 P K (n + 1) energy evaluations.
-    """
+    """Draw the paths of one landscape; cost a geodesic and 3 P K (n + 1) energy evaluations."""
     potential = problem.potential()
     a, b = relax(potential, torch.tensor([problem.a, problem.b], dtype=torch.float64))
     lowest = lowest_pass(potential, a, b, nodes=settings.grid)

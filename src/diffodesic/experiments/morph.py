@@ -46,27 +46,16 @@ MEASURES = ("PPL", "PDV", "end PSNR")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the numbers depend on.
+    """What the numbers depend on."""
 
-    Attributes:
-        model: where it comes from.
-        pairs: names of the pairs.
-        frames: images of a path.
-        nodes: segments of a path.
-        flow_steps: steps of the probability flow, each way.
-        features: the extractor.
-        resamples: of the intervals.
-        seed: of everything random.
-    """
-
-    model: str
-    pairs: tuple[str, ...]
-    frames: int = 16
-    nodes: int = 16
-    flow_steps: int = 24
-    features: str = ""
-    resamples: int = 1000
-    seed: int = 0
+    model: str  # where it comes from
+    pairs: tuple[str, ...]  # names of the pairs
+    frames: int = 16  # images of a path
+    nodes: int = 16  # segments of a path
+    flow_steps: int = 24  # steps of the probability flow, each way
+    features: str = ""  # the extractor
+    resamples: int = 1000  # of the intervals
+    seed: int = 0  # of everything random
 
 
 def run(context: Context) -> Outcome:

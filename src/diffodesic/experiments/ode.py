@@ -35,27 +35,16 @@ BEFORE = {1.0: (7.0195, 0.99875), 0.0: (6.4774, 0.99935), -1.0: (7.1159, 0.99814
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        starts: values of x_T.
-        last: time t at which sampling ends.
-        euler_steps: steps of the ODE.
-        nodes: segments of the geodesic.
-        rtol: tolerance of the solver.
-        sphere: values of |x|^2/D for Gaussian data.
-        first_sigma: noise sigma_t at which the Gaussian paths start.
-        gaussian_dim: D of the Gaussian data; the excess does not depend on it.
-    """
-
-    starts: tuple[float, ...] = (1.0, 0.0, -1.0)
-    last: float = 0.1
-    euler_steps: int = 512
-    nodes: int = 512
-    rtol: float = 1e-8
-    sphere: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    first_sigma: float = 0.1
-    gaussian_dim: int = 8
+    starts: tuple[float, ...] = (1.0, 0.0, -1.0)  # values of x_T
+    last: float = 0.1  # time t at which sampling ends
+    euler_steps: int = 512  # steps of the ODE
+    nodes: int = 512  # segments of the geodesic
+    rtol: float = 1e-8  # tolerance of the solver
+    sphere: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)  # values of |x|^2/D for Gaussian data
+    first_sigma: float = 0.1  # noise sigma_t at which the Gaussian paths start
+    gaussian_dim: int = 8  # D of the Gaussian data; the excess does not depend on it
 
 
 def run(context: Context) -> Outcome:
@@ -97,19 +86,7 @@ def run(context: Context) -> Outcome:
 
 
 def sampling_path(space: Spacetime, x_last: float, last: float, steps: int) -> Tensor:
-    """Points of the toy's probability-flow ODE, by Euler's rule in (x_t, t).
-
-    Args:
-        space: the toy's spacetime.
-        x_last: x at t = 1.
-        last: time at which it ends.
-        steps: number of steps.
-
-    Returns:
-        packed points (steps + 1, 2), from t = 1 on.
-
-    Cost: one evaluation per step.
-    """
+    """The toy's sampling ODE by Euler's rule, from ``x_last`` at t = 1 on: (steps + 1, 2)."""
     times = torch.linspace(1.0, last, steps + 1, dtype=torch.float64)
     x, points = torch.tensor([x_last], dtype=torch.float64), []
     for now, then in itertools.pairwise(times):

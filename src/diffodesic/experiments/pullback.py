@@ -29,25 +29,16 @@ __all__ = ["Settings", "clusters", "run"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        log_snr: noise level of the latents.
-        ends: the two data points, decoded from their latents.
-        nodes: segments of the preimage of the chord.
-        ode_steps: steps of the ODE, each way.
-        solved_nodes: segments of the path that a solver finds by itself.
-        solved_steps: steps of the ODE in the solver's metric.
-        anchor: log SNR of the ends of the spacetime geodesic.
-    """
-
-    log_snr: float = -4.0
+    log_snr: float = -4.0  # noise level of the latents
+    # the two data points, decoded from their latents
     ends: tuple[tuple[float, float], tuple[float, float]] = ((-1.9, 0.2), (1.2, -1.1))
-    nodes: int = 64
-    ode_steps: int = 256
-    solved_nodes: int = 6
-    solved_steps: int = 16
-    anchor: float = 3.0
+    nodes: int = 64  # segments of the preimage of the chord
+    ode_steps: int = 256  # steps of the ODE, each way
+    solved_nodes: int = 6  # segments of the path that a solver finds by itself
+    solved_steps: int = 16  # steps of the ODE in the solver's metric
+    anchor: float = 3.0  # log SNR of the ends of the spacetime geodesic
 
 
 def clusters() -> GaussianMixture:

@@ -68,17 +68,7 @@ EXPERIMENTS = (
 
 
 def find(name: str) -> Experiment:
-    """Look an experiment up.
-
-    Args:
-        name: one of the names of ``EXPERIMENTS``.
-
-    Returns:
-        the experiment.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
+    """The experiment of a name of ``EXPERIMENTS``; ValueError for an unknown one."""
     known = {experiment.name: experiment for experiment in EXPERIMENTS}
     if name not in known:
         raise ValueError(f"no experiment {name!r}; choose one of {', '.join(known)}")

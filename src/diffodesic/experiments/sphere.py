@@ -55,37 +55,21 @@ NEVER = Alarm(density=None, dimension=None, curvature=None)
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        weight: of the score metric, in the network's coordinates.
-        time: noise level of the published experiments, of 1000 times.
-        segments: of a path.
-        samples: points behind every angle.
-        perturbed: size of the perturbation of the angles.
-        pairs: pairs of points behind every error, 60 degrees apart.
-        frames: points of a path that are brought back.
-        dim: dimension D of the whole pipeline.
-        radius: radius R of its sphere.
-        times: its noise levels.
-        flow_steps: steps of the probability flow, each way.
-        training: steps of the learned score.
-        amount: how far paths are continued, as a share of the path.
-    """
-
-    weight: float = 1000.0
-    time: int = 400
-    segments: int = 40
-    samples: int = 20_000
-    perturbed: float = 0.05
-    pairs: int = 16
-    frames: int = 9
-    dim: int = 100
-    radius: float = 10.0
-    times: tuple[int, ...] = (100, 400)
-    flow_steps: int = 48
-    training: int = 3000
-    amount: float = 1.0
+    weight: float = 1000.0  # of the score metric, in the network's coordinates
+    time: int = 400  # noise level of the published experiments, of 1000 times
+    segments: int = 40  # of a path
+    samples: int = 20_000  # points behind every angle
+    perturbed: float = 0.05  # size of the perturbation of the angles
+    pairs: int = 16  # pairs of points behind every error, 60 degrees apart
+    frames: int = 9  # points of a path that are brought back
+    dim: int = 100  # dimension D of the whole pipeline
+    radius: float = 10.0  # radius R of its sphere
+    times: tuple[int, ...] = (100, 400)  # its noise levels
+    flow_steps: int = 48  # steps of the probability flow, each way
+    training: int = 3000  # steps of the learned score
+    amount: float = 1.0  # how far paths are continued, as a share of the path
 
 
 def run(context: Context) -> Outcome:

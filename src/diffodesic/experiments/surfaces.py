@@ -23,7 +23,7 @@ from diffodesic.denoisers.flow import drop, lift
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.denoisers.noise_level import choose_noise_level
 from diffodesic.experiments.common.points_network import learn_points
-from diffodesic.experiments.common.statistics import mean_difference, mean_of
+from diffodesic.experiments.common.statistics import mean_of
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.metric import Metric
@@ -85,39 +85,22 @@ SURFACES: Mapping[str, Surface] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        dim: dimension D of the space.
-        samples: points of the sample.
-        bandwidth: smoothing of the exact score.
-        pairs: pairs of points on each surface.
-        nodes: segments of a path.
-        frames: points of a path that are brought back.
-        weight: of the score metrics, in units of 1/E|s|^2 over the data at the level.
-        likely: weight of log-density of the likely path.
-        rank: number of scores of the rank-K metric; the codimension is D - 2.
-        rtol: tolerance of the solver.
-        iterations: limit of the solver.
-        training: steps of the learned score.
-        grid: points of a surface per parameter, for distances to it.
-        flow_steps: steps of the probability flow, each way.
-    """
-
-    dim: int = 8
-    samples: int = 2000
-    bandwidth: float = 0.04
-    pairs: int = 8
-    nodes: int = 32
-    frames: int = 9
-    weight: float = 10.0
-    likely: float = 0.2
-    rank: int = 6
-    rtol: float = 1e-4
-    iterations: int = 200
-    training: int = 3000
-    grid: int = 200
-    flow_steps: int = 24
+    dim: int = 8  # dimension D of the space
+    samples: int = 2000  # points of the sample
+    bandwidth: float = 0.04  # smoothing of the exact score
+    pairs: int = 8  # pairs of points on each surface
+    nodes: int = 32  # segments of a path
+    frames: int = 9  # points of a path that are brought back
+    weight: float = 10.0  # of the score metrics, in units of 1/E|s|^2 over the data at the level
+    likely: float = 0.2  # weight of log-density of the likely path
+    rank: int = 6  # number of scores of the rank-K metric; the codimension is D - 2
+    rtol: float = 1e-4  # tolerance of the solver
+    iterations: int = 200  # limit of the solver
+    training: int = 3000  # steps of the learned score
+    grid: int = 200  # points of a surface per parameter, for distances to it
+    flow_steps: int = 24  # steps of the probability flow, each way
 
 
 def run(context: Context) -> Outcome:
@@ -203,7 +186,7 @@ class _Problem:
             for other in ("LERP", "SLERP")
         ]
         return [
-            mean_difference(f"{title}: {name} minus {other}, {what} / length", e[name], e[other])
+            mean_of(f"{title}: {name} minus {other}, {what} / length", e[name] - e[other])
             for name, other in [("SLERP", "LERP"), *decided, (rank, "score metric")]
             for what, e in errors.items()
         ]

@@ -38,23 +38,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        start: (x, t) of the first end.
-        end: (x, t) of the second.
-        nodes: segments of the solved paths, coarse to fine; the last is shown.
-        rtol: tolerance of the solver.
-        recipe_steps: steps of Adam of the published recipe.
-        recipe_points: points of its energy.
-    """
-
-    start: tuple[float, float] = (-2.3, 0.35)
-    end: tuple[float, float] = (2.0, 0.4)
+    start: tuple[float, float] = (-2.3, 0.35)  # (x, t) of the first end
+    end: tuple[float, float] = (2.0, 0.4)  # (x, t) of the second
+    # segments of the solved paths, coarse to fine; the last is shown
     nodes: tuple[int, ...] = (16, 32, 64, 128)
-    rtol: float = 1e-8
-    recipe_steps: int = 1000
-    recipe_points: int = 128
+    rtol: float = 1e-8  # tolerance of the solver
+    recipe_steps: int = 1000  # steps of Adam of the published recipe
+    recipe_points: int = 128  # points of its energy
 
 
 def toy_mixture() -> GaussianMixture:

@@ -125,14 +125,7 @@ class Molecule(Potential):
         return _evaluate(x, self._context)
 
     def torsion_atoms(self) -> Tensor:
-        """Atoms of the only phi and the only psi of the molecule, (2, 4).
-
-        Returns:
-            indices, phi first.
-
-        Raises:
-            ValueError: if the molecule has not exactly one of each.
-        """
+        """Atoms of the only phi and the only psi, (2, 4); ValueError without just one of each."""
         residues = [{a.name: a.index for a in r.atoms()} for r in self.topology.residues()]
         phi, psi = [], []
         for i, here in enumerate(residues):

@@ -1,7 +1,4 @@
-"""The page of sampled transition paths: paths over the surface, profiles, and their numbers.
-
-**Cost** none beyond reading the pictures.
-"""
+"""The page of sampled transition paths: paths over the surface, profiles, and their numbers."""
 
 from __future__ import annotations
 
@@ -21,16 +18,7 @@ _TEMPLATE = Path(__file__).parent / "assets" / "paths.html"
 
 
 def write_paths_page(found: Pathways, content: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``report.html`` beside the pictures that it shows.
-
-    Args:
-        found: the paths.
-        content: their numbers, as in ``result.json``.
-        folder: where ``profiles.png`` and, for two coordinates, ``landscape.png`` lie.
-
-    Returns:
-        the page.
-    """
+    """Write ``report.html`` beside the pictures; ``content`` is that of ``result.json``."""
     potential, surface = found.paths.potential, folder / "landscape.png"
     return write_page(
         folder / "report.html",

@@ -2,14 +2,11 @@
 
 Angles are drawn in degrees on one periodic cell (a Ramachandran plot). A line that leaves the cell
 is interrupted, and goes on at the opposite side.
-
-**Cost** energies on a grid for the surface.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +23,9 @@ _SHOWN = 30  # paths drawn; more would hide the surface
 _PATHS, _MEAN, _MARK = "#cf5a12", "#0b66a8", "#1c1e22"
 
 
-def draw_landscape(found: Pathways, path: str | os.PathLike[str]) -> Path:
-    """Draw sampled paths over a surface of two coordinates.
-
-    Args:
-        found: the paths.
-        path: the PNG file; replaced whole or not at all.
-
-    Returns:
-        the path written.
-
-    Raises:
-        ValueError: if the potential has not two coordinates.
-    """
+def draw_landscape(found: Pathways, path: Path) -> None:
+    """Draw sampled paths over a surface of two coordinates."""
     potential = found.paths.potential
-    if potential.dim != 2:
-        raise ValueError(f"a surface has two coordinates, {potential.name} has {potential.dim}")
     scale, unit, names = _axis(potential)
     with canvas(path, width=6.2) as (ax,):
         _surface(ax, found, scale)
@@ -65,23 +49,13 @@ def draw_landscape(found: Pathways, path: str | os.PathLike[str]) -> Path:
             )
         ax.legend(loc="upper right", frameon=True, framealpha=0.85, fontsize=8)
         ax.set(xlabel=f"{names[0]}{unit}", ylabel=f"{names[1]}{unit}", title=potential.name)
-        (left, right), (low, high) = _window(found, scale)
-        ax.set(xlim=(left, right), ylim=(low, high))
+        ax.set(**dict(zip(("xlim", "ylim"), _window(found, scale), strict=True)))
         if scale != 1:
             ax.set(xticks=range(-180, 181, 60), yticks=range(-180, 181, 60))
-    return Path(path)
 
 
-def draw_profiles(found: Pathways, path: str | os.PathLike[str]) -> Path:
-    """Draw energy and noise along the way, the distribution of MaxEnergy, and structures' energies.
-
-    Args:
-        found: the paths.
-        path: the PNG file; replaced whole or not at all.
-
-    Returns:
-        the path written.
-    """
+def draw_profiles(found: Pathways, path: Path) -> None:
+    """Draw energy and noise along the way, MaxEnergy, and the energies of structures."""
     atoms, unit = found.atoms, found.paths.potential.unit
     shape = {"columns": 3, "width": 3.6} if atoms is None else {"rows": 2, "columns": 2, "width": 5}
     with canvas(path, **shape) as axes:
@@ -99,7 +73,6 @@ def draw_profiles(found: Pathways, path: str | os.PathLike[str]) -> Path:
             s = torch.linspace(0, 1, len(atoms.energies))
             axes[3].plot(s, atoms.energies, "o-", color=_MEAN, ms=3)
             axes[3].set(xlabel="s", ylabel="U (kJ/mol)", title="Relaxed structures, all atoms")
-    return Path(path)
 
 
 def _energies(ax: Any, found: Pathways, unit: str) -> None:
@@ -127,13 +100,9 @@ def _surface(ax: Any, found: Pathways, scale: float) -> None:
     low = float(energy.min())
     # colours end a little above the energies of the paths
     top = low + 1.35 * (float(found.paths.max_energy.quantile(0.95)) - low)
-    colours = ax.contourf(
-        sides[0] * scale, sides[1] * scale, energy.clamp(max=top), levels=18, cmap="Greys_r"
-    )
-    ax.contour(
-        sides[0] * scale, sides[1] * scale, energy.clamp(max=top), levels=18, colors="w",
-        linewidths=0.3,
-    )  # fmt: skip
+    shown = (*(side * scale for side in sides), energy.clamp(max=top))
+    colours = ax.contourf(*shown, levels=18, cmap="Greys_r")
+    ax.contour(*shown, levels=18, colors="w", linewidths=0.3)
     bar = ax.figure.colorbar(colours, ax=ax, fraction=0.05, pad=0.02)
     bar.set_label(f"U ({potential.unit})")
 
@@ -162,10 +131,6 @@ def _lines(potential: Potential, x: Tensor) -> Tensor:
     wrapped = potential.wrap(x)
     jumps = ((wrapped[1:] - wrapped[:-1]) - (x[1:] - x[:-1])).abs().amax(-1) > 1e-6
     cuts = (jumps.nonzero()[:, 0] + 1).tolist()
-    if not cuts:
-        return wrapped
     gap = wrapped.new_full((1, 2), math.nan)
-    pieces = []
-    for piece in wrapped.tensor_split(cuts):
-        pieces += [piece, gap]
-    return torch.cat(pieces[:-1])
+    pieces = [torch.cat([piece, gap]) for piece in wrapped.tensor_split(cuts)]
+    return torch.cat(pieces)[:-1]

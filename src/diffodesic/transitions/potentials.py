@@ -43,6 +43,9 @@ Box = tuple[tuple[float, float], ...]
 class Potential(ABC):
     """A potential energy on points of shape (..., d); a subclass writes :meth:`energy`.
 
+    Energies and gradients are in the dtype of the points (integers: torch's default).  They raise
+    TypeError for complex numbers, and ValueError for points of another dimension or not finite.
+
     Attributes:
         dim: number d of coordinates.
         kT: temperature times Boltzmann's constant, in ``unit``.
@@ -51,6 +54,8 @@ class Potential(ABC):
         box: lowest and highest value of each coordinate, for grids, scales and pictures; of a
             periodic coordinate one period.
         name: a short name.
+
+    **Cost** of a call or a gradient: one energy per point.
     """
 
     dim: int
@@ -65,38 +70,11 @@ class Potential(ABC):
         """U at ``x`` (..., d), in ``unit``, (...); differentiable.  Call the object: it counts."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Energies.
-
-        Args:
-            x: points (..., d).
-
-        Returns:
-            energies (...) in ``unit``, in the dtype of ``x`` (integers: torch's default);
-            differentiable.
-
-        Raises:
-            TypeError: for complex numbers.
-            ValueError: for points of another dimension or not finite.
-
-        **Cost** one energy per point.
-        """
+        """Energies (...) at points ``x`` (..., d), in ``unit``; differentiable."""
         return self.energy(self._counted(x))
 
     def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy and its gradient.
-
-        Args:
-            x: points (..., d).
-
-        Returns:
-            energies (...) and gradients (..., d), both without a graph.
-
-        Raises:
-            TypeError: for complex numbers.
-            ValueError: for points of another dimension or not finite.
-
-        **Cost** one energy per point.
-        """
+        """Energies (...) and gradients (..., d) at points ``x`` (..., d), without a graph."""
         return self._gradient(self._counted(x))
 
     def _gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,13 +90,10 @@ class Potential(ABC):
         return -self.gradient(x)[1]
 
     def hessian(self, x: Tensor) -> Tensor:
-        """Second derivatives of U by central differences of its gradient.
-
-        Args:
-            x: points (..., d).
+        """Second derivatives (..., d, d) of U at points ``x`` (..., d), by central differences.
 
         Returns:
-            symmetric matrices (..., d, d), to 1e-8 of the box squared times the fourth derivative.
+            symmetric matrices, to 1e-8 of the box squared times the fourth derivative.
 
         **Cost** ``2 d`` energies with gradient per point.
         """

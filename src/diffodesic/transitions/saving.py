@@ -32,15 +32,7 @@ __all__ = ["paths_dict", "save_paths"]
 
 
 def save_paths(found: Pathways, outdir: str | os.PathLike[str]) -> Path:
-    """Write everything about sampled paths into a folder.
-
-    Args:
-        found: the paths.
-        outdir: the folder, made if needed.
-
-    Returns:
-        the folder.
-    """
+    """Write everything about sampled paths into a folder, made if needed; returns it."""
     # an earlier run may have had a surface or a molecule
     stale = ("landscape.png", "structures.pdb", "structures.dcd", "structures.csv")
     content = paths_dict(found)
@@ -57,14 +49,7 @@ def save_paths(found: Pathways, outdir: str | os.PathLike[str]) -> Path:
 
 
 def paths_dict(found: Pathways) -> dict[str, Any]:
-    """Everything about sampled paths but their coordinates, for JSON.
-
-    Args:
-        found: the paths.
-
-    Returns:
-        plain numbers, strings, lists and dictionaries.
-    """
+    """Everything about sampled paths but their coordinates, for JSON."""
     paths, path = found.paths, found.geodesic
     low, high = paths.interval()
     return {

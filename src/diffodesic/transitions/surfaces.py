@@ -163,14 +163,8 @@ def read_grid(
 
 
 def alanine() -> PeriodicSurface:
-    """Free energy of alanine dipeptide over (phi, psi), in kJ/mol at 300 K (kT = 2.494).
-
-    Shipped: fitted by :func:`tools.fit_surface.fit_surface` to 60 ns of molecular dynamics in
-    implicit solvent (MIT licence, see ``assets/alanine.txt``).
-
-    Returns:
-        the surface.
-    """
+    """Free energy of alanine dipeptide over (phi, psi), in kJ/mol at 300 K (kT = 2.494)."""
+    # fitted by tools/fit_surface.py to 60 ns of molecular dynamics in implicit solvent
     source = Path(__file__).parent / "assets" / "alanine.txt"
     return read_grid(source, kT=2.494, name="alanine")
 

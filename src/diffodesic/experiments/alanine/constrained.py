@@ -49,19 +49,16 @@ class Case:
 
     def numbers(self, limit: str) -> list[Number]:
         """Margins of the limit, lengths and MaxEnergy, for the table."""
-        groups = zip(
-            *(
-                (
-                    Number(f"{self.name}: {limit}, {kind}", float(way.margins[0])),
-                    Number(f"{self.name}: length, {kind}", float(way.length)),
-                    max_energy(f"{self.name}: MaxEnergy, {kind}", paths),
-                    Number(f"{self.name}: % that arrive, {kind}", arrived(paths, 0.5)),
-                )
-                for kind, (way, paths) in self.ways.items()
-            ),
-            strict=True,
-        )
-        return [number for group in groups for number in group]
+        columns = [
+            (
+                Number(f"{self.name}: {limit}, {kind}", float(way.margins[0])),
+                Number(f"{self.name}: length, {kind}", float(way.length)),
+                max_energy(f"{self.name}: MaxEnergy, {kind}", paths),
+                Number(f"{self.name}: % that arrive, {kind}", arrived(paths, 0.5)),
+            )
+            for kind, (way, paths) in self.ways.items()
+        ]
+        return [number for line in zip(*columns, strict=True) for number in line]
 
 
 def low_variance(context: Context) -> Outcome:
@@ -138,13 +135,7 @@ def _solve(
 
 
 def draw(surface: PeriodicSurface, cases: list[Case], path: Path) -> None:
-    """Free and constrained paths on the surface, and their noise.
-
-    Args:
-        surface: the energy.
-        cases: one per anchor.
-        path: the PNG file.
-    """
+    """Free and constrained paths on the surface, and their noise, one row per anchor."""
     with canvas(path, rows=len(cases), columns=2, width=4.6) as axes:
         for case, (map_, noise) in zip(cases, zip(axes[::2], axes[1::2], strict=True), strict=True):
             draw_surface(map_, surface, low=-4.2)

@@ -88,17 +88,7 @@ def states(space: Spacetime, settings: Settings) -> Tensor:
 
 
 def grid_of(data: Path | str | None) -> PeriodicSurface:
-    """The papers' table at kT = 1.
-
-    Args:
-        data: folder of real data, which holds ``alanine/final_frame.dat``.
-
-    Returns:
-        the surface.
-
-    Raises:
-        ValueError: without a folder, or if the table is not there.
-    """
+    """The papers' table at kT = 1, ``alanine/final_frame.dat`` in ``data``; else ValueError."""
     table = None if data is None else Path(data) / "alanine" / "final_frame.dat"
     if table is None or not table.is_file():
         raise ValueError(
@@ -155,20 +145,7 @@ def _numbers(methods: list[MethodResult]) -> Iterator[Number]:
 def paths_along(
     surface: PeriodicSurface, way: Geodesic | Tensor, settings: Settings, seed: int, correct: bool
 ) -> TransitionPaths:
-    """Transition paths by the published protocol.
-
-    Args:
-        surface: the energy.
-        way: the path through spacetime.
-        settings: the protocol.
-        seed: seed of the noise.
-        correct: use the Metropolis correction.
-
-    Returns:
-        the paths.
-
-    Cost: ``P K (n + 1)`` evaluations.
-    """
+    """Transition paths by the published protocol; cost ``P K (n + 1)`` evaluations."""
     options = PathOptions(
         settings.paths, settings.langevin_steps, settings.step, correct=correct, seed=seed
     )
@@ -191,14 +168,7 @@ def _describe(paths: TransitionPaths) -> dict[str, Any]:
 def draw(
     surface: PeriodicSurface, sampled: dict[str, TransitionPaths], bound: float, path: Path
 ) -> None:
-    """The surface with paths, energies along them, and the noise that held them.
-
-    Args:
-        surface: the energy.
-        sampled: paths by name.
-        bound: energy of the lowest pass.
-        path: the PNG file.
-    """
+    """The surface with paths, energies above the lowest pass (``bound``), and their noise."""
     with canvas(path, columns=3, width=4.2) as (map_, energy, noise):
         draw_surface(map_, surface)
         for name, colour in SHOWN.items():

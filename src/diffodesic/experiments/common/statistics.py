@@ -26,7 +26,6 @@ __all__ = [
     "SetDistances",
     "correlation",
     "draws",
-    "mean_difference",
     "mean_of",
     "resampled_mean",
     "standard_error",
@@ -84,11 +83,6 @@ def mean_of(quantity: str, values: Tensor, expected: float | None = None) -> Num
     """Mean of values (N,) with its standard error."""
     error = float(standard_error(values))
     return Number(quantity, float(values.mean()), expected=expected, error=error)
-
-
-def mean_difference(quantity: str, values: Tensor, against: Tensor) -> Number:
-    """Mean of ``values - against`` (N,), pair by pair, with its standard error."""
-    return mean_of(quantity, values - against)
 
 
 def correlation(

@@ -43,25 +43,15 @@ ASKED: Mapping[str, Space] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What the numbers depend on.
+    """What the numbers depend on."""
 
-    Attributes:
-        model: name or folder.
-        digits: how many validation digits.
-        gaps: angles between the ends, in degrees.
-        levels: log SNR of the points.
-        frames: points of a path.
-        flow_steps: steps of the probability flow.
-        seed: of the noise.
-    """
-
-    model: str = "mnist"
-    digits: int = 8
-    gaps: tuple[float, ...] = (30.0, 90.0)
-    levels: tuple[float, ...] = (0.0, 2.0, 4.0, 6.0)
-    frames: int = 33
-    flow_steps: int = 12
-    seed: int = 0
+    model: str = "mnist"  # name or folder
+    digits: int = 8  # how many validation digits
+    gaps: tuple[float, ...] = (30.0, 90.0)  # angles between the ends, in degrees
+    levels: tuple[float, ...] = (0.0, 2.0, 4.0, 6.0)  # log SNR of the points
+    frames: int = 33  # points of a path
+    flow_steps: int = 12  # steps of the probability flow
+    seed: int = 0  # of the noise
 
 
 def run(context: Context) -> Outcome:

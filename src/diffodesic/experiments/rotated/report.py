@@ -52,16 +52,7 @@ Table = Mapping[str, Mapping[str, Estimate]]
 def conclusions(
     scores: Mapping[str, Scores], reference: Mapping[str, Tensor], weights: Tensor
 ) -> Table:
-    """Every measure of every method, with its interval.
-
-    Args:
-        scores: by method.
-        reference: features (N, G, F) of true pictures, by extractor.
-        weights: resamples (R, N).
-
-    Returns:
-        estimates by method and measure.
-    """
+    """Every measure of every method; ``reference`` holds features (N, G, F), by extractor."""
     sets = {name: SetDistances(features, weights) for name, features in reference.items()}
     table = {}
     for method, own in scores.items():

@@ -82,32 +82,17 @@ NORM_METHODS: Mapping[str, Method] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What the numbers depend on.
+    """What the numbers depend on."""
 
-    Attributes:
-        model: name or folder.
-        split: the digits; see :func:`choose`.
-        digits: how many.
-        gaps: angles between the ends, in degrees.
-        frames: images of a path, ends included.
-        nodes: segments of a solved path.
-        iterations: limit of the solver.
-        rtol: its tolerance.
-        flow_steps: steps of the probability flow, each way.
-        resamples: of the intervals.
-        beyond: digits that are extrapolated.
-        seed: of everything random.
-    """
-
-    model: str = "mnist"
-    split: str = "test"
-    digits: int = 200
-    gaps: tuple[float, ...] = (15.0, 30.0, 60.0, 90.0)
-    frames: int = 11
-    nodes: int = 12
-    iterations: int = 20
-    rtol: float = 2e-3
-    flow_steps: int = 16
-    resamples: int = 100
-    beyond: int = 100
-    seed: int = 0
+    model: str = "mnist"  # name or folder
+    split: str = "test"  # the digits; see :func:`choose`
+    digits: int = 200  # how many
+    gaps: tuple[float, ...] = (15.0, 30.0, 60.0, 90.0)  # angles between the ends, in degrees
+    frames: int = 11  # images of a path, ends included
+    nodes: int = 12  # segments of a solved path
+    iterations: int = 20  # limit of the solver
+    rtol: float = 2e-3  # its tolerance
+    flow_steps: int = 16  # steps of the probability flow, each way
+    resamples: int = 100  # of the intervals
+    beyond: int = 100  # digits that are extrapolated
+    seed: int = 0  # of everything random
