@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from diffodesic.cli import main as cli
+from diffodesic.transitions.molecules import from_amber
+from diffodesic.transitions.structures import follow
 
 FAST = ("--nodes", "16", "--langevin-steps", "8", "--paths", "30")
 WELL = ("--potential", "double-well", "--from", "-1,0", "--to", "1,0")
@@ -97,15 +100,29 @@ def test_states_are_relaxed_where_asked(run: Run, tmp_path: Path):
     assert states[0] == pytest.approx([-1, 0], abs=1e-4)
 
 
+@pytest.fixture(scope="module")
+def left_handed_helix(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A structure at the minimum with phi > 0 of the shipped surface; those of the data are not."""
+    folder = data_folder / "alanine"
+    stem = folder / "amber/alanine-dipeptide"
+    found = from_amber(f"{stem}.prmtop", f"{stem}.crd")
+    near = found.read(folder / "AD_c7ax.pdb")
+    path = torch.stack([found.phi_psi(near), torch.tensor([0.82, 1.02], dtype=torch.float64)])
+    file = tmp_path_factory.mktemp("states") / "helix.pdb"
+    found.trajectory(follow(found, path, near, near).structures[-1:]).save_pdb(str(file))
+    return file
+
+
 @pytest.fixture
-def molecule(data_folder: Path) -> tuple[str, ...]:
+def molecule(data_folder: Path, request: pytest.FixtureRequest) -> tuple[str, ...]:
     """The words that name alanine dipeptide and two of its states."""
     pytest.importorskip("openmm", reason="molecules need openmm, of diffodesic[molecules]")
     pytest.importorskip("mdtraj", reason="molecules need mdtraj, of diffodesic[molecules]")
     folder = data_folder / "alanine"
     stem = folder / "amber/alanine-dipeptide"
     system = f"{stem}.prmtop,{stem}.crd"
-    return ("--system", system, "--from", f"{folder}/AD_A.pdb", "--to", f"{folder}/AD_c7ax.pdb")
+    last = request.getfixturevalue("left_handed_helix")  # which needs openmm
+    return ("--system", system, "--from", f"{folder}/AD_A.pdb", "--to", str(last))
 
 
 def test_a_molecule_leaves_structures(run: Run, tmp_path: Path, molecule: tuple[str, ...]):
@@ -218,8 +235,32 @@ def test_molecules_that_do_not_fit(run: Run, tmp_path: Path, molecule: tuple[str
     assert "two files" in refused(run, "--system", "one.prmtop", *ends)
     assert "is not a file" in refused(run, "--system", "one.prmtop,two.crd", *ends)
     assert "solvent" in refused(run, "--system", system, *ends, "--solvent", "water")
-    # no state of the shipped surface lies exactly at the structures
+    # the shipped surface has no state at this structure
+    ends = ("--from", first, "--to", str(Path(first).parent / "AD_c7ax.pdb"))
     assert "no minimum" in refused(run, "--system", system, *ends)
+    # and from this one steepest descent leads to another state, 80 degrees away
+    ends = ("--from", first, "--to", str(Path(first).parent / "AD_B.pdb"))
+    assert "80 degrees away" in refused(run, "--system", system, *ends, "--relax")
+    # two atoms change their columns of coordinates
+    rows = [i for i, line in enumerate(whole) if " HA " in line or " HB1 " in line]
+    swapped = list(whole)
+    for i, j in (rows, rows[::-1]):
+        swapped[i] = whole[i][:30] + whole[j][30:54] + whole[i][54:]
+    (tmp_path / "swapped.pdb").write_text("\n".join(swapped))
+    ends = ("--from", "swapped.pdb", "--to", last)
+    line = refused(run, "--system", system, *ends, "--relax")
+    assert "swapped.pdb: atom 9 (CA) and atom 10 (HA)" in line
+
+
+def test_degrees_are_not_taken_for_radians(run: Run):
+    ends = ("--from=-146,160", "--to", "47,58", "--relax")
+    assert "radians" in refused(run, "--potential", "alanine", *ends)
+
+
+def test_a_table_is_read_or_its_line_named(run: Run, tmp_path: Path):
+    ends = ("--potential", "table.dat", "--kT", 1, "--unit", "kT", "--from", "0,0", "--to", "3,3")
+    (tmp_path / "table.dat").write_bytes("# Universit\xe9\n0 0 1\n1 0 inf\n".encode("latin-1"))
+    assert "table.dat, line 3: inf" in refused(run, *ends)
 
 
 def test_a_missing_openmm_names_the_extra(

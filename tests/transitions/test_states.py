@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffodesic.transitions.potentials import DoubleWell, from_callable
+from diffodesic.transitions.potentials import DoubleWell, Potential, from_callable
 from diffodesic.transitions.states import Basin, checked_states
 
 
@@ -46,3 +46,44 @@ def test_states_of_several_minima_and_periods():
     x = torch.tensor([[-3.1], [1.2], [2.0]], dtype=torch.float64)
     assert state.holds(ring, x).tolist() == [True, True, False]
     torch.testing.assert_close(state.distance(ring, x)[0], point(2 * math.pi - 6.1)[0])
+
+
+def torus(stretch: float = 1.0) -> Potential:
+    """Minima at phi = 0 and 2 pi/3, with wide basins; ``stretch`` is radians per unit."""
+    return from_callable(
+        lambda x: (1 - torch.cos(3 * stretch * x)).sum(-1),
+        dim=2, kT=1, unit="kT", box=((-math.pi / stretch, math.pi / stretch),) * 2,
+        period=(2 * math.pi / stretch,) * 2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("degrees", [29.0, 31.0, 55.0])
+def test_relaxation_by_more_than_thirty_degrees_is_another_state(which: int, degrees: float):
+    ends = torch.tensor([[0.0, 0.0], [2 * math.pi / 3, 0.0]], dtype=torch.float64)
+    moved = ends.clone()
+    moved[which, 0] += math.radians(degrees)
+    if degrees < 30:
+        states, (notice,) = checked_states(torus(), moved, descend=True)
+        torch.testing.assert_close(states, ends, rtol=0, atol=1e-4)
+        assert f"{degrees:.3g} degrees away" in notice
+        return
+    name = ("first", "second")[which]
+    with pytest.raises(ValueError, match=rf"the {name} state .* {degrees:.3g} degrees away: .* 30"):
+        checked_states(torus(), moved, descend=True)
+    # lengths have no such measure
+    checked_states(torus(2.0), moved / 2, descend=True)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_degrees_for_radians(which: int):
+    radians = torch.tensor([[0.0, 0.0], [2 * math.pi / 3, 0.0]], dtype=torch.float64)
+    given = radians.clone()
+    given[which] = torch.rad2deg(radians[which] + torch.tensor([0.0, 2 * math.pi / 3]))
+    name = ("first", "second")[which]
+    with pytest.raises(
+        ValueError, match=rf"the {name} state .* takes radians, .* \({2.094 * which:.4g}, 2"
+    ):
+        checked_states(torus(), given, descend=False)
+    # the neighbouring images of a state are the state
+    checked_states(torus(), radians + 2 * math.pi, descend=False)

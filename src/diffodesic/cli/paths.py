@@ -27,7 +27,7 @@ EXAMPLES = """\
   diffodesic paths --potential mueller-brown --from -0.56,1.44 --to 0.62,0.03 --outdir out
   diffodesic paths --potential alanine --from -2.5,2.8 --to 0.8,1.0 --relax
   diffodesic paths --potential mine.py:energy --box=-2,2,-2,2 --kT 1 --unit kT --from -1,0 --to 1,0
-  diffodesic paths --potential alanine --model my-alanine --from -1.42,1.22 --to 0.84,0.87 --relax
+  diffodesic paths --potential alanine --model my-alanine --from -1.1,2.5 --to 0.8,1.0 --relax
   diffodesic paths --system mol.prmtop,mol.inpcrd --from A.pdb --to B.pdb --relax
 """
 
@@ -89,9 +89,9 @@ def run(given: argparse.Namespace) -> None:
         )
         if molecule is not None:
             say("structures")
-            sampled = replace(
-                sampled, atoms=structures(sampled, molecule, *atoms, frames=options.frames)
-            )
+            followed = structures(sampled, molecule, *atoms, frames=options.frames)
+            notices = (*sampled.notices, *followed.notices)
+            sampled = replace(sampled, atoms=followed, notices=notices)
         say("writing")
         folder = save_paths(sampled, options.outdir)
     _summarise(sampled, folder)

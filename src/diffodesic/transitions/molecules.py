@@ -21,10 +21,16 @@ import torch
 from torch import Tensor
 
 from diffodesic.transitions.potentials import Potential
+from diffodesic.transitions.skeleton import Skeleton
 
 __all__ = ["Molecule", "from_amber", "torsion", "wrap_angle"]
 
 GAS_CONSTANT = 8.31446261815324e-3  # kJ/(mol K)
+# the chiral amino acids, with AMBER's states of protonation; their names stand for the L form
+_AMINO_ACIDS = (
+    "ALA ARG ASH ASN ASP CYM CYS CYX GLH GLN GLU HID HIE HIP HIS ILE LEU LYN LYS MET PHE PRO SER "
+    "THR TRP TYR VAL"
+)
 SOLVENTS = ("HCT", "OBC1", "OBC2", "GBn", "GBn2")  # names in openmm.app
 
 
@@ -60,8 +66,9 @@ def from_amber(
         the molecule; its kT is RT in kJ/mol.
 
     Raises:
-        ValueError: for a file that OpenMM cannot read, files that do not belong together, an
-            unknown solvent, a temperature that is not positive.
+        ValueError: for a file that OpenMM cannot read, files that do not belong together, bonds
+            30 % off their length, amino acids that are not L, an unknown solvent, a temperature
+            that is not positive.
     """
     app = openmm().app
     if solvent is not None and solvent not in SOLVENTS:
@@ -83,13 +90,45 @@ def from_amber(
         raise ValueError(
             f"{inpcrd} holds {len(positions)} atoms and {prmtop} {atoms}; give files of one system"
         )
-    return Molecule(
+    molecule = Molecule(
         parameters.topology,
         system,
         positions.reshape(-1),
         kT=GAS_CONSTANT * temperature,
         name=f"{Path(prmtop).stem}, {solvent or 'vacuum'}",
     )
+    _check_amino_acids(parameters.topology, positions, inpcrd)
+    return molecule
+
+
+def _check_amino_acids(topology: Any, x: Tensor, file: str | os.PathLike[str]) -> None:
+    """Refuse structures (N, 3) in which an amino acid is the mirror image of its name."""
+    for residue in topology.residues():
+        at = {atom.name: x[atom.index] for atom in residue.atoms()}
+        if residue.name not in _AMINO_ACIDS.split() or not {"N", "CA", "C", "CB"} <= at.keys():
+            continue
+        arms = torch.stack([at[name] - at["CA"] for name in ("N", "C", "CB")])
+        if float(torch.linalg.det(arms)) < 0:
+            raise ValueError(
+                f"{file}: atom CA of {residue.name} {residue.id} is that of the D form, and the "
+                "name stands for the L form; give a structure that is no mirror image"
+            )
+
+
+def _skeleton(topology: Any, system: Any, reference: Tensor) -> Skeleton:
+    """Bonds by the force field; one that it does not hold is as long as in the reference (3N,)."""
+    mm, atoms, x = openmm(), list(topology.atoms()), reference.reshape(-1, 3)
+    lengths: dict[tuple[int, int], float] = {}
+    for first, second in topology.bonds():
+        i, j = sorted((first.index, second.index))
+        lengths[i, j] = float((x[i] - x[j]).norm())
+    for force in system.getForces():
+        if isinstance(force, mm.HarmonicBondForce):
+            for bond in range(force.getNumBonds()):
+                i, j, length, _ = force.getBondParameters(bond)
+                lengths[min(i, j), max(i, j)] = length.value_in_unit(mm.unit.nanometer)
+    elements = [atom.element.symbol if atom.element else "" for atom in atoms]
+    return Skeleton.of([atom.name for atom in atoms], elements, lengths, reference)
 
 
 class Molecule(Potential):
@@ -101,6 +140,9 @@ class Molecule(Potential):
         positions: reference structure (3N,), nm, float64.
         kT: thermal energy in kJ/mol.
         name: for messages and files.
+
+    Raises:
+        ValueError: if the reference structure has bonds of other lengths than the system.
 
     **Cost** one OpenMM call per structure, structure by structure (22 atoms: about .2 ms).
     """
@@ -115,6 +157,8 @@ class Molecule(Potential):
         self.period = (None,) * self.dim
         # half a nanometre around the reference: a scale for steps, no grid is made of it
         self.box = tuple((v - 0.5, v + 0.5) for v in positions.tolist())
+        self.skeleton = _skeleton(topology, system, positions)
+        self.skeleton.check(positions, f"the reference structure of {name}")
         self._context = reference_context(system)
 
     def energy(self, x: Tensor) -> Tensor:
@@ -151,8 +195,8 @@ class Molecule(Potential):
     def read(self, pdb: str | os.PathLike[str]) -> Tensor:
         """Coordinates of a PDB file of this molecule.
 
-        Atoms are matched by their order, which elements, residues and bond lengths must confirm;
-        names of atoms differ too much between programs.
+        Atoms are matched by their order, which elements, residues, bond lengths and handedness
+        must confirm; names of atoms differ too much between programs.
 
         Args:
             pdb: the file; of several models the first counts.
@@ -180,17 +224,9 @@ class Molecule(Potential):
                     f"{pdb}: atom {other.index + 1} ({other.name}) is {b}, {self.name} has {a} "
                     f"({mine.name}) there; give the atoms in the order of the topology"
                 )
-        positions = in_nanometres(read.positions)
-        pairs = torch.tensor([[b[0].index, b[1].index] for b in self.topology.bonds()])
-        lengths = (positions[pairs[:, 0]] - positions[pairs[:, 1]]).norm(dim=-1)
-        if bool((lengths > 0.25).any()):
-            i, j = (theirs[k] for k in pairs[lengths.argmax()].tolist())
-            raise ValueError(
-                f"{pdb}: atoms {i.index + 1} ({i.name}) and {j.index + 1} ({j.name}) should be "
-                f"bonded and are {lengths.max():.2f} nm apart; give the atoms in the order of the "
-                "topology"
-            )
-        return positions.reshape(-1)
+        positions = in_nanometres(read.positions).reshape(-1)
+        self.skeleton.check(positions, str(pdb))
+        return positions
 
     def trajectory(self, x: Tensor) -> Any:
         """Structures (n, 3N) as an ``mdtraj.Trajectory``, which writes DCD, XTC and PDB."""
@@ -246,7 +282,8 @@ def _read(kind: Any, path: str | os.PathLike[str], what: str) -> Any:
     try:
         return kind(str(path))
     except Exception as error:  # OpenMM's readers raise exceptions of many types
-        raise ValueError(f"{path} cannot be read as {what}: {error}") from error
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} cannot be read as {what}: {said}") from error
 
 
 def openmm() -> Any:

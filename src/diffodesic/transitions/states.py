@@ -10,6 +10,7 @@ import math
 import warnings
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from diffodesic.transitions.potentials import Potential
@@ -18,6 +19,7 @@ from diffodesic.transitions.stationary import relax
 __all__ = ["Basin", "check_apart", "checked_states", "warn_of_slopes"]
 
 _NAMES = ("first", "second")
+_FARTHEST = 30.0  # degrees that relaxation may turn a state: farther away it is another state
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ def checked_states(
         the states (2, d), and what was changed.
 
     Raises:
-        ValueError: for states of the wrong dimension, outside the box or more than kT above the
-            minimum below them, or if both are the same.
+        ValueError: for states of the wrong dimension, outside the box, more than kT above the
+            minimum below them or, where they are replaced, more than 30 degrees from it; for
+            angles that look like degrees; if both states are the same.
 
     **Cost** some hundred energies with gradient.
     """
@@ -79,6 +82,12 @@ def checked_states(
     for name, drop, text, gap in zip(
         _NAMES, drops, texts, potential.difference(states, minima), strict=True
     ):
+        turned = math.degrees(float(gap.norm())) if _of_angles(potential) else 0.0
+        if descend and turned > _FARTHEST:
+            raise ValueError(
+                f"the {name} state was {text}, {turned:.3g} degrees away: that is another state; "
+                f"give one within {_FARTHEST:g} degrees of the minimum that is meant"
+            )
         if descend and drop > 1e-3:
             notices.append(
                 f"the {name} state was {text}, {_length(potential, gap)} away, which is used "
@@ -116,6 +125,13 @@ def _check_inside(potential: Potential, states: Tensor) -> None:
             f"the states have {states.shape[-1]} coordinates, {potential.name} has {potential.dim}"
         )
     for name, state in zip(_NAMES, states, strict=True):
+        middle = state.new_tensor([sum(side) / 2 for side in potential.box])
+        if _of_angles(potential) and float((state - middle).abs().max()) > 4 * math.pi:
+            raise ValueError(
+                f"the {name} state {_text(potential, state)} lies turns outside the domain; "
+                f"{potential.name} takes radians, in which these numbers of degrees are "
+                f"{_text(potential, torch.deg2rad(state))}"
+            )
         sides = zip(state.tolist(), potential.box, potential.period, strict=True)
         if not all(
             math.isfinite(value) and (period is not None or low <= value <= high)
@@ -143,9 +159,14 @@ def _descents(potential: Potential, states: Tensor) -> tuple[Tensor, list[float]
 
 def _length(potential: Potential, gap: Tensor) -> str:
     """The length of a difference (d,); of angles in degrees."""
-    if set(potential.period) == {2 * math.pi}:
+    if _of_angles(potential):
         return f"{math.degrees(float(gap.norm())):.3g} degrees"
     return f"{float(gap.norm()):.3g}"
+
+
+def _of_angles(potential: Potential) -> bool:
+    """Whether all coordinates are angles in radians."""
+    return set(potential.period) == {2 * math.pi}
 
 
 def _text(potential: Potential, x: Tensor) -> str:

@@ -7,7 +7,8 @@ A path of torsions t_0 .. t_n becomes structures by minimising U with stiff rest
 each started from its neighbour.  One sweep starts at the first state and one at the last.  They
 are joined where the sum of their energies is lowest.  Both ends are then the given states, and
 where a sweep has carried a slow coordinate past its barrier the other sweep is taken.  If the
-hydrogens of a methyl group have other labels in the two states, there is a jump at the joint.
+hydrogens of a methyl group have other labels in the two states, there is a jump at the joint; a
+jump is among the notices.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class AllAtomPath:
         phi_psi: torsions reached (n, 2), radians.
         energies: U of the molecule without the restraints (n,), kJ/mol.
         seam: number of structures of the sweep from the first state; the rest are of the other.
+        notices: what a reader should know.
     """
 
     molecule: Molecule
@@ -48,6 +50,7 @@ class AllAtomPath:
     phi_psi: Tensor
     energies: Tensor
     seam: int
+    notices: tuple[str, ...] = ()
 
     @property
     def errors(self) -> Tensor:
@@ -88,7 +91,8 @@ def follow(
         the structures, their torsions and energies.
 
     Raises:
-        ValueError: for a path or structures of the wrong shape.
+        ValueError: for a path or structures of the wrong shape, or structures of which a bond is
+            30 % off its length or a centre has another handedness than in the molecule.
 
     **Cost** two sweeps of at least n minimisations, some hundred forces each; seconds for 22 atoms.
     """
@@ -99,6 +103,7 @@ def follow(
     for name, x in (("start", start), ("end", end)):
         if x.shape != (molecule.dim,):
             raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be ({molecule.dim},)")
+        molecule.skeleton.check(x, name)
     path = path.double()
     relax = _Restrained(molecule, stiffness)
     there = relax.sweep(path, start, max_turn)
@@ -107,6 +112,7 @@ def follow(
         energies = molecule(torch.stack([there, back]))
     seam = _seam(there, back, energies, molecule.kT)
     structures = torch.cat([there[:seam], back[seam:]])
+    relabelled = molecule.skeleton.relabelled(start, end)
     return AllAtomPath(
         molecule,
         path,
@@ -114,6 +120,7 @@ def follow(
         molecule.phi_psi(structures),
         torch.cat([energies[0, :seam], energies[1, seam:]]),
         seam,
+        _jump(_rmsd(structures[:-1], structures[1:]), seam, relabelled),
     )
 
 
@@ -122,6 +129,19 @@ def _seam(there: Tensor, back: Tensor, energies: Tensor, kT: float) -> int:
     total = energies[0].cumsum(0)[:-1] + energies[1].flip(0).cumsum(0).flip(0)[1:]
     jump = _rmsd(there[:-1], back[1:])
     return 1 + int(torch.where(total <= total.min() + kT, jump, math.inf).argmin())
+
+
+def _jump(steps: Tensor, seam: int, relabelled: tuple[str, ...]) -> tuple[str, ...]:
+    """A notice where the structures of the two sweeps do not meet: steps (n-1,), nm."""
+    jump, others = float(steps[seam - 1]), torch.cat([steps[: seam - 1], steps[seam:]])
+    usual = float(others.max()) if len(others) else math.inf
+    if jump <= 2 * usual and not relabelled:
+        return ()
+    cause = f": {'; '.join(relabelled)}" if relabelled else ""
+    return (
+        f"structures {seam} and {seam + 1}, where the sweeps from the two states meet, are "
+        f"{jump:.2g} nm apart, others at most {usual:.2g} nm{cause}",
+    )
 
 
 class _Restrained:

@@ -27,6 +27,7 @@ from diffodesic.transitions.potentials import (
     Ring,
     positive,
 )
+from diffodesic.transitions.tables import energies_on_torus, read_table
 
 __all__ = ["SHIPPED", "PeriodicSurface", "alanine", "read_grid"]
 
@@ -39,7 +40,7 @@ class PeriodicSurface(Potential):
             columns phi, the first.
         kT: temperature times Boltzmann's constant, in ``unit``.
         unit: unit of energy.
-        low: value of both angles at ``values[0, 0]``.
+        low: phi and psi at ``values[0, 0]``, or the value of both.
         name: a short name.
 
     Raises:
@@ -57,7 +58,7 @@ class PeriodicSurface(Potential):
         *,
         kT: float,
         unit: str = "kJ/mol",
-        low: float = -math.pi,
+        low: float | tuple[float, float] = -math.pi,
         name: str = "surface",
     ) -> None:
         values = torch.as_tensor(values, dtype=torch.float64)
@@ -67,7 +68,8 @@ class PeriodicSurface(Potential):
                 f"{tuple(values.shape)}"
             )
         self.values, self.kT, self.unit, self.name = values, positive(kT, "kT"), unit, name
-        self.box = ((low, low + 2 * math.pi),) * 2
+        lows = low if isinstance(low, tuple) else (low, low)
+        self.box = tuple((start, start + 2 * math.pi) for start in lows)
         self._cells = _cell_polynomials(values)
 
     def energy(self, x: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ class PeriodicSurface(Potential):
         """Value, and if asked for the two slopes, from the cell's polynomial."""
         rows, columns = self.values.shape
         count = x.new_tensor([columns, rows])
-        place = (x - self.box[0][0]) * (count / (2 * math.pi))
+        place = (x - x.new_tensor([side[0] for side in self.box])) * (count / (2 * math.pi))
         corner = place.detach().floor()
         t = place - corner
         index = torch.remainder(corner, count).long()
@@ -124,13 +126,14 @@ def _cell_polynomials(values: Tensor) -> Tensor:
 def read_grid(
     path: str | PathLike[str], *, kT: float, unit: str = "kJ/mol", name: str = "surface"
 ) -> PeriodicSurface:
-    """Periodic surface from a text table of ``phi psi energy``, phi running fastest, in radians.
+    """Periodic surface from a text table of ``phi psi energy``.
 
-    The grid starts at -pi and leaves out +pi, which is the same line: an 89 x 89 table has
-    spacing 2 pi/89.
+    The grid covers one turn of both angles in equal steps, in radians or in degrees, from any
+    angle, with or without the closing line.  PLUMED's tables with their derivatives are read, too.
+    Columns are told apart by their names (``# psi phi energy``), else phi runs fastest.
 
     Args:
-        path: the table; lines that start with ``#`` are left out.
+        path: the table; ``#`` begins a comment.
         kT: temperature times Boltzmann's constant, in ``unit``.
         unit: unit of energy.
         name: a short name.
@@ -139,27 +142,11 @@ def read_grid(
         the surface.
 
     Raises:
-        ValueError: if the table is no full grid, or not in that order.
+        OSError: if the file cannot be read.
+        ValueError: naming the line, if the table is not one finite energy for every point.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    try:
-        rows = [
-            [float(w) for w in line.split()] for line in lines if line.strip() and line[0] != "#"
-        ]
-        table = torch.tensor(rows, dtype=torch.float64)
-        side = round(math.sqrt(len(rows)))
-        phi, psi, energy = table.reshape(side, side, 3).unbind(-1)
-    except (ValueError, RuntimeError):
-        raise ValueError(f"{path} is no square table of three columns `phi psi energy`") from None
-    angles = -math.pi + 2 * math.pi / side * torch.arange(side, dtype=torch.float64)
-    if not (
-        torch.allclose(phi, angles.expand(side, side), atol=1e-5)
-        and torch.allclose(psi, angles[:, None].expand(side, side), atol=1e-5)
-    ):
-        raise ValueError(
-            f"{path} must list {side} angles from -pi in steps of 2 pi/{side}, phi running fastest"
-        )
-    return PeriodicSurface(energy, kT=kT, unit=unit, name=name)
+    values, low = energies_on_torus(read_table(path), positive(kT, "kT"))
+    return PeriodicSurface(values, kT=kT, unit=unit, low=low, name=name)
 
 
 def alanine() -> PeriodicSurface:
