@@ -69,16 +69,7 @@ class _Scaled(AtNoise):
         return self.dim / 2 * self.factor(x).log()
 
     def christoffel(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """Christoffel symbols on two vectors; one call of :meth:`slope`.
-
-        Args:
-            x: points (..., D).
-            u: vectors (..., D).
-            v: vectors (..., D).
-
-        Returns:
-            ``Gamma(u, v)``, (..., D).
-        """
+        """Christoffel symbols on vectors (..., D), ``Gamma(u, v)``; one call of :meth:`slope`."""
         f = self.slope(x)
         along_u, along_v, both = (
             (p * q).sum(-1, keepdim=True) for p, q in ((f, u), (f, v), (u, v))
@@ -96,8 +87,7 @@ class _OfDensity(_Scaled):
     def __init__(self, denoiser: Denoiser, log_snr: float, reference: Tensor | None) -> None:
         super().__init__(denoiser, log_snr)
         if reference is None:
-            mean = torch.as_tensor(denoiser.mean)
-            reference = mean.detach().expand(denoiser.dim)
+            reference = torch.as_tensor(denoiser.mean).detach().expand(denoiser.dim)
         if reference.shape != (denoiser.dim,) or not bool(torch.isfinite(reference).all()):
             raise ValueError(
                 f"reference must be a finite point ({denoiser.dim},), got {tuple(reference.shape)}"
@@ -148,8 +138,7 @@ class _OfDensity(_Scaled):
 class DensityEnergy(OneLevelEnergy):
     """The energy of a function of log-density: a gradient from scores alone.
 
-    Args:
-        metric: the metric.
+    Cost: one evaluation per node, and 12 per path where the denoiser knows no density.
     """
 
     metric: _OfDensity
@@ -157,17 +146,7 @@ class DensityEnergy(OneLevelEnergy):
     tolerance = 1e-3
 
     def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
-        """Steps and their gradient; no segment is doubtful.
-
-        Args:
-            x: nodes (..., n+1, D).
-            order: see :meth:`PathEnergy.evaluate`.
-
-        Returns:
-            the evaluation; its Hessian is the preconditioner.
-
-        Cost: one evaluation per node, and 12 per path where the denoiser knows no density.
-        """
+        """Steps and their gradient, no segment doubtful; the Hessian is the preconditioner."""
         metric = self.metric
         if not order:
             return Evaluation(*self.steps(x))
@@ -252,17 +231,8 @@ class InverseDensity(_OfDensity):
         self.scale, self.floor = float(scale), float(floor)
 
     def of(self, height: Tensor) -> tuple[Tensor, Tensor]:
-        """``1/(scale e^height + floor)``, and minus half the density's share in it.
-
-        Args:
-            height: ``log p/p_0``, (...).
-
-        Returns:
-            factor (...) and rate (...), by logarithms: e^height itself may overflow.
-
-        Raises:
-            ValueError: where the factor underflows to 0.
-        """
+        """``1/(scale e^height + floor)``, and minus half the density's share in it."""
+        # by logarithms: e^height itself may overflow
         dense = height + (math.log(self.scale) if self.scale else -math.inf)
         floor = height.new_tensor(math.log(self.floor))
         c = (-torch.logaddexp(dense, floor)).exp()

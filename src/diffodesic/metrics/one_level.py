@@ -56,11 +56,7 @@ class AtNoise(Metric):
 
 
 class OneLevelEnergy(MetricEnergy):
-    """The energy of a metric at one noise level.
-
-    Args:
-        metric: the metric.
-    """
+    """The energy of a metric at one noise level."""
 
     def __init__(self, metric: AtNoise) -> None:
         super().__init__(metric)

@@ -149,14 +149,7 @@ class ScoreMetric(AtNoise):
         return (u * v).sum(-1) + self.weight * along.mean(-1)
 
     def squared_steps(self, x: Tensor) -> Tensor:
-        """``|u|^2 + weight mean_k r_k^2`` by the trapezoidal rule; K evaluations per node.
-
-        Args:
-            x: nodes (..., n+1, D).
-
-        Returns:
-            squared lengths (..., n).
-        """
+        """``|u|^2 + weight mean_k r_k^2`` by the trapezoidal rule; K evaluations per node."""
         return self.along(x, self.scores(x))[0]
 
     def energy(self) -> PathEnergy:
@@ -209,15 +202,7 @@ class ScoreMetric(AtNoise):
         return other
 
     def sharp(self, x: Tensor, p: Tensor) -> Tensor:
-        """``g^-1 p`` by Woodbury's identity; K evaluations per point.
-
-        Args:
-            x: points (..., D).
-            p: covectors (..., D).
-
-        Returns:
-            vectors (..., D).
-        """
+        """``g^-1 p`` by Woodbury's identity; K evaluations per point."""
         return self._sharp(self.scores(x), p) if self.weight else p
 
     def _sharp(self, s: Tensor, p: Tensor) -> Tensor:
@@ -272,8 +257,7 @@ class ScoreEnergy(OneLevelEnergy):
     Doubtful segments are those in which log-density may rise and fall unseen: a search would hide
     its variation there.
 
-    Args:
-        metric: the metric.
+    Cost per node: K evaluations, and K VJPs for ``order=1`` alone.
     """
 
     metric: ScoreMetric
@@ -289,17 +273,7 @@ class ScoreEnergy(OneLevelEnergy):
         return squared, hidden
 
     def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
-        """In reverse mode, or with ``order=2`` the gradient and the Hessian of the graph.
-
-        Args:
-            x: nodes (..., n+1, D).
-            order: see :meth:`PathEnergy.evaluate`.
-
-        Returns:
-            the evaluation.
-
-        Cost per node: K evaluations, and K VJPs for ``order=1`` alone.
-        """
+        """In reverse mode, or with ``order=2`` the gradient and the Hessian of the graph."""
         if order < 2:
             return super().evaluate(x, order=order)
         metric = self.metric

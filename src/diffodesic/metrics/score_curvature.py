@@ -1,4 +1,4 @@
-r"""PathHessian of the score metric in closed form, by the equation of Gauss.
+r"""Curvature of the score metric in closed form, by the equation of Gauss.
 
 Where the scores are gradients, s_k = grad phi_k, the metric ``I + c sum_k s_k s_k^T`` is that of
 the graph ``x -> (x, sqrt(c) phi_1(x), ..., sqrt(c) phi_K(x))`` in flat R^(D+K).  With H_k the

@@ -49,9 +49,6 @@ class ScoreJacobian(AtNoise):
 class JacobianEnergy(OneLevelEnergy):
     """The energy of a score Jacobian metric.
 
-    Args:
-        metric: the metric.
-
     Cost of a Hessian: two JVPs per segment and iteration of conjugate gradients, at most twelve,
     whenever it is solved with.
     """

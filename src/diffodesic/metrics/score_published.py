@@ -29,14 +29,7 @@ class FrozenScore(ScoreMetric):
     """
 
     def squared_steps(self, x: Tensor) -> Tensor:
-        """``|u|^2 + weight mean_k (s_k.u)^2``, scores at the middles; K evaluations per segment.
-
-        Args:
-            x: nodes (..., n+1, D).
-
-        Returns:
-            squared lengths (..., n).
-        """
+        """``|u|^2 + weight mean_k (s_k.u)^2``, scores at the middles; K evaluations per segment."""
         return self.at_middles(x)[0]
 
     def energy(self) -> PathEnergy:
@@ -53,26 +46,14 @@ class FrozenScore(ScoreMetric):
 
 
 class FrozenEnergy(OneLevelEnergy):
-    """The energy of the recipe, its scores held fixed in the gradient; no segment is doubted.
-
-    Args:
-        metric: the metric.
-    """
+    """The energy of the recipe, its scores held fixed in the gradient; no segment is doubted."""
 
     metric: FrozenScore
     coarsest = 32
     default_solver = AdamNodes(learning_rate=0.01, steps=200)
 
     def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
-        """Steps and that gradient; K evaluations per segment.
-
-        Args:
-            x: nodes (..., n+1, D).
-            order: see :meth:`PathEnergy.evaluate`.
-
-        Returns:
-            the evaluation; its Hessian is the preconditioner.
-        """
+        """Steps and that gradient, by K evaluations per segment; Hessian: the preconditioner."""
         if not order:
             steps = self.metric.squared_steps(x)
             return Evaluation(steps, torch.zeros_like(steps, dtype=torch.bool))

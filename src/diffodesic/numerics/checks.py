@@ -15,18 +15,7 @@ __all__ = ["expanded", "finite", "floating", "pair", "points"]
 
 
 def floating(x: Tensor, name: str) -> Tensor:
-    """Real floating-point tensor of ``x``, integers in torch's default dtype; reads no values.
-
-    Args:
-        x: any tensor.
-        name: of the argument, for the message.
-
-    Returns:
-        the tensor.
-
-    Raises:
-        TypeError: for complex numbers.
-    """
+    """``x`` in floating point (integers: torch's default), or TypeError; reads no values."""
     x = torch.as_tensor(x)
     if x.is_floating_point():
         return x
@@ -36,18 +25,7 @@ def floating(x: Tensor, name: str) -> Tensor:
 
 
 def finite(x: Tensor, name: str) -> Tensor:
-    """``x`` itself, a floating-point tensor without NaN and infinities.
-
-    Args:
-        x: floating-point tensor.
-        name: of the argument, for the message.
-
-    Returns:
-        the tensor.
-
-    Raises:
-        ValueError: for values that are not finite.
-    """
+    """``x`` itself, in floating point, or ValueError for values that are not finite."""
     try:
         total = x.sum().item()
     except RuntimeError:  # inside a transform such as vmap no value can be read
@@ -93,19 +71,7 @@ def points(
 
 
 def pair(a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> tuple[Tensor, Tensor]:
-    """Two tensors of points in their common dtype, broadcast against each other.
-
-    Args:
-        a: points (..., d).
-        b: points (..., d).
-        names: of the arguments, for the message.
-
-    Returns:
-        both, in one shape.
-
-    Raises:
-        ValueError: for shapes that do not broadcast.
-    """
+    """Points (..., d) in their common dtype, broadcast against each other, or ValueError."""
     kind = torch.promote_types(a.dtype, b.dtype)
     try:
         a, b = torch.broadcast_tensors(a.to(kind), b.to(kind))

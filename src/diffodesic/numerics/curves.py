@@ -49,17 +49,7 @@ class Polyline:
         return type(self)(self.nodes, knots)
 
     def __call__(self, s: Tensor | float) -> Tensor:
-        """Points of the curve.
-
-        Args:
-            s: parameters in [0, 1]: a number, (S,), or (..., S).
-
-        Returns:
-            (..., d) for a number, else (..., S, d).
-
-        Raises:
-            ValueError: if ``s`` leaves [0, 1].
-        """
+        """Points (..., d) at a number ``s`` in [0, 1]; (..., S, d) at (S,) or (..., S)."""
         return self._at(s, self._value)
 
     def velocity(self, s: Tensor | float) -> Tensor:
@@ -219,14 +209,10 @@ def constant_speed(curve: Polyline, lengths: Tensor, nodes: int) -> Tensor:
 
 
 def spline_basis(edges: int, s: Tensor) -> Tensor:
-    """Orthonormal basis of the C2 cubics on ``edges`` equal pieces that vanish at 0 and 1.
-
-    Args:
-        edges: number of cubic pieces.
-        s: parameters (S,) in [0, 1].
+    """The basis, at (S,), of C2 cubics on ``edges`` equal pieces that vanish at the ends.
 
     Returns:
-        (S, edges + 1): one column per degree of freedom.
+        (S, edges + 1): one column per degree of freedom, orthonormal as coefficients.
     """
     rows = torch.zeros(2 + 3 * (edges - 1), 4 * edges, dtype=torch.float64)
     rows[0, 0] = 1

@@ -18,12 +18,8 @@ def piece(count: int, limit: int | None) -> int:
     Equal, for a short last one is rounded otherwise than a full one, and a long search makes much
     of it: torch's convolutions give an input the same bits in any company from 16 inputs on.
 
-    Args:
-        count: number of things.
-        limit: largest piece, >= 1; None for no limit.
-
     Returns:
-        the size, at least 1.
+        the size, at least 1; without a limit ``count``.
     """
     calls = -(-count // limit) if limit else 1
     return max(1, -(-count // max(1, calls)))
@@ -59,16 +55,7 @@ def untransformed(tensor: Tensor) -> Tensor:
 def jvp(
     function: Callable[..., Tensor], inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Value and directional derivative by forward-mode differentiation.
-
-    Args:
-        function: maps tensors to one tensor.
-        inputs: where to differentiate.
-        tangents: directions, shaped as ``inputs``.
-
-    Returns:
-        ``(f(x), f'(x) v)``; both keep the reverse-mode graph of ``inputs``.
-    """
+    """``(f(x), f'(x) v)`` in forward mode; both keep the reverse-mode graph of ``inputs``."""
     value, tangent = torch.func.jvp(function, inputs, tangents)  # type: ignore[misc]
     return value, tangent
 

@@ -49,25 +49,31 @@ class PathHessian(ABC):
 
     def __getitem__(self, keep: Tensor) -> PathHessian:
         """The paths ``keep`` of the batch."""
-        return replace(self, **{name: part[keep] for name, part in self._tensors().items()})
+        return self._made(lambda part: part[keep])
 
     def where(self, mask: Tensor, other: PathHessian) -> PathHessian:
         """``self`` for the paths of ``mask`` (B,), else ``other``, of the same kind."""
-        mixed = {
-            name: torch.where(mask.reshape(-1, *[1] * (part.ndim - 1)), part, getattr(other, name))
-            for name, part in self._tensors().items()
-        }
-        return replace(self, **mixed)
 
-    def cat(self, parts: Sequence[PathHessian]) -> PathHessian:
+        def mix(own: Tensor, others: Tensor) -> Tensor:
+            return torch.where(mask.reshape(-1, *[1] * (own.ndim - 1)), own, others)
+
+        return self._made(mix, other)
+
+    @staticmethod
+    def cat(parts: Sequence[PathHessian]) -> PathHessian:
         """Curvatures of the same kind as one batch."""
-        names = self._tensors()
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-        return replace(self, **joined)
+        return parts[0]._made(lambda *tensors: torch.cat(tensors), *parts[1:])
 
-    def _tensors(self) -> dict[str, Tensor]:
-        found = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {name: part for name, part in found.items() if isinstance(part, Tensor)}
+    def _made(self, of: Callable[..., Tensor], *others: PathHessian) -> PathHessian:
+        """This one with every tensor, also of a curvature inside, made of it and the others'."""
+        made: dict[str, Tensor | PathHessian] = {}
+        for name in (item.name for item in fields(self)):
+            own, *rest = (getattr(each, name) for each in (self, *others))
+            if isinstance(own, Tensor):
+                made[name] = of(own, *rest)
+            elif isinstance(own, PathHessian):
+                made[name] = own._made(of, *rest)
+        return replace(self, **made)
 
 
 def _inner(g: Tensor) -> Tensor:
@@ -84,14 +90,7 @@ def dot(u: Tensor, v: Tensor) -> Tensor:
 
 
 def bend(delta: Tensor) -> Tensor:
-    """Gradient by the nodes of a sum whose gradient by the differences is ``delta``.
-
-    Args:
-        delta: (..., n, d).
-
-    Returns:
-        ``delta_{i-1} - delta_i`` with zero outside, (..., n+1, d).
-    """
+    """From the gradient by differences (..., n, d) that by nodes: ``delta_{i-1} - delta_i``."""
     pad = torch.nn.functional.pad
     return pad(delta, (0, 0, 1, 0)) - pad(delta, (0, 0, 0, 1))
 
@@ -104,14 +103,7 @@ def _finite(metric: Tensor) -> Tensor:
 
 
 def laplacian(weights: Tensor) -> Tensor:
-    """BlockTridiagonal matrix of ``sum_i w_i (v_{i+1} - v_i)^2 / 2`` with fixed ends.
-
-    Args:
-        weights: positive (..., n).
-
-    Returns:
-        (..., n-1, n-1).
-    """
+    """Matrix (..., n-1, n-1) of ``sum_i w_i (v_{i+1} - v_i)^2 / 2``, ends fixed; w (..., n) > 0."""
     matrix = torch.diag_embed(weights[..., :-1] + weights[..., 1:])
     if weights.shape[-1] > 2:
         off = torch.diag_embed(weights[..., 1:-1], offset=1)
@@ -166,15 +158,9 @@ class BlockTridiagonal(PathHessian):
 
     @classmethod
     def of(cls, metric: Tensor) -> BlockTridiagonal:
-        """The curvature of metric tensors.
-
-        Args:
-            metric: symmetric tensors (B, n, d, d). A trial path may lie where one of them is not
-                positive to rounding; it will not be accepted, and gets the identity.
-
-        Returns:
-            the curvature of all B paths.
-        """
+        """From symmetric metric tensors (B, n, d, d)."""
+        # a trial path may lie where one of them is not positive to rounding; it will not be
+        # accepted, and gets the identity
         n, dim = metric.shape[1], metric.shape[-1]
         kind = metric.dtype
         metric = _finite(metric.double())
@@ -273,29 +259,6 @@ class MatrixFree(PathHessian):
     scale: BlockDiagonal
     iterations: int = 12
     rtol: float = 0.1
-
-    def __getitem__(self, keep: Tensor) -> MatrixFree:
-        """The paths ``keep`` of the batch."""
-        scale = replace(self.scale, inverse=self.scale.inverse[keep])
-        return replace(self, middle=self.middle[keep], scale=scale)
-
-    def cat(self, parts: Sequence[PathHessian]) -> MatrixFree:
-        """Curvatures of this kind as one batch."""
-        own = [part for part in parts if isinstance(part, MatrixFree)]
-        scale = self.scale.cat([part.scale for part in own])
-        assert isinstance(scale, BlockDiagonal)
-        return replace(self, middle=torch.cat([part.middle for part in own]), scale=scale)
-
-    def where(self, mask: Tensor, other: PathHessian) -> MatrixFree:
-        """``self`` for the paths of ``mask``, else ``other``."""
-        assert isinstance(other, MatrixFree)
-        wide = mask[:, None, None]
-        inverse = torch.where(wide[..., None], self.scale.inverse, other.scale.inverse)
-        return replace(
-            self,
-            middle=torch.where(wide, self.middle, other.middle),
-            scale=replace(self.scale, inverse=inverse),
-        )
 
     def solve(self, g: Tensor) -> Tensor:
         """Truncated conjugate gradients: any number of iterations gives a direction of descent."""

@@ -86,18 +86,7 @@ def conjugate_gradient(
 
 
 def solve_positive(matrix: Tensor, b: Tensor) -> Tensor:
-    """Solve ``A x = b`` for a symmetric positive definite matrix.
-
-    Args:
-        matrix: ``A``, (..., d, d).
-        b: right-hand sides (..., d).
-
-    Returns:
-        solutions (..., d).
-
-    Raises:
-        LinAlgError: if a matrix is not positive definite, to rounding.
-    """
+    """Solve with positive definite matrices (..., d, d) for ``b`` (..., d), else LinAlgError."""
     scale = matrix.diagonal(dim1=-2, dim2=-1).rsqrt()  # the pivots are then at most 1
     factor, info = torch.linalg.cholesky_ex(scale.unsqueeze(-1) * matrix * scale.unsqueeze(-2))
     least = factor.diagonal(dim1=-2, dim2=-1).amin(-1).square()

@@ -17,7 +17,7 @@ from diffodesic.output.figures import canvas
 from diffodesic.transitions.potentials import Potential
 from diffodesic.transitions.recipe import Pathways
 
-__all__ = ["draw_landscape", "draw_profiles"]
+__all__ = ["draw_landscape", "draw_profiles", "within_cell"]
 
 _SHOWN = 30  # paths drawn; more would hide the surface
 _PATHS, _MEAN, _MARK = "#cf5a12", "#0b66a8", "#1c1e22"
@@ -30,12 +30,12 @@ def draw_landscape(found: Pathways, path: Path) -> None:
     with canvas(path, width=6.2) as (ax,):
         _surface(ax, found, scale)
         for frames in found.paths.frames[:_SHOWN]:
-            line = _lines(potential, frames) * scale
+            line = within_cell(potential, frames) * scale
             ax.plot(line[:, 0], line[:, 1], color=_PATHS, lw=0.5, alpha=0.45)
         ax.plot([], [], color=_PATHS, lw=1, label=f"{min(_SHOWN, len(found.paths))} paths")
-        route = _lines(potential, found.lowest.path) * scale
+        route = within_cell(potential, found.lowest.path) * scale
         ax.plot(route[:, 0], route[:, 1], color=_MARK, lw=1.1, ls=":", label="over the lowest pass")
-        mean = _lines(potential, found.mean) * scale
+        mean = within_cell(potential, found.mean) * scale
         ax.plot(mean[:, 0], mean[:, 1], color=_MEAN, lw=1.8, label="posterior mean")
         for name, state in zip("AB", potential.wrap(found.states) * scale, strict=True):
             ax.plot(*state.tolist(), "o", color=_MARK, ms=5)
@@ -126,7 +126,7 @@ def _window(found: Pathways, scale: float) -> list[tuple[float, float]]:
     return sides
 
 
-def _lines(potential: Potential, x: Tensor) -> Tensor:
+def within_cell(potential: Potential, x: Tensor) -> Tensor:
     """Points (n, 2) wrapped into the cell, with NaN between two on opposite sides of it."""
     wrapped = potential.wrap(x)
     jumps = ((wrapped[1:] - wrapped[:-1]) - (x[1:] - x[:-1])).abs().amax(-1) > 1e-6

@@ -32,6 +32,7 @@ from diffodesic.output.figures import canvas
 from diffodesic.transitions.annealing import PathOptions
 from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.paths import TransitionPaths, transition_paths
+from diffodesic.transitions.pictures import within_cell
 from diffodesic.transitions.saddles import effective_paths
 from diffodesic.transitions.surfaces import PeriodicSurface, read_grid
 
@@ -174,8 +175,9 @@ def draw(
         for name, colour in SHOWN.items():
             paths = sampled[name]
             for frames in paths.frames[:15]:
-                _wrapped(map_, surface, frames, color=colour, lw=0.5, alpha=0.5)
-            _wrapped(map_, surface, paths.nodes[:, :-1], color=colour, lw=1.8, label=name)
+                map_.plot(*within_cell(surface, frames).T, color=colour, lw=0.5, alpha=0.5)
+            held = within_cell(surface, paths.nodes[:, :-1])
+            map_.plot(*held.T, color=colour, lw=1.8, label=name)
             mean, spread = paths.profile()
             s = paths.kept / (len(paths.nodes) - 1)
             energy.plot(s, mean, color=colour, label=name)
@@ -187,11 +189,3 @@ def draw(
         energy.set(xlabel="s", ylabel="U", title="energy, mean and spread")
         energy.legend(fontsize=7)
         noise.set(xlabel="s", ylabel="log SNR", title="noise profile")
-
-
-def _wrapped(ax: Any, surface: PeriodicSurface, x: Tensor, **style: Any) -> None:
-    """A curve on the torus, cut where it leaves the cell."""
-    inside = surface.wrap(x)
-    jump = (inside.diff(dim=0).abs() > torch.pi).any(-1)
-    gaps = torch.cat([torch.zeros(1, dtype=torch.bool), jump]).unsqueeze(-1)
-    ax.plot(*torch.where(gaps, torch.nan, inside).T, **style)

@@ -33,6 +33,8 @@ class SplineEnergy(EnergyWrapper):
 
     Raises:
         ValueError: for fewer than one piece, or an energy with segments of its own.
+
+    Cost: that of the wrapped energy at ``pieces n + 1`` nodes.
     """
 
     def __init__(self, wrapped: PathEnergy, pieces: int) -> None:
@@ -58,17 +60,7 @@ class SplineEnergy(EnergyWrapper):
         return self.wrapped.resolves(self.fine(x))
 
     def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
-        """The sums over the pieces of every segment, with derivatives by the nodes.
-
-        Args:
-            x: nodes (..., n+1, d).
-            order: see :meth:`PathEnergy.evaluate`.
-
-        Returns:
-            the evaluation; its Hessian is the preconditioner.
-
-        Cost: that of the wrapped energy at ``pieces n + 1`` nodes.
-        """
+        """Sums over the pieces of segments, by the nodes; the Hessian is the preconditioner."""
         matrix = self._matrix(x)
         free = matrix @ x
         y = self.confine(free)

@@ -63,17 +63,7 @@ class AnisotropicGaussian(NoisyPoints):
         return (q * du * dv).sum(-1) + (k / q).square().sum(-1) / 2 * u[..., -1] * v[..., -1]
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance between packed points.
-
-        Where no shortest path exists (:meth:`escapes`) it is the infimum.
-
-        Args:
-            a: points (..., D + 1).
-            b: points (..., D + 1).
-
-        Returns:
-            distances (...).
-        """
+        """Distance of packed points, (...); of pairs that escape, the infimum."""
         batch = torch.broadcast_shapes(a.shape, b.shape)[:-1]
         return self._arcs(a, b)[0].total.reshape(batch)
 

@@ -81,18 +81,7 @@ class Hyperbolic(NoisyPoints):
         return _HyperbolicEnergy(self)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance between packed points, exact.
-
-        Where the arc would rise past sigma = infinity the value is an infimum that no path
-        attains (:meth:`escapes`).
-
-        Args:
-            a: points (..., D + 1).
-            b: points (..., D + 1).
-
-        Returns:
-            distances (...).
-        """
+        """Distance of packed points, (...); of pairs that escape, the infimum."""
         y, s1, s2 = self._half_space(a, b)
         apart, top1, top2 = y.square().sum(-1), *(self._top(s) for s in (s1, s2))
         # arccosh(1 + 2 q^2) without its cancellation between close points

@@ -148,23 +148,7 @@ def divergences(
 
 
 def kl(space: Spacetime, a: Tensor, b: Tensor, *, rtol: float = 1e-8) -> Tensor:
-    """``KL(a || b)`` of posteriors at packed points (..., D + 1), (...), in nats.
-
-    Args:
-        space: spacetime of the model.
-        a: points (..., D + 1).
-        b: points (..., D + 1).
-        rtol: relative error allowed.
-
-    Returns:
-        (...); the other way, errors and cost are in :func:`divergences`.
-
-    Raises:
-        TypeError: as for :func:`divergences`.
-        ValueError: as for :func:`divergences`.
-
-    Cost: that of :func:`divergences`.
-    """
+    """``KL(a || b)``, (...), in nats; the other way, errors and cost: :func:`divergences`."""
     return divergences(space, a, b, rtol=rtol).forward
 
 
@@ -178,10 +162,6 @@ def jeffreys(space: Spacetime, a: Tensor, b: Tensor) -> Tensor:
 
     Returns:
         nats (...); differentiable.
-
-    Raises:
-        TypeError: as for :func:`divergences`.
-        ValueError: as for :func:`divergences`.
 
     Cost: two evaluations of ``space.mu`` per pair.
     """
@@ -202,10 +182,6 @@ def sandwich(space: Spacetime, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         (...) and (...).
-
-    Raises:
-        TypeError: as for :func:`divergences`.
-        ValueError: as for :func:`divergences`.
 
     Cost: two evaluations of ``mu`` where psi is in closed form, else :func:`divergences`.
     """
@@ -310,22 +286,7 @@ def log_partition(space: Spacetime, x: Tensor, *, rtol: float = 1e-8) -> Tensor:
 
 
 def log_density(space: Spacetime, x: Tensor, *, rtol: float = 1e-8) -> Tensor:
-    """Log density of the noisy law at packed points, in nats.
-
-    Args:
-        space: spacetime of the model.
-        x: points (..., D + 1).
-        rtol: relative error allowed in psi.
-
-    Returns:
-        ``log p(z; sigma)``, (...).
-
-    Raises:
-        TypeError: as for :func:`log_partition`.
-        ValueError: as for :func:`log_partition`.
-
-    Cost: that of :func:`log_partition`.
-    """
+    """``log p(z; sigma)`` at packed points, (...), in nats; else as :func:`log_partition`."""
     z, lam = space.split(packed(x, "x", space.data_dim, detach=False))
     scale = space.data_dim / 2 * (math.log(2 * math.pi) - lam)
     return log_partition(space, x, rtol=rtol) - lam.exp() * z.square().sum(-1) / 2 - scale
