@@ -43,13 +43,7 @@ def at_time(mixture: GaussianMixture, t: float) -> FisherRao:
 
 
 def run(context: Context) -> Outcome:
-    """The metric and the distance between two latents, time by time, whatever the context.
-
-    Returns:
-        the numbers and the figure.
-
-    Cost: some thousand evaluations of a mixture.
-    """
+    """The metric and the distance between two latents, time by time, whatever the context."""
     del context
     settings, mixture = Settings(), toy_mixture()
     x, one = (torch.tensor([value], dtype=torch.float64) for value in (settings.x, 1.0))

@@ -140,13 +140,7 @@ def _stiffest(potential: Potential, ceiling: float) -> float:
 
 
 def run(context: Context) -> Outcome:
-    """Compare the geodesic, the straight line with its noise, and constant noise.
-
-    Returns:
-        MaxEnergy by landscape and method.
-
-    Cost: seven geodesics and 21,000 paths: minutes on two cores.
-    """
+    """Compare geodesics with straight lines: seven and 21,000 paths, minutes on two cores."""
     small = {"nodes": 32, "langevin_steps": 16, "paths": 64, "grid": 97}
     settings = context.settings(Settings(), **small)
     results = [solve(problem, settings, context.seed, context.progress) for problem in PROBLEMS]

@@ -48,13 +48,7 @@ def clusters() -> GaussianMixture:
 
 
 def run(context: Context) -> Outcome:
-    """Decode the geodesic of the pullback, and let a solver find it.
-
-    Returns:
-        how close the decoded paths are to the chord, and the figure.
-
-    Cost: 10^6 evaluations of a mixture, nearly all for the solver.
-    """
+    """Decode the geodesic of the pullback, and let a solver find it, in 10^6 evaluations."""
     settings = context.settings(Settings(), nodes=16, ode_steps=48, solved_nodes=4, solved_steps=8)
     mixture, level = clusters(), settings.log_snr
     ends = torch.tensor(settings.ends, dtype=torch.float64)

@@ -73,13 +73,7 @@ class Settings:
 
 
 def run(context: Context) -> Outcome:
-    """Measure all four.
-
-    Returns:
-        the numbers and the figure.
-
-    Cost: some 10^6 evaluations of a closed form, and a minute of training.
-    """
+    """Measure all four: some 10^6 evaluations of a closed form, and a minute of training."""
     settings = context.settings(Settings(), samples=500, pairs=2, training=60)
     say, seed = context.progress, context.seed
     generator = torch.Generator().manual_seed(seed)

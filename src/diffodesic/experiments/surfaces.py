@@ -104,13 +104,7 @@ class Settings:
 
 
 def run(context: Context) -> Outcome:
-    """Every method on every surface, with the exact and with the learned score.
-
-    Returns:
-        the numbers and the figure.
-
-    Cost: some 10^6 evaluations of a mixture and of a small network; minutes.
-    """
+    """Every method on every surface, exact and learned score: some 10^6 evaluations, minutes."""
     small = {"samples": 200, "pairs": 2, "nodes": 16, "frames": 5, "training": 60, "grid": 40}
     settings = context.settings(Settings(), **small, iterations=5)
     say, seed = context.progress, context.seed

@@ -68,13 +68,7 @@ def from_native(y: Tensor) -> Tensor:
 
 
 def run(context: Context) -> Outcome:
-    """Solve the pair at several resolutions, and by the recipe.
-
-    Returns:
-        lengths, the metric tensor, and the figure.
-
-    Cost: 10^5 node gradients of a mixture, nearly all for the recipe; seconds.
-    """
+    """Solve at several resolutions, and by the recipe, which takes most of 10^5 node gradients."""
     settings = context.settings(Settings(), nodes=(16, 32), recipe_steps=60)
     space = Spacetime(toy_mixture())
     a, b = from_native(torch.tensor([settings.start, settings.end], dtype=torch.float64))

@@ -97,24 +97,7 @@ def distance(
     refine: int = 8,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Refined length of the geodesic between ``a`` and ``b`` (..., d); as :func:`geodesic`.
-
-    Args:
-        metric: the geometry.
-        a: starts (..., d).
-        b: ends (..., d).
-        nodes: see :func:`geodesic`.
-        solver: see :func:`geodesic`.
-        init: see :func:`geodesic`.
-        refine: see :func:`geodesic`.
-        progress: see :func:`geodesic`.
-
-    Returns:
-        lengths (...).
-
-    Warns:
-        SearchWarning: as :func:`geodesic`.
-    """
+    """Refined length (...) of the geodesic; arguments, errors and warnings: :func:`geodesic`."""
     path = search(
         metric, a, b, nodes=nodes, solver=solver, init=init, refine=refine, progress=progress
     )

@@ -84,20 +84,7 @@ def pair(a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> tuple[Ten
 
 
 def expanded(x: Tensor | float, z: Tensor, name: str) -> Tensor:
-    """Numbers (...), one for each of the points ``z`` (..., D), in float64 if given as a number.
-
-    Args:
-        x: a number or a tensor that broadcasts to (...).
-        z: the points.
-        name: of the argument, for the message.
-
-    Returns:
-        the numbers, (...), on the device of ``z``.
-
-    Raises:
-        TypeError: for complex numbers.
-        ValueError: for a shape that does not broadcast.
-    """
+    """One number per point ``z`` (..., D), (...), float64 if ``x`` is a number, or ValueError."""
     if not isinstance(x, Tensor):
         x = torch.as_tensor(x, dtype=torch.float64)
     x = floating(x, name).to(z.device)

@@ -62,13 +62,7 @@ class Case:
 
 
 def low_variance(context: Context) -> Outcome:
-    """Keep log SNR at or above 3.
-
-    Returns:
-        margins on the finer grid, lengths and MaxEnergy.
-
-    Cost: minutes on two cores.
-    """
+    """Keep log SNR at or above 3; minutes on two cores."""
     settings, surface = _settings(context), grid_of(context.data)
     space = Spacetime(GridDenoiser(surface, points=settings.grid))
     case = _solve("anchor 4", space, surface, MinLogSNR(RHO), settings, context)
@@ -81,13 +75,7 @@ def low_variance(context: Context) -> Outcome:
 
 
 def avoid(context: Context) -> Outcome:
-    """Keep 20 nats away from a posterior, with anchors at log SNR 4 and at 7.
-
-    Returns:
-        margins on the finer grid, lengths and MaxEnergy, for both anchors.
-
-    Cost: minutes on two cores.
-    """
+    """Keep 20 nats away from a posterior, with anchors at log SNR 4 and at 7; minutes."""
     settings, surface = _settings(context), grid_of(context.data)
     # noise of log SNR 7 needs nodes nearer than sigma = .03
     space = Spacetime(GridDenoiser(surface, points=240))

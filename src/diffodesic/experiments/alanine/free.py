@@ -100,16 +100,7 @@ def grid_of(data: Path | str | None) -> PeriodicSurface:
 
 
 def run(context: Context) -> Outcome:
-    """MaxEnergy of the geodesic, of its ablations, and of path sampling on the same surface.
-
-    Returns:
-        the table.
-
-    Raises:
-        ValueError: if the papers' grid is not in the folder of data.
-
-    Cost: minutes on two cores; half of it is two-way shooting.
-    """
+    """MaxEnergy of the geodesic, its ablations and path sampling; minutes, half for shooting."""
     settings, surface = context.settings(Settings(), **QUICK), grid_of(context.data)
     context.progress("geodesic")
     path = solve(Spacetime(GridDenoiser(surface, points=settings.grid)), settings)

@@ -69,7 +69,6 @@ def baselines(
     a: Tensor,
     b: Tensor,
     *,
-    paths: int = 1000,
     seed: int = 0,
     quick: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -80,7 +79,6 @@ def baselines(
         potential: a surface over two angles, with its kT.
         a: first state (2,).
         b: second state (2,).
-        paths: number of paths of two-way shooting, each length.
         seed: of all random numbers.
         quick: few paths: to see that everything works.
         progress: called with a short line now and then.
@@ -93,7 +91,7 @@ def baselines(
 
     **Cost** some 30 million evaluations, minutes on one core.
     """
-    paths, moves, steps = (20, 2, 200) if quick else (paths, 20, 20_000)
+    paths, moves, steps = (20, 2, 200) if quick else (1000, 20, 20_000)
     bottom = relax(potential, torch.stack([a, b]))
     lowest = lowest_pass(potential, *bottom, nodes=178)
     text = f"graph search, spacing {float(lowest.spacing[0]):.3g}"

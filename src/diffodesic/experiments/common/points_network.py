@@ -21,13 +21,15 @@ from diffodesic.denoisers.schedules import EDM
 
 __all__ = ["learn_points"]
 
+WIDTH, LAYERS, BATCH, RATE = 128, 3, 512, 3e-3  # RATE is the largest learning rate
+
 
 class _Perceptron(nn.Module):
-    def __init__(self, dim: int, width: int, layers: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.enter = nn.Linear(dim + 3, width)
-        self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
-        self.leave = nn.Linear(width, dim)
+        self.enter = nn.Linear(dim + 3, WIDTH)
+        self.blocks = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS))
+        self.leave = nn.Linear(WIDTH, dim)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
@@ -44,10 +46,6 @@ def learn_points(
     *,
     steps: int,
     sigma_range: tuple[float, float] = (0.01, 4.0),
-    width: int = 128,
-    layers: int = 3,
-    batch: int = 512,
-    rate: float = 3e-3,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> NetworkDenoiser:
@@ -57,10 +55,6 @@ def learn_points(
         data: samples (N, D) about the origin.
         steps: steps of Adam.
         sigma_range: smallest and largest noise.
-        width: features of a layer.
-        layers: residual layers.
-        batch: samples per step.
-        rate: first learning rate.
         seed: of the weights, the batches and the noise.
         progress: called with a short line now and then.
 
@@ -70,14 +64,14 @@ def learn_points(
     scale, (low, high) = float(data.std()), (math.log(sigma) for sigma in sigma_range)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _Perceptron(data.shape[-1], width, layers)
+        network = _Perceptron(data.shape[-1])
     generator = torch.Generator().manual_seed(seed + 1)
-    adam = torch.optim.Adam(network.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=steps, pct_start=0.1)
+    adam = torch.optim.Adam(network.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, total_steps=steps, pct_start=0.1)
     x = data.float()
     for step in range(steps):
-        clean = x[torch.randint(len(x), (batch,), generator=generator)]
-        sigma = torch.exp(low + (high - low) * torch.rand(batch, 1, generator=generator))
+        clean = x[torch.randint(len(x), (BATCH,), generator=generator)]
+        sigma = torch.exp(low + (high - low) * torch.rand(BATCH, 1, generator=generator))
         z = clean + sigma * torch.randn(clean.shape, generator=generator)
         total = (sigma**2 + scale**2).sqrt()
         out = network(z / total, sigma[:, 0].log() / 4)

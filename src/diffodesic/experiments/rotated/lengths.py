@@ -55,16 +55,7 @@ class Settings:
 
 
 def run(context: Context) -> Outcome:
-    """Ratios of lengths, means over digits.
-
-    Returns:
-        the ratios.
-
-    Raises:
-        ValueError: without data.
-
-    Cost: some 10^5 evaluations: minutes on a core.
-    """
+    """Ratios of lengths, means over digits: some 10^5 evaluations, minutes on a core."""
     data, say = context.need("data", "a folder that holds mnist"), context.progress
     settings = context.settings(
         Settings(context.model, seed=context.seed), digits=2, gaps=(30.0,), levels=(2.0,), frames=5

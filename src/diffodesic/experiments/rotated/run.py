@@ -67,15 +67,8 @@ def run(context: Context) -> Outcome:
 
 
 def run_norm(context: Context) -> Outcome:
-    """What the norm of noisy data is worth: ``score/rotated-norm``, on digits of their own.
-
-    The need for it was seen on the test digits, so it is judged on others, opened for this alone.
-
-    Returns:
-        tables at 30 and 90 degrees.
-
-    Cost: some 10^6 evaluations: half an hour on two cores.
-    """
+    """What the norm is worth (``score/rotated-norm``): some 10^6 evaluations, half an hour."""
+    # the need for it was seen on the test digits: it is judged on others, opened for this alone
     settings = Settings(context.model, "second", 100, (30.0, 90.0), beyond=0, seed=context.seed)
     return _compare(context, context.settings(settings, **QUICK), NORM_METHODS, KEPT)
 

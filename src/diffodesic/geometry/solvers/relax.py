@@ -19,7 +19,7 @@ from diffodesic.geometry.energy import Order, PathEnergy, Problem, Progress, Sol
 from diffodesic.geometry.solvers.descent import Descent
 from diffodesic.geometry.solvers.second_order import lower_beside
 from diffodesic.geometry.solvers.spline_search import SplineEnergy
-from diffodesic.geometry.solvers.starts import candidates, measure, respace
+from diffodesic.geometry.solvers.starts import Measure, candidates, measure, pick, respace
 from diffodesic.geometry.status import Status
 
 __all__ = ["Relax"]
@@ -235,8 +235,6 @@ class Relax:
             sound = torch.zeros_like(tried)
             sound[pair[open_], which[open_]] = rated.sound[:, 0]
             value[pair[open_], which[open_]] = rated.energy[:, 0]
-            among = sound | ~sound.any(1, keepdim=True)
-            best = torch.where(among, value, torch.inf).argmin(1)
-            keep = which == best[pair]
+            keep = which == pick(Measure(value, value, sound))[pair]
             x, which = x[keep], which[keep]
         return x, [names[i] for i in which.tolist()]
