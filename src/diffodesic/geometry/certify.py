@@ -19,7 +19,6 @@ from diffodesic.geometry.status import Status
 __all__ = ["Certified", "certify", "no_longer_than"]
 
 AGREE = 1.02  # refined length over that of the nodes, above which the nodes are too far apart
-ROUNDING = 1 + 1e-9
 ENOUGH = 1 + 1e-3  # a search that ends longer by more than this was misled by its nodes
 
 
@@ -103,7 +102,8 @@ def no_longer_than(
 
     Known are the paths that the search began with, where they were given, and the one segment
     between the ends, where its energy is exact.  A search lowers the energy of nodes; it ends at a
-    longer curve where the nodes are too far apart.
+    longer curve where the nodes are too far apart.  Less than a thousandth longer is no worse: two
+    sets of nodes on one geodesic differ by that much, and the search has the one of least energy.
 
     Args:
         energy: the energy that was minimised.
@@ -135,17 +135,15 @@ def _instead(
 ) -> Certified:
     """The paths ``other`` (B, n+1, d) in the place of those longer than ``length`` (B,)."""
     moving = (other[:, 0] != other[:, -1]).any(-1)
-    rows = (found.certificate.length > ROUNDING * length) & moving
+    rows = (found.certificate.length > ENOUGH * length) & moving
     if not bool(rows.any()):
         return found
     old, place = found.solution, torch.nonzero(rows).flatten().tolist()
-    # by less than this, a search has ended beside a path that needed none
-    much = found.certificate.length > ENOUGH * length
     unknown = torch.full_like(old.gradient_norm, torch.nan)
     part = Solution(
         other[rows],
         unknown[rows],
-        [Status.TOO_COARSE if old.statuses[i].ok and much[i] else old.statuses[i] for i in place],
+        [Status.TOO_COARSE if old.statuses[i].ok else old.statuses[i] for i in place],
         old.iterations[rows.cpu()],
         [old.start[i] for i in place],
     )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.geometry.boundary_value import checked, search
-from diffodesic.geometry.energy import Problem, Solution, Solver
+from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.exponential import velocity_at_start
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.solvers.relax import Relax
@@ -152,25 +152,6 @@ class _Look:
 
 
 @dataclass(frozen=True)
-class _From:
-    """A solver that begins at ``init``, one path for each pair of points that differ.
-
-    Given to ``search`` as its ``init``, they would take the place of solutions whose curve is
-    longer in the last digits; the energies would no longer be the least ones.
-    """
-
-    solver: Solver
-    init: Tensor
-
-    def solve(self, problem: Problem) -> Solution:
-        """Solve from the own paths."""
-        solver = self.solver
-        if isinstance(solver, Relax):  # the first search looked around
-            solver = replace(solver, explore=False)
-        return solver.solve(replace(problem, init=problem.energy.confine(self.init)))
-
-
-@dataclass(frozen=True)
 class _Karcher:
     """How points are looked at, moved, and how far the next step goes."""
 
@@ -180,13 +161,15 @@ class _Karcher:
 
     def look(self, here: Tensor, points: Tensor, shares: Tensor, last: _Look | None) -> _Look:
         """Search from ``here`` (B, d) to ``points`` (B, N, d), from the last paths if there are."""
-        solver = self.solver
+        solver, init = self.solver, None
         if last is not None:  # the last paths, their start carried along
             fade = torch.linspace(1, 0, last.paths.shape[-2], dtype=here.dtype, device=here.device)
             init = last.paths + fade[:, None] * (here - last.here)[:, None, None]
-            solver = _From(solver, init[(here[:, None] != points).any(-1)])
+            init = self.metric.energy().confine(init)
+            if isinstance(solver, Relax):  # the first search looked around
+                solver = replace(solver, explore=False)
         found = search(
-            self.metric, here[:, None], points, nodes=self.nodes, solver=solver, refine=1
+            self.metric, here[:, None], points, nodes=self.nodes, solver=solver, init=init, refine=1
         )
         step = (shares[..., None] * velocity_at_start(found)).sum(1)
         rank = {status: i for i, status in enumerate(Status)}

@@ -412,23 +412,21 @@ def test_the_path_estimator_has_no_forward_gradient():
         Spacetime(mix, estimator="path", gradient="forward")
 
 
+@pytest.mark.parametrize("dim", [1, 3, 10])
 def test_random_gaussian_pairs_end_at_their_distance_or_say_that_there_is_no_path(
-    rng: torch.Generator,
+    dim: int, draw: Draw
 ):
-    """Exact distances and infima: every ok status within 1e-3, every escape within 2 %."""
-    for dim in (1, 3, 10):
-        law = GaussianMixture(torch.randn(1, dim, generator=rng, dtype=torch.float64), std=0.8)
-        space = Spacetime(law)
-        z = 3 * torch.randn(2, 12, dim, generator=rng, dtype=torch.float64)
-        level = 4 * torch.randn(2, 12, generator=rng, dtype=torch.float64) + 2
-        a, b = space.point(z, level.clamp(-8, 12))
-        exact, escapes = space.gaussian.distance(a, b), space.gaussian.escapes(a, b)
-        found = search(space, a, b, nodes=64)
-        excess = found.length / exact - 1
-        assert float(excess.min()) > -1e-6
-        assert float(excess.max()) < 0.02
-        for i, status in enumerate(found.statuses):
-            if status.ok:
-                assert float(excess[i]) < 1e-3
-            elif bool(escapes[i]):
-                assert status is Status.LEFT_DOMAIN
+    """Exact distances and infima; some ends lie where nothing is left of the data."""
+    space = Spacetime(GaussianMixture(draw(1, dim), std=0.8))
+    a, b = space.point(2 * draw(2, 60, dim), (4 * draw(2, 60) + 1).clamp(-10, 12))
+    exact, escapes = space.gaussian.distance(a, b), space.gaussian.escapes(a, b)
+    found = search(space, a, b, nodes=64)
+    excess = found.length / exact - 1
+    ok = torch.tensor([status.ok for status in found.statuses])
+    assert {found.statuses[i] for i in torch.nonzero(~ok)} == {Status.LEFT_DOMAIN}
+    assert not bool((ok & escapes).any())
+    assert int(ok.sum()) > 5
+    assert float(excess.min()) > -1e-6
+    assert float(excess[ok].max()) < 1e-3
+    assert float(excess.max()) < 0.02
+    assert float(excess[escapes].median()) < 0.005

@@ -61,7 +61,10 @@ def lowest_curvature(
         v = inverse.solve(r)
         size = dot(r, v).clamp(min=torch.finfo(r.dtype).tiny).sqrt()[:, None, None]
         r, v = r / size, v / size
-        ahead = evaluate(energy, energy.confine(x + reach * v), order=order)
+        move = reach * v
+        # a path whose energy or gradient overflows is not asked beside itself
+        move = torch.where(torch.isfinite(move).flatten(1).all(-1)[:, None, None], move, 0.0)
+        ahead = evaluate(energy, energy.confine(x + move), order=order)
         w = (ahead.slope - here.slope) / reach
         basis.append(v)
         diagonal.append(dot(v, w))

@@ -144,10 +144,11 @@ class SpacetimeEnergy(PathEnergy):
             x: paths (B, n+1, D + 1).
 
         Returns:
-            (B,) boolean; False where an end lies there itself.
+            (B,) boolean; where an end lies there itself, Gaussian data of this variance decide.
         """
         snr = x[..., -1] + math.log(self.denoiser.variance)
-        return (snr.amin(-1) < NOTHING_LEFT) & (snr[:, [0, -1]].amin(-1) >= NOTHING_LEFT)
+        rises = snr[:, [0, -1]].amin(-1) >= NOTHING_LEFT
+        return (snr.amin(-1) < NOTHING_LEFT) & (rises | self.gaussian.escapes(x[:, 0], x[:, -1]))
 
     def longest_step(self, direction: Tensor) -> Tensor:
         """As :meth:`resolves`: an iteration moves log SNR by no more than the rule bears."""
