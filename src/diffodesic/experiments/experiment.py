@@ -71,19 +71,12 @@ class Context:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A name, and where its function is.
+    """A name, and where its function is."""
 
-    Attributes:
-        name: what the command line calls it.
-        place: ``module:function``, the module inside this package.
-        about: one line.
-        inputs: what it takes, of ``INPUTS``; the only place that says so.
-    """
-
-    name: str
-    place: str
-    about: str
-    inputs: tuple[str, ...] = ()
+    name: str  # what the command line calls it
+    place: str  # ``module:function``, the module inside this package
+    about: str  # one line
+    inputs: tuple[str, ...] = ()  # what it takes, of ``INPUTS``; the only place that says so
 
     def function(self) -> Callable[[Context], Outcome]:
         """The experiment itself; its module is imported now."""
@@ -93,40 +86,26 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Number:
-    """One number of an experiment.
+    """One number of an experiment."""
 
-    Attributes:
-        quantity: what it is, with its unit.
-        measured: its value in this run.
-        published: the paper's value, where it prints one.
-        expected: the value of a closed form or of an independent computation.
-        error: standard error of ``measured``, where it is an average.
-    """
-
-    quantity: str
-    measured: float
-    published: float | None = None
-    expected: float | None = None
-    error: float | None = None
+    quantity: str  # what it is, with its unit
+    measured: float  # its value in this run
+    published: float | None = None  # the paper's value, where it prints one
+    expected: float | None = None  # the value of a closed form or of an independent computation
+    error: float | None = None  # standard error of ``measured``, where it is an average
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of an experiment.
+    """The results of an experiment."""
 
-    Attributes:
-        settings: everything the numbers depend on: a dataclass or a mapping.
-        numbers: the table.
-        notes: sentences that belong to the table: what agrees, what does not, and why.
-        arrays: longer results, plain lists and numbers, for ``result.json`` alone.
-        figure: draws the figure into the file it is given.
-    """
-
-    settings: Any
-    numbers: tuple[Number, ...]
+    settings: Any  # everything the numbers depend on: a dataclass or a mapping
+    numbers: tuple[Number, ...]  # the table
+    # sentences that belong to the table: what agrees, what does not, and why
     notes: tuple[str, ...] = ()
+    # longer results, plain lists and numbers, for ``result.json`` alone
     arrays: Mapping[str, Any] = field(default_factory=dict)
-    figure: Callable[[Path], object] | None = None
+    figure: Callable[[Path], object] | None = None  # draws the figure into the file it is given
 
 
 def table(outcome: Outcome) -> str:

@@ -45,19 +45,12 @@ Map = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Surface:
-    """A surface of R^3.
+    """A surface of R^3."""
 
-    Attributes:
-        embed: parameters (..., 2) to points (..., 3).
-        low: smallest parameters.
-        high: largest parameters.
-        reach: largest difference of the parameters of a pair.
-    """
-
-    embed: Map
-    low: tuple[float, float]
-    high: tuple[float, float]
-    reach: tuple[float, float]
+    embed: Map  # parameters (..., 2) to points (..., 3)
+    low: tuple[float, float]  # smallest parameters
+    high: tuple[float, float]  # largest parameters
+    reach: tuple[float, float]  # largest difference of the parameters of a pair
 
 
 def _ellipsoid(p: Tensor) -> Tensor:

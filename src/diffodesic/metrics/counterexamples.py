@@ -25,6 +25,7 @@ from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.flow import drop, lift
 from diffodesic.geometry.metric import Metric
 from diffodesic.metrics.elementary import Pullback
+from diffodesic.metrics.one_level import check_level
 
 __all__ = ["FisherRao", "decoded_chord", "decoder_pullback"]
 
@@ -42,12 +43,7 @@ class FisherRao(Metric):
     """
 
     def __init__(self, denoiser: Denoiser, *, log_snr: float, alpha: float = 1.0) -> None:
-        low, high = denoiser.log_snr_range
-        if not low <= log_snr <= high or not math.isfinite(log_snr):
-            raise ValueError(
-                f"log_snr = {log_snr} is outside the noise levels of the denoiser; "
-                f"choose a finite value between {low:g} and {high:g}"
-            )
+        check_level(denoiser, log_snr)
         if not 0 < alpha < math.inf:
             raise ValueError(f"alpha must be a positive number, got {alpha}")
         self.denoiser, self.dim, self.alpha = denoiser, denoiser.dim, float(alpha)

@@ -13,7 +13,7 @@ from diffodesic.geometry.metric import Metric, MetricEnergy
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.numerics import checks
 
-__all__ = ["NETWORK_SEARCH", "AtNoise", "OneLevelEnergy", "weight_unit"]
+__all__ = ["NETWORK_SEARCH", "AtNoise", "OneLevelEnergy", "check_level", "weight_unit"]
 
 # A network's energy is known to about 1e-3; chosen on the shipped 1 -> 7 and 0 -> 6, by the path
 # estimator.
@@ -27,16 +27,21 @@ NETWORK_SEARCH = Relax(
 )
 
 
+def check_level(denoiser: Denoiser, log_snr: float) -> None:
+    """Refuse a noise level that the denoiser does not know."""
+    low, high = denoiser.log_snr_range
+    if not low <= log_snr <= high or not math.isfinite(log_snr):
+        raise ValueError(
+            f"log_snr = {log_snr} is outside the noise levels of the denoiser; "
+            f"choose a finite value between {low:g} and {high:g}"
+        )
+
+
 class AtNoise(Metric):
     """A metric on noisy points at one fixed noise level of a denoiser."""
 
     def __init__(self, denoiser: Denoiser, log_snr: float) -> None:
-        low, high = denoiser.log_snr_range
-        if not low <= log_snr <= high or not math.isfinite(log_snr):
-            raise ValueError(
-                f"log_snr = {log_snr} is outside the noise levels of the denoiser; "
-                f"choose a finite value between {low:g} and {high:g}"
-            )
+        check_level(denoiser, log_snr)
         self.denoiser, self.log_snr, self.dim = denoiser, float(log_snr), denoiser.dim
         self.sigma = math.exp(-log_snr / 2)
 

@@ -113,15 +113,10 @@ def laplacian(weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BlockDiagonal(PathHessian):
-    """One number per block of coordinates and segment.
+    """One number per block of coordinates and segment."""
 
-    Attributes:
-        inverse: (B, blocks, n-1, n-1).
-        blocks: sizes of the blocks.
-    """
-
-    inverse: Tensor
-    blocks: tuple[int, ...]
+    inverse: Tensor  # (B, blocks, n-1, n-1)
+    blocks: tuple[int, ...]  # sizes of the blocks
 
     @classmethod
     def of(cls, weights: Tensor, blocks: tuple[int, ...]) -> BlockDiagonal:
@@ -146,15 +141,10 @@ class BlockDiagonal(PathHessian):
 
 @dataclass(frozen=True)
 class BlockTridiagonal(PathHessian):
-    """A full tensor per segment.
+    """A full tensor per segment."""
 
-    Attributes:
-        pivots: lower Cholesky factors of the pivots, (B, n-1, d, d).
-        links: what a pivot takes from its neighbour, ``L_{i-1}^-1 A_{i-1,i}``, (B, n-2, d, d).
-    """
-
-    pivots: Tensor
-    links: Tensor
+    pivots: Tensor  # lower Cholesky factors of the pivots, (B, n-1, d, d)
+    links: Tensor  # what a pivot takes from its neighbour, ``L_{i-1}^-1 A_{i-1,i}``, (B, n-2, d, d)
 
     @classmethod
     def of(cls, metric: Tensor) -> BlockTridiagonal:
@@ -199,17 +189,11 @@ class BlockTridiagonal(PathHessian):
 
 @dataclass(frozen=True)
 class RankOneSum(PathHessian):
-    """``I + w sum_k s_k s_k^T`` at every node.
+    """``I + w sum_k s_k s_k^T`` at every node."""
 
-    Attributes:
-        scores: (B, n+1, K, d).
-        kernel: Cholesky factor of ``1/w + J T^-1 J^T``, (B, n K, n K).
-        inverse: ``T^-1``, (n-1, n-1), without the factor n.
-    """
-
-    scores: Tensor
-    kernel: Tensor
-    inverse: Tensor
+    scores: Tensor  # (B, n+1, K, d)
+    kernel: Tensor  # Cholesky factor of ``1/w + J T^-1 J^T``, (B, n K, n K)
+    inverse: Tensor  # ``T^-1``, (n-1, n-1), without the factor n
 
     @classmethod
     def of(cls, scores: Tensor, weight: float) -> RankOneSum:
@@ -244,21 +228,13 @@ class RankOneSum(PathHessian):
 
 @dataclass(frozen=True)
 class MatrixFree(PathHessian):
-    """A metric known by its action on vectors at the middle of each segment.
+    """A metric known by its action on vectors at the middle of each segment."""
 
-    Attributes:
-        middle: where it is frozen, (B, n, d).
-        flat: ``(points, vectors) -> g(points) vectors``.
-        scale: preconditioner.
-        iterations: limit of the conjugate gradients.
-        rtol: they stop when the residual is below this share of the right-hand side.
-    """
-
-    middle: Tensor
-    flat: Callable[[Tensor, Tensor], Tensor]
-    scale: BlockDiagonal
-    iterations: int = 12
-    rtol: float = 0.1
+    middle: Tensor  # where it is frozen, (B, n, d)
+    flat: Callable[[Tensor, Tensor], Tensor]  # ``(points, vectors) -> g(points) vectors``
+    scale: BlockDiagonal  # preconditioner
+    iterations: int = 12  # limit of the conjugate gradients
+    rtol: float = 0.1  # they stop when the residual is below this share of the right-hand side
 
     def solve(self, g: Tensor) -> Tensor:
         """Truncated conjugate gradients: any number of iterations gives a direction of descent."""

@@ -54,17 +54,11 @@ _GAUSS = (
 
 @dataclass(frozen=True)
 class Integral:
-    """Integrals of B functions over P panels.
+    """Integrals of B functions over P panels."""
 
-    Attributes:
-        panels: one value per function and panel, (B, P).
-        error: estimate of the error of their sum, (B,); pessimistic.
-        reached: whether the tolerance was met, (B,).
-    """
-
-    panels: Tensor
-    error: Tensor
-    reached: Tensor
+    panels: Tensor  # one value per function and panel, (B, P)
+    error: Tensor  # estimate of the error of their sum, (B,); pessimistic
+    reached: Tensor  # whether the tolerance was met, (B,)
 
 
 def adaptive(

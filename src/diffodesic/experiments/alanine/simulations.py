@@ -37,25 +37,15 @@ RADIUS, STEP = 0.3, 1e-3
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What a method makes of a surface.
+    """What a method makes of a surface."""
 
-    Attributes:
-        method: its name.
-        max_energy: mean over paths of the highest U, or the pass of a single path.
-        error: standard error over independent chains; None for a single path.
-        spread: standard deviation over paths; None for a single path.
-        paths: paths behind the numbers.
-        evaluations: energies computed.
-        note: what a reader must know.
-    """
-
-    method: str
-    max_energy: float
-    error: float | None
-    spread: float | None
-    paths: int
-    evaluations: int
-    note: str
+    method: str  # its name
+    max_energy: float  # mean over paths of the highest U, or the pass of a single path
+    error: float | None  # standard error over independent chains; None for a single path
+    spread: float | None  # standard deviation over paths; None for a single path
+    paths: int  # paths behind the numbers
+    evaluations: int  # energies computed
+    note: str  # what a reader must know
 
     @classmethod
     def of(cls, method: str, paths: TransitionPaths) -> MethodResult:

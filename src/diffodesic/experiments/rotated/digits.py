@@ -32,21 +32,13 @@ SPLITS = {"validation": (10, 50), "test": (50, 70), "second": (70, 80)}
 
 @dataclass(frozen=True)
 class Pairs:
-    """Digits at two angles, and everything between.
+    """Digits at two angles, and everything between."""
 
-    Attributes:
-        gap: angle between them, in degrees.
-        angles: of the frames, (F,), from -gap/2 to gap/2.
-        truth: the digits at these angles, (N, F, 1, 28, 28) in [0, 1].
-        orbit: the digits at the angles of ``ORBIT``, (N, K, 1, 28, 28).
-        reference: the digits at free angles within the gap, (N, G, 1, 28, 28).
-    """
-
-    gap: float
-    angles: Tensor
-    truth: Tensor
-    orbit: Tensor
-    reference: Tensor
+    gap: float  # angle between them, in degrees
+    angles: Tensor  # of the frames, (F,), from -gap/2 to gap/2
+    truth: Tensor  # the digits at these angles, (N, F, 1, 28, 28) in [0, 1]
+    orbit: Tensor  # the digits at the angles of ``ORBIT``, (N, K, 1, 28, 28)
+    reference: Tensor  # the digits at free angles within the gap, (N, G, 1, 28, 28)
 
     def to(self, device: torch.device | str) -> Pairs:
         """The same pictures on a device."""

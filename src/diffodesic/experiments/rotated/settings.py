@@ -14,22 +14,16 @@ __all__ = ["KEPT", "METHODS", "NORM_METHODS", "OURS", "Method", "Settings"]
 
 @dataclass(frozen=True)
 class Method:
-    """A curve at a noise level.
+    """A curve at a noise level."""
 
-    Attributes:
-        curve: a baseline, or the name of a metric.
-        log_snr: the level of the ends; None: time 400 of DDPM's table, with one noise for both.
-        weight: of the space, where it has one.
-        rank: of the space, where it has one.
-        frozen: the published recipe: a weight of 1000 and a score that is not differentiated.
-        norm: frames get the norm of SLERP, as ``interpolate`` gives it; see :func:`with_norm`.
-    """
-
-    curve: str
+    curve: str  # a baseline, or the name of a metric
+    # the level of the ends; None: time 400 of DDPM's table, with one noise for both
     log_snr: float | None = 1.0
-    weight: float = 10.0
-    rank: int = 1
+    weight: float = 10.0  # of the space, where it has one
+    rank: int = 1  # of the space, where it has one
+    # the published recipe: a weight of 1000 and a score that is not differentiated
     frozen: bool = False
+    # frames get the norm of SLERP, as ``interpolate`` gives it; see :func:`with_norm`
     norm: bool = False
 
     def space(self) -> Space:

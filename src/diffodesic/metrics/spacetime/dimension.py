@@ -84,9 +84,8 @@ def dimension_from_slope(path: Geodesic) -> Tensor:
     space = path.metric
     if not isinstance(space, Spacetime):
         raise ValueError("the local dimension is read off geodesics of a Spacetime")
-    ends, out = (0.0, 1.0), torch.tensor([-1.0, 1.0])
     slope = torch.zeros_like(path.length)
-    for s, sign in zip(ends, out.tolist(), strict=True):
+    for s, sign in ((0.0, -1.0), (1.0, 1.0)):
         x, v = path(s), path.velocity(s)
         up = torch.zeros_like(v)
         up[..., -1] = 1

@@ -35,27 +35,16 @@ __all__ = ["Arcs", "Ends", "solve"]
 
 @dataclass(frozen=True)
 class Arcs:
-    """N arcs as functions of tau.
+    """N arcs as functions of tau."""
 
-    Attributes:
-        momentum: P (N, D).
-        depth: ``k_t + p`` (N, D).
-        turn: k_t (N,).
-        scale: c (N,).
-        first: tau at the noisier end (N,).
-        last: tau at the other end (N,).
-        flat: length of the run along k = 0 (N,); positive where no shortest path exists.
-        panels: number of panels of the quadrature.
-    """
-
-    momentum: Tensor
-    depth: Tensor
-    turn: Tensor
-    scale: Tensor
-    first: Tensor
-    last: Tensor
-    flat: Tensor
-    panels: int
+    momentum: Tensor  # P (N, D)
+    depth: Tensor  # ``k_t + p`` (N, D)
+    turn: Tensor  # k_t (N,)
+    scale: Tensor  # c (N,)
+    first: Tensor  # tau at the noisier end (N,)
+    last: Tensor  # tau at the other end (N,)
+    flat: Tensor  # length of the run along k = 0 (N,); positive where no shortest path exists
+    panels: int  # number of panels of the quadrature
 
     def level(self, tau: Tensor) -> Tensor:
         """Precision k of the noise at ``tau`` (N, S)."""
@@ -103,19 +92,12 @@ class Arcs:
 
 @dataclass(frozen=True)
 class Ends:
-    """N pairs of points, the noisier first.
+    """N pairs of points, the noisier first."""
 
-    Attributes:
-        p: precisions of the data (D,).
-        k1: precision of the noise at the first end (N,).
-        k2: precision of the noise at the second end (N,), not below ``k1``.
-        gap: difference of the posterior means (N, D).
-    """
-
-    p: Tensor
-    k1: Tensor
-    k2: Tensor
-    gap: Tensor
+    p: Tensor  # precisions of the data (D,)
+    k1: Tensor  # precision of the noise at the first end (N,)
+    k2: Tensor  # precision of the noise at the second end (N,), not below ``k1``
+    gap: Tensor  # difference of the posterior means (N, D)
 
     def rows(self, index: Tensor) -> Ends:
         """Some of the pairs, by index or mask."""

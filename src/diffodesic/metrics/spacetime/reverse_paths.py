@@ -109,17 +109,11 @@ def walk(
 
 @dataclass(frozen=True)
 class _Field:
-    """The means of some points given the same observation Y.
+    """The means of some points given the same observation Y."""
 
-    Attributes:
-        denoiser: posterior mean.
-        h: natural parameters k z of the points, (B, 1 + M, D), the hub first.
-        k: their precisions (B, 1 + M).
-    """
-
-    denoiser: Denoiser
-    h: Tensor
-    k: Tensor
+    denoiser: Denoiser  # posterior mean
+    h: Tensor  # natural parameters k z of the points, (B, 1 + M, D), the hub first
+    k: Tensor  # their precisions (B, 1 + M)
 
     def __call__(self, y: Tensor, more: Tensor) -> Tensor:
         """Means (T, B, 1 + M, D) given ``y`` (T, B, D) observed up to ``more`` (B,)."""
