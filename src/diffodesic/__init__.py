@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from diffodesic.metrics.score import ScoreMetric
     from diffodesic.metrics.score_jacobian import ScoreJacobian
     from diffodesic.metrics.spacetime.metric import Spacetime
-    from diffodesic.models.datasets import shipped_digits
+    from diffodesic.models.datasets import shipped_digits, shipped_photographs
     from diffodesic.models.loading import load
     from diffodesic.models.model import Model
     from diffodesic.numerics.cost import counting
@@ -72,7 +72,7 @@ _NAMES = {
     "nearest pairwise",
     "metrics": "Conformal Euclidean Pullback ScoreJacobian ScoreMetric",
     "metrics.spacetime": "Spacetime",
-    "models": "Model load shipped_digits",
+    "models": "Model load shipped_digits shipped_photographs",
     "numerics": "counting",
     "transitions": "Potential pathways transition_paths",
 }
@@ -125,6 +125,7 @@ __all__ = [
     "pathways",
     "schedules",
     "shipped_digits",
+    "shipped_photographs",
     "transition_paths",
     "transitions",
     "transport",

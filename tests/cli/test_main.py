@@ -104,6 +104,11 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] = {
     "command": (None, ("extrude",), "invalid choice: 'extrude'"),
     "newline": (None, (*TINY, "--fa\nmes"), "no option .*; did you mean '--frames'"),
     "data": (None, ("train", "none.npy", "--outdir", "out"), "no data at none.npy: give a folder"),
+    "labels": (
+        None,
+        ("train", "none.npy", "--period", "none", "--labels", "--outdir", "out"),
+        "--labels belongs to a model of images",
+    ),
     "pictures": (None, ("train", "tiny", "--outdir", "out"), "no image in tiny"),
     "no outdir": (None, ("train", "a.png"), "the following arguments are required: --outdir"),
 }
@@ -212,10 +217,11 @@ def test_examples_of_the_help_are_understood(run, place, monkeypatch):
 
 
 def test_train_then_interpolate(run, place):
-    np.save("data.npy", np.stack(to_uint8(pictures(12))))
+    np.save("data.npy", np.stack(to_uint8(pictures(60))))
     small = "--steps 3 --batch 4 --channels 4 8 --blocks 1 1 --heads 1 --threads 1 --name spots"
     code, out, err = run("train", "data.npy", "--outdir", "mine", *small.split())
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert re.fullmatch(r"step 3, 100% done, 0 minutes left: denoising error .*\n", err)
     assert "diffodesic interpolate A.png B.png --model mine" in out
     model = load("mine")
     assert (model.name, model.codec.shape) == ("spots", (1, 8, 8))

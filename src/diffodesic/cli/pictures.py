@@ -50,8 +50,8 @@ def read_pictures(
 
     Args:
         model: whose codec says the shape.
-        paths: files, or none for shipped digits.
-        default: numbers of these digits.
+        paths: files, or none for pictures of the package: photographs where the model is in colour.
+        default: numbers of the digits otherwise.
         resize: fit pictures of another size; else they are refused.
 
     Returns:
@@ -60,7 +60,7 @@ def read_pictures(
     Raises:
         ValueError: for no pictures where the digits do not fit.
     """
-    from diffodesic.models.datasets import shipped_digits
+    from diffodesic.models.datasets import shipped_digits, shipped_photographs
     from diffodesic.output.images import read_image
 
     if paths:
@@ -68,6 +68,9 @@ def read_pictures(
         for notice in (notice for _, notices in pictures for notice in notices):
             print(notice, file=sys.stderr)
         return [image for image, _ in pictures]
+    channels, height, width = model.codec.shape
+    if channels == 3 and default:
+        return list(shipped_photographs(height, width)[0])
     if model.codec.shape != (1, 28, 28):
         raise ValueError("the shipped digits do not fit this model; give images of yours")
     digits, _ = shipped_digits()

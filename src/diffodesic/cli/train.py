@@ -12,6 +12,7 @@ from diffodesic.cli.options import add_flags, chosen, command, progress
 from diffodesic.cli.potential_options import PotentialOptions, periods, potential
 from diffodesic.models.datasets import load_images
 from diffodesic.models.image_training import TrainSettings, train
+from diffodesic.models.labels import load_labels
 from diffodesic.models.trainer import RunSettings
 from diffodesic.output.arrays import ARRAYS
 from diffodesic.output.folder import check_outdir
@@ -24,6 +25,7 @@ S = TypeVar("S", bound=RunSettings)
 EXAMPLES = """\
   diffodesic train DATA --outdir my-model --minutes 60
   diffodesic interpolate A.png B.png --model my-model
+  diffodesic train PHOTOGRAPHS --outdir my-model --codec taesd --size 128 --device auto
   diffodesic train --potential mueller-brown --outdir my-denoiser
   diffodesic train angles.npy --period 6.2832,6.2832 --outdir my-denoiser
   diffodesic paths --potential mueller-brown --model my-denoiser --from -0.56,1.44 --to 0.62,0.03
@@ -42,6 +44,12 @@ def add(commands: Any) -> None:
         "with --period a trajectory (N, d), .npy, .npz or FILE.npz:NAME",
     )
     parser.add_argument("--outdir", required=True, help="folder of the model")
+    parser.add_argument(
+        "--labels",
+        action="store_true",
+        help="learn the label of every image too: the name of its folder, or the array 'labels' of "
+        "a .npz file",
+    )
     parser.add_argument("--fresh", action="store_true", help="do not resume from a checkpoint")
     add_flags(parser, PotentialOptions)
     add_flags(parser, TrainSettings, CoordinateSettings, labels=("images", "coordinates"))
@@ -56,8 +64,9 @@ def run(given: argparse.Namespace) -> None:
     if unread and source.potential is None:
         raise ValueError(f"{', '.join(unread)} belongs to --potential, which is not given")
     if source.potential is None and source.period is None:
-        of_images = _chosen(TrainSettings, given, "images")
-        _images(given.data, of_images, check_outdir(given.outdir), resume=not given.fresh)
+        _images(given, _chosen(TrainSettings, given, "images"), check_outdir(given.outdir))
+    elif given.labels:
+        raise ValueError("--labels belongs to a model of images")
     else:
         settings = _chosen(CoordinateSettings, given, "coordinates")
         _coordinates(
@@ -72,14 +81,15 @@ def _chosen(kind: type[S], given: argparse.Namespace, what: str) -> S:
     return chosen(kind, given, among=among, what=what, **also)
 
 
-def _images(data: str, settings: TrainSettings, outdir: Path, *, resume: bool) -> None:
+def _images(given: argparse.Namespace, settings: TrainSettings, outdir: Path) -> None:
     try:
-        images = load_images(data, say=partial(print, file=sys.stderr))
+        images = load_images(given.data, say=partial(print, file=sys.stderr))
     except ValueError as error:
-        if Path(data).suffix.lower() in ARRAYS:
+        if Path(given.data).suffix.lower() in ARRAYS:
             raise ValueError(f"{error} For a trajectory say --period (or --period none).") from None
         raise
-    folder = train(images, outdir, settings=settings, resume=resume)
+    labels = load_labels(given.data) if given.labels else None
+    folder = train(images, outdir, labels=labels, settings=settings, resume=not given.fresh)
     print(f"wrote {folder}: try `diffodesic interpolate A.png B.png --model {folder}`")
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "read_idx",
     "rotate",
     "shipped_digits",
+    "shipped_photographs",
 ]
 
 
@@ -182,6 +183,25 @@ def _read_folder(path: Path, say: Callable[[str], None]) -> Tensor:
         say(f"{path}: {count} of {len(files)} pictures: {notice}")
     mode = "L" if modes.keys() == {"L"} else "RGB"
     return torch.from_numpy(np.stack([np.asarray(picture.convert(mode)) for picture in pictures]))
+
+
+def shipped_photographs(height: int = 128, width: int = 128) -> tuple[Tensor, tuple[str, ...]]:
+    """The two held-out photographs of the package.
+
+    They are of Fruits-360, by Mihai Oltean and Horea Muresan (MIT), 100x100 pixels on white.
+
+    Args:
+        height: of the images in pixels; resampled to it (Lanczos).
+        width: likewise.
+
+    Returns:
+        images (2, 3, height, width) in [0, 1], and their names.
+    """
+    from diffodesic.output.images import read_image
+
+    files = sorted((Path(__file__).parent / "assets" / "photographs").glob("*.png"))
+    images = [read_image(file, (3, height, width))[0] for file in files]
+    return torch.stack(images), tuple(file.stem for file in files)
 
 
 def shipped_digits() -> tuple[Tensor, Tensor]:

@@ -32,6 +32,7 @@ def write_model(
     network: nn.Module,
     *,
     card: str | None = None,
+    half: bool = False,
 ) -> Path:
     """Write a model into a folder, all of its files or none.
 
@@ -40,13 +41,18 @@ def write_model(
         config: what the weights need to become a model again, as JSON values.
         network: gives the weights.
         card: content of ``CARD.md``, Markdown; None writes none.
+        half: keep the weights in half precision, 11 bits; they are read back as float32.
 
     Returns:
         the folder.
     """
     from safetensors.torch import save_file
 
-    weights = {name: weight.contiguous() for name, weight in network.state_dict().items()}
+    kind = torch.float16 if half else None
+    weights = {
+        name: weight.to(device="cpu", dtype=kind).contiguous()
+        for name, weight in network.state_dict().items()
+    }
     with replace_files(directory) as folder:
         save_file(weights, folder / WEIGHTS)
         write_json(folder / CONFIG, config)

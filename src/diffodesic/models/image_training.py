@@ -19,10 +19,14 @@ comes from the choice of levels. The loop and the checkpoints are those of `trai
 from __future__ import annotations
 
 import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,10 +34,12 @@ from torch import Tensor
 from diffodesic.denoisers.network import edm_preconditioning
 from diffodesic.models.datasets import load_images, rotate
 from diffodesic.models.trainer import RunSettings, Training, check_positive, flags
+from diffodesic.models.training_data import Examples, as_latents, check_images, resized
 from diffodesic.models.unet import UNet
-from diffodesic.output.stages import fingerprint
 
 __all__ = ["ImageTraining", "TrainSettings", "card", "train"]
+
+_CHECKED = 256  # held-out pictures whose error is reported
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,17 @@ class TrainSettings(RunSettings):
         sigma_min: smallest noise trained on, in data units.
         sigma_max: largest noise trained on, in data units.
         rotation: images are turned by a uniform angle in [-rotation, rotation] degrees.
+        codec: `taesd` trains on the latents of that autoencoder, of pictures in colour; None on
+            pixels.
+        size: side in pixels that pictures are cropped and resampled to; None leaves theirs.
+        held_out: fraction of the pictures that is not trained on; its error is reported.
+        label_drop: how often a label is left out, where there are any, so that the network is
+            unconditional too.
+        device: where the network is trained; `auto` takes a GPU where there is one.
         bf16: bfloat16 autocast, except in the last `exact` part of the run.
         exact: the last fraction of the run, in float32 whatever `bf16` says.
-        threads: parts of a batch that are differentiated side by side, each on one core.
+        compile: pass the network through torch.compile, which takes a minute once.
+        threads: parts of a batch that are differentiated side by side on a CPU, each on one core.
         channels: widths of the network, see `UNet`.
         blocks: blocks of the network, see `UNet`.
         heads: attention heads of the network, see `UNet`.
@@ -59,8 +73,14 @@ class TrainSettings(RunSettings):
     sigma_min: float = 0.01
     sigma_max: float = 40.0
     rotation: float = 0.0
+    codec: Literal["taesd"] | None = None
+    size: int | None = None
+    held_out: float = 0.05
+    label_drop: float = 0.2
+    device: Literal["auto", "cuda", "cpu"] = "auto"
     bf16: bool = False
     exact: float = 0.2
+    compile: bool = False
     threads: int = 2
     channels: tuple[int, ...] = (16, 64, 128)
     blocks: tuple[int, ...] = (1, 1, 2)
@@ -74,7 +94,12 @@ class TrainSettings(RunSettings):
                 "give 0 < sigma_min < sigma_max."
             )
         check_positive(self, "log_sigma_std")
-        check_positive(self, "threads", "heads", "channels", "blocks", whole=True)
+        check_positive(self, "threads", "heads", "channels", "blocks", "size", whole=True)
+        for name in ("held_out", "label_drop"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: give a fraction below 1.")
+        if self.codec and self.rotation:
+            raise ValueError("rotation turns pixels, not latents: leave it out with a codec.")
         if self.channels[-1] % self.heads:
             raise ValueError(
                 f"heads = {self.heads} does not divide the last of channels, "
@@ -86,6 +111,7 @@ def train(
     data: str | os.PathLike[str] | Tensor,
     outdir: str | os.PathLike[str],
     *,
+    labels: Sequence[str | int] | None = None,
     settings: TrainSettings | None = None,
     resume: bool = True,
     progress: bool = True,
@@ -93,24 +119,37 @@ def train(
     """Train a denoiser and write it as a model directory.
 
     Args:
-        data: what `load_images` takes, or images (N, C, H, W) in [-1, 1].
+        data: what `load_images` takes, or images (N, C, H, W) in [-1, 1], at least 50.
         outdir: receives weights.safetensors, config.json and CARD.md (and the folder checkpoint).
+        labels: of every image, such as its kind; one network then learns the images of each kind
+            and, as labels are dropped at random, of all.
         settings: see `TrainSettings`.
         resume: continue from `outdir`'s checkpoint, if there is one.
-        progress: show a progress bar, if standard error is a terminal.
+        progress: show a progress bar, if standard error is a terminal, and at every checkpoint a
+            line with the share done, the time left and the error on held-out images.
 
     Returns:
         `outdir`.
 
-    Missing data end in `FileNotFoundError`; data, settings or a checkpoint that cannot be used,
-    and a loss that is not finite, in `ValueError`; each says what to change.
+    Missing data end in `FileNotFoundError`; data, settings, a device or a checkpoint that cannot
+    be used, and a loss that is not finite, in `ValueError`; each says what to change.
 
-    Cost: `steps` forward and backward passes of `batch` images.
+    Cost: `steps` forward and backward passes of `batch` images, with a codec one pass of its
+    encoder per image before, kept for later runs.
     """
-    settings = settings or TrainSettings()
+    settings, outdir = settings or TrainSettings(), Path(outdir)
+    device = _device(settings.device)
     images = data if isinstance(data, Tensor) else load_images(data)
-    _check_images(images, settings)
-    run = ImageTraining(images, settings, Path(outdir))
+    check_images(images)
+    if settings.codec:
+        say = partial(print, file=sys.stderr) if progress else None
+        examples = as_latents(
+            images, settings.size, outdir / "latents", device=device, bf16=settings.bf16, say=say
+        )
+    else:
+        examples = Examples(resized(images, settings.size))
+    _check_sides(examples.points, settings)
+    run = ImageTraining(examples.labelled(labels), settings, outdir, device)
     try:
         run.run(resume=resume, progress=progress)
     finally:
@@ -119,76 +158,163 @@ def train(
 
 
 class ImageTraining(Training):
-    """A run on images, each batch differentiated in parts."""
+    """A run on pixels or latents, each batch differentiated in parts.
+
+    Args:
+        examples: what is trained on.
+        settings: of the run.
+        outdir: receives the model and the checkpoint.
+        device: where the network is trained.
+    """
 
     settings: TrainSettings
 
-    def __init__(self, images: Tensor, settings: TrainSettings, outdir: Path) -> None:
-        self.images = images
-        self.sigma_data = float(images.std())
+    def __init__(
+        self,
+        examples: Examples,
+        settings: TrainSettings,
+        outdir: Path,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.examples, self.device = examples, torch.device(device)
+        self.sigma_data = float(examples.points.std())
+        shape, classes = examples.points.shape, len(examples.names)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            net = UNet(images.shape[1], settings.channels, settings.blocks, settings.heads)
-        super().__init__(net, settings, outdir)
-        self.pool = ThreadPoolExecutor(settings.threads)
+            net = UNet(
+                shape[1], settings.channels, settings.blocks, settings.heads, classes=classes
+            )
+        order = torch.randperm(shape[0], generator=torch.Generator().manual_seed(settings.seed))
+        kept = shape[0] - round(settings.held_out * shape[0])
+        self.trained_on, self.held_out = order[:kept], order[kept:]
+        self.points = examples.points.to(self.device)
+        self.labels = None if examples.labels is None else examples.labels.to(self.device)
+        super().__init__(net.to(self.device), settings, outdir)
+        self.parts = settings.threads if self.device.type == "cpu" else 1
+        self.pool = ThreadPoolExecutor(self.parts)
+        self.forward = torch.compile(self.net) if settings.compile else self.net
 
     def gradients(self) -> tuple[float, list[Tensor]]:
         """The loss of the current step, and its gradient by every parameter."""
         low = self.settings.bf16 and self.fraction() < 1 - self.settings.exact
-        return self.differentiate(*self.draw(), low)
+        g = torch.Generator(self.device).manual_seed((self.settings.seed << 32) + self.step)
+        batch = self.draw(self.trained_on, self.settings.batch, g)
+        while True:
+            try:
+                return self.differentiate(batch, low)
+            except torch.OutOfMemoryError as error:
+                if self.parts >= self.settings.batch:
+                    raise ValueError(
+                        "out of memory with one picture at a time: give fewer channels or a size."
+                    ) from error
+            self.parts = min(2 * self.parts, self.settings.batch)
+            warnings.warn(
+                f"out of memory: each batch is taken in {self.parts} parts from now on, which "
+                "changes no step",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
-    def differentiate(
-        self, z: Tensor, x0: Tensor, sigma: Tensor, low: bool
-    ) -> tuple[float, list[Tensor]]:
-        """The loss and its gradient, from parts of the batch that run side by side."""
+    def differentiate(self, batch: Batch, low: bool) -> tuple[float, list[Tensor]]:
+        """The loss and its gradient, from parts of the batch, on a CPU side by side."""
 
         # for a network as small as this one a thread per part, joined once per step, is far faster
         # than threads that are joined in every operation
-        def part(index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        def part(piece: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
             torch.set_num_threads(1)  # a setting of each thread
-            level = _wide(sigma[index])
-            skip, gain, scale, noise = edm_preconditioning(level, self.sigma_data)
-            with torch.autocast("cpu", torch.bfloat16, enabled=low):
-                raw = self.net(z[index] / scale, noise.flatten())
-            target = (x0[index] - skip * z[index]) / gain
-            loss = (raw.float() - target).square().sum() / x0.numel()
+            loss = self.error(self.forward, piece, low) / batch.x0.numel()
             return loss.detach(), torch.autograd.grad(loss, list(self.net.parameters()))
 
         # interleaved, as the levels of a batch are sorted and every part should see all of them
-        rows, parts = torch.arange(len(z)), min(self.settings.threads, len(z))
-        results = list(self.pool.map(part, [rows[i::parts] for i in range(parts)]))
+        parts = min(self.parts, len(batch.x0))
+        results = list(self.pool.map(part, [batch.every(parts, i) for i in range(parts)]))
         losses, gradients = zip(*results, strict=True)
         return float(sum(losses)), [torch.stack(g).sum(0) for g in zip(*gradients, strict=True)]
 
-    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Points z and x0, (N, C, H, W) each, and sigma (N,) of the current step."""
-        settings, n = self.settings, self.settings.batch
-        g = torch.Generator().manual_seed((settings.seed << 32) + self.step)
-        x0 = self.images[torch.randint(len(self.images), (n,), generator=g)]
+    def error(self, net: Callable[..., Tensor], batch: Batch, low: bool = False) -> Tensor:
+        """Sum of |F - target|^2 over a batch."""
+        skip, gain, scale, noise = edm_preconditioning(_wide(batch.sigma), self.sigma_data)
+        given = () if batch.labels is None else (batch.labels,)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            raw = net(batch.z / scale, noise.flatten(), *given)
+        target = (batch.x0 - skip * batch.z) / gain
+        return (raw.float() - target).square().sum()
+
+    def draw(self, among: Tensor, n: int, g: torch.Generator) -> Batch:
+        """Draw n examples ``among`` these rows, with their noise; ``g`` on the run's device."""
+        settings, device = self.settings, self.device
+        choice = torch.randint(len(among), (n,), generator=g, device=device)
+        index = among.to(device)[choice]
+        x0 = self.points[index]
         if settings.rotation:
-            angles = (2 * torch.rand(n, generator=g) - 1) * settings.rotation
+            angles = (2 * torch.rand(n, generator=g, device=device) - 1) * settings.rotation
             x0 = rotate(x0, angles)
-        u = (torch.arange(n) + torch.rand(n, generator=g)) / n
+        u = (torch.arange(n, device=device) + torch.rand(n, generator=g, device=device)) / n
         sigma = sigma_quantile(u, settings)
-        return x0 + _wide(sigma) * torch.randn(x0.shape, generator=g), x0, sigma
+        z = x0 + _wide(sigma) * torch.randn(x0.shape, generator=g, device=device)
+        labels = None
+        if self.labels is not None:
+            dropped = torch.rand(n, generator=g, device=device) < settings.label_drop
+            labels = self.labels[index].masked_fill(dropped, len(self.examples.names))
+        return Batch(z, x0, sigma, labels)
+
+    @torch.no_grad()
+    def check(self) -> str:
+        """The denoising error of the averaged weights, in words."""
+        errors = []
+        for rows in (self.trained_on, self.held_out):
+            if len(rows) == 0:
+                continue
+            g = torch.Generator(self.device).manual_seed(0)
+            batch = self.draw(rows, _CHECKED, g)
+            parts = -(-_CHECKED // self.settings.batch)
+            total = sum(
+                float(self.error(self.average.module, batch.every(parts, i))) for i in range(parts)
+            )
+            errors.append(f"{total / batch.x0.numel():.4f}")
+        names = ("trained on", "held out")
+        found = ", ".join(f"{e} on pictures {name}" for e, name in zip(errors, names, strict=False))
+        return f"denoising error {found} (1: nothing is known but the mean)"
 
     def kind(self) -> dict[str, Any]:
-        """Settings and data."""
-        return {**super().kind(), "data": fingerprint(self.images)}
+        """Settings and data, but not where it runs."""
+        kind = {**super().kind(), "data": self.examples.fingerprint()}
+        return {key: value for key, value in kind.items() if key not in {"device", "compile"}}
 
     def config(self) -> dict[str, Any]:
         """The content of ``config.json``: what turns the weights into a model again."""
-        settings = self.settings
-        return {
-            "name": settings.name, "prediction": "edm", "shape": list(self.images.shape[1:]),
+        settings, examples = self.settings, self.examples
+        config: dict[str, Any] = {
+            "name": settings.name, "prediction": "edm", "shape": list(examples.points.shape[1:]),
             "sigma_data": self.sigma_data, "sigma_min": settings.sigma_min,
             "sigma_max": settings.sigma_max, "network": self.net.config,
-            "training": {**self.spent(), "images": len(self.images)},
         }  # fmt: skip
+        if examples.codec:
+            config["codec"] = examples.codec.config()
+        if examples.names:
+            config["labels"] = list(examples.names)
+        seen = {"images": len(self.trained_on), "images_held_out": len(self.held_out)}
+        return {**config, "training": {**self.spent(), **seen}}
 
     def card(self) -> str:
         """The model card, Markdown."""
         return card(self.config())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Points z and x0, (N, C, H, W) each, sigma (N,), and labels (N,) or None."""
+
+    z: Tensor
+    x0: Tensor
+    sigma: Tensor
+    labels: Tensor | None = None
+
+    def every(self, parts: int, first: int) -> Batch:
+        """One of several parts, interleaved."""
+        rows = slice(first, None, parts)
+        labels = None if self.labels is None else self.labels[rows]
+        return Batch(self.z[rows], self.x0[rows], self.sigma[rows], labels)
 
 
 def sigma_quantile(u: Tensor, settings: TrainSettings) -> Tensor:
@@ -200,20 +326,23 @@ def sigma_quantile(u: Tensor, settings: TrainSettings) -> Tensor:
     return log_sigma.exp().to(u.dtype)
 
 
-def _check_images(images: Tensor, settings: TrainSettings) -> None:
-    if images.ndim != 4:
-        raise ValueError(f"images have shape {tuple(images.shape)}: give (N, C, H, W).")
-    if not images.isfinite().all():
-        raise ValueError("the images contain NaN or infinity: remove them.")
-    if images.abs().max() > 1.001:
-        raise ValueError("the images leave [-1, 1]: rescale them, or give bytes.")
-    if images.std() == 0:
-        raise ValueError("the images are all one constant: there is nothing to learn.")
+def _device(name: str) -> torch.device:
+    """Where to train; refuses a device that is not there."""
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ValueError("device cuda is not there, or torch is built without it: give cpu.")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+def _check_sides(points: Tensor, settings: TrainSettings) -> None:
+    """Refuse sides that the network cannot halve."""
     factor = 2 ** (len(settings.channels) - 1)
-    if images.shape[-1] % factor or images.shape[-2] % factor:
+    height, width = points.shape[-2:]
+    if height % factor or width % factor:
+        what = "latents" if settings.codec else "images"
         raise ValueError(
-            f"images are {images.shape[-2]}x{images.shape[-1]}: make both sides divisible by "
-            f"{factor}, or give fewer channels."
+            f"{what} are {height}x{width}: make both sides divisible by {factor} (--size), or "
+            "give fewer channels."
         )
 
 
@@ -224,19 +353,25 @@ def _wide(x: Tensor) -> Tensor:
 
 def card(config: dict[str, Any]) -> str:
     """Return the model card (Markdown) of a training run, without quality."""
-    t = config["training"]
+    t, defaults = config["training"], TrainSettings()
     shape = "x".join(map(str, config["shape"]))
     levels = f"{config['sigma_min']:g} to {config['sigma_max']:g}"
+    labels, data = config.get("labels", []), f"images {shape} in [-1, 1]"
+    if "codec" in config:
+        pixels = "x".join(str(8 * side) for side in config["shape"][1:])
+        data = f"the latents {shape} of colour images {pixels} under TAESD"
+    turned = f" turned by uniform angles in +-{t['rotation']:g} degrees" if t["rotation"] else ""
+    kinds = f" (of all, or of one of {len(labels)} kinds)" if labels else ""
     return f"""# {config["name"]}
 
-An unconditional denoiser, m(z, sigma) = E[x0 | z = x0 + sigma eps], of images {shape} in [-1, 1]:
+A denoiser{kinds}, m(z, sigma) = E[x0 | z = x0 + sigma eps], of {data}:
 a small U-Net under EDM preconditioning (arXiv 2206.00364).
 
 - Noise levels: sigma from {levels}; sigma_data = {config["sigma_data"]:.4f}.
-- Training: {t["images"]} images turned by uniform angles in +-{t["rotation"]:g} degrees,
+- Training: {t["images"]} images{turned},
   {t["steps_done"]} steps of {t["batch"]} images, {t["minutes_done"]:g} minutes.{t.get("note", "")}
 
-      diffodesic train DATA --outdir OUTDIR{flags(t, TrainSettings())}
+      diffodesic train DATA --outdir OUTDIR{" --labels" if labels else ""}{flags(t, defaults)}
 
 - Weights: exponential moving average (decay {t["ema"]:g}).
 

@@ -13,10 +13,11 @@ import torch
 from diffodesic.denoisers.network import NetworkDenoiser, NetworkOptions, from_network
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.models.adapters.registry import find_family, prefixes
-from diffodesic.models.codec import PixelCodec
+from diffodesic.models.codec import Codec, PixelCodec
 from diffodesic.models.folder import CONFIG, ModelError, read_config, read_weights
-from diffodesic.models.model import Model
+from diffodesic.models.model import Conditioner, Model
 from diffodesic.models.prepare import for_evaluation, to_device
+from diffodesic.models.taesd import load_codec
 from diffodesic.models.unet import UNet
 
 __all__ = ["available", "load"]
@@ -99,9 +100,18 @@ def _load_folder(folder: Path, device: torch.device | str) -> Model:
     read_weights(network, folder)
     # convolutions on a CPU run half again as fast with the channels last
     to_device(network, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    channels, height, width = denoiser.shape
-    codec = PixelCodec((channels, height, width))
-    return Model(denoiser, codec, str(config.get("name", folder.name)), config)
+    codec = _codec(config, denoiser.shape, device)
+    name, names = str(config.get("name", folder.name)), config.get("labels", ())
+    conditioner = Conditioner.of_labels(len(names), lambda label: label) if names else None
+    return Model(denoiser, codec, name, config, conditioner=conditioner)
+
+
+def _codec(config: Mapping[str, Any], shape: tuple[int, ...], device: torch.device | str) -> Codec:
+    """What the configuration says stands between pictures and the network."""
+    channels, height, width = shape
+    if "codec" not in config:
+        return PixelCodec((channels, height, width))
+    return load_codec(config["codec"], (channels, height, width), device=device)
 
 
 def _denoiser(network: UNet, config: Mapping[str, Any], chunk: int) -> NetworkDenoiser:

@@ -178,7 +178,7 @@ class Model:
             **self.config,
             "name": self.name,
             "prediction": self.denoiser.prediction,
-            "shape": list(self.codec.shape),
+            "shape": list(self.denoiser.shape),
             "sigma_data": self.denoiser.sigma_data,
             "sigma_min": schedule.sigma_min,
             "sigma_max": schedule.sigma_max,

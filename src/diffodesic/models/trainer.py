@@ -18,10 +18,11 @@ import json
 import math
 import shlex
 import shutil
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from diffodesic.output.stages import Store
 
 __all__ = ["RunSettings", "Training", "flags"]
 
-_VERSION = 2  # of the algorithm: raised where the same settings give other weights
+_VERSION = 3  # of the algorithm: raised where the same settings give other weights
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class RunSettings:
         checkpoint_minutes: wall time between two checkpoints.
         snapshot_minutes: wall times at which the current EMA is written as a complete model.
         name: the name of the model.
+        half: write the weights in half precision.
 
     Raises:
         ValueError: for both or neither of steps and minutes, or a number out of its range.
@@ -69,6 +71,7 @@ class RunSettings:
     checkpoint_minutes: float = 5.0
     snapshot_minutes: tuple[float, ...] = ()
     name: str = "model"
+    half: bool = False
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
@@ -103,9 +106,11 @@ class Training(ABC):
         self.net, self.settings, self.outdir = net, settings, outdir
         self.step, self.seconds = 0, 0.0
         self.losses: list[float] = []  # mean of every 100 steps
-        self.average = AveragedModel(net, avg_fn=self._averaged)
+        self.average = AveragedModel(net, multi_avg_fn=self._average)
         self.average.update_parameters(net)  # the average starts at the first weights
-        self.optimiser = torch.optim.Adam(net.parameters(), lr=settings.lr, betas=(0.9, 0.99))
+        self.optimiser = torch.optim.AdamW(
+            net.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
         self.rate = LambdaLR(self.optimiser, self._rate)
 
     @abstractmethod
@@ -122,11 +127,16 @@ class Training(ABC):
 
     def kind(self) -> dict[str, Any]:
         """What a resumed run must share, as JSON values."""
-        return asdict(replace(self.settings, checkpoint_minutes=0, snapshot_minutes=(), name=""))
+        free = {"checkpoint_minutes", "snapshot_minutes", "name", "half"}
+        return {key: value for key, value in asdict(self.settings).items() if key not in free}
 
     def state(self) -> dict[str, Tensor]:
         """Further attributes, by name, that a checkpoint keeps."""
         return {}
+
+    def check(self) -> str:
+        """How good the averaged weights are, in words, said at every checkpoint."""
+        return f"mean loss {self.losses[-1]:.4f}" if self.losses else ""
 
     @cached_property
     def store(self) -> Store:
@@ -146,9 +156,10 @@ class Training(ABC):
         rise = min(1.0, (self.step + 1) / max(1, self.settings.warmup))
         return rise * (1 + math.cos(math.pi * self.fraction())) / 2
 
-    def _averaged(self, mean: Tensor, weight: Tensor, count: Tensor | int) -> Tensor:
-        """The EMA of a weight after ``count`` steps."""
-        return torch.lerp(mean, weight, 1 - min(self.settings.ema, int(count) / (int(count) + 9)))
+    def _average(self, means: Any, weights: Any, count: Tensor | int) -> None:
+        """Update the EMA of all weights after ``count`` steps, as one operation on a GPU."""
+        decay = min(self.settings.ema, int(count) / (int(count) + 9))
+        torch._foreach_lerp_(means, weights, 1 - decay)
 
     def run(self, *, resume: bool, progress: bool) -> None:
         """Train until the end, from the checkpoint if there is one, and write the model."""
@@ -169,6 +180,12 @@ class Training(ABC):
         from tqdm import tqdm
 
         settings, saved = self.settings, self.seconds
+
+        def keep() -> None:
+            self.save()
+            if progress:
+                tqdm.write(self.words(), file=sys.stderr)
+
         bar = tqdm(total=settings.steps, initial=self.step, unit="step",
                    disable=None if progress else True)  # fmt: skip
         while self.fraction() < 1:
@@ -177,12 +194,18 @@ class Training(ABC):
             bar.update()
             self.seconds += time.perf_counter() - start
             if self.seconds - saved >= 60 * settings.checkpoint_minutes:
-                self.save()
+                keep()
                 saved = self.seconds
             if any(before < 60 * m <= self.seconds for m in settings.snapshot_minutes):
                 self.export()
         bar.close()
-        self.save()
+        keep()
+
+    def words(self) -> str:
+        """Step, share done, time left and quality, for a reader who waits."""
+        done = self.fraction()
+        left = self.seconds / 60 * (1 / done - 1) if done else math.inf
+        return f"step {self.step}, {done:.0%} done, {left:.0f} minutes left: {self.check()}"
 
     def advance(self) -> float:
         """Take one step; return its loss."""
@@ -230,7 +253,8 @@ class Training(ABC):
 
     def export(self) -> None:
         """Write the averaged weights as a complete model."""
-        write_model(self.outdir, self.config(), self.average.module, card=self.card())
+        half = self.settings.half
+        write_model(self.outdir, self.config(), self.average.module, card=self.card(), half=half)
 
     def restore(self) -> None:
         """Go on from the checkpoint, if there is one."""

@@ -96,6 +96,7 @@ class UNet(nn.Module):
             that the lowest resolution has its blocks once.
         heads: attention heads at the lowest resolution; 0 switches attention off.
         width: size of the noise embedding.
+        classes: number of labels that the network can be given; 0 for an unconditional network.
 
     Raises:
         ValueError: if `channels` and `blocks` differ in length.
@@ -108,6 +109,7 @@ class UNet(nn.Module):
         blocks: tuple[int, ...] = (1, 2, 2),
         heads: int = 2,
         width: int = 96,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         if len(channels) != len(blocks):
@@ -122,6 +124,10 @@ class UNet(nn.Module):
             "heads": heads,
             "width": width,
         }
+        if classes:
+            self.config["classes"] = classes
+        # one more stands for "no label": one network is conditional and unconditional
+        self.label = nn.Embedding(classes + 1, width) if classes else None
         self.embed = NoiseEmbedding(width)
         self.stem = nn.Conv2d(in_channels, channels[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
@@ -140,12 +146,14 @@ class UNet(nn.Module):
         self.film = nn.Linear(width, 2 * channels[0])
         self.out = _zero(nn.Conv2d(channels[0], in_channels, 3, padding=1))
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """Evaluate F.
 
         Args:
             x: c_in z, shape (N, C, H, W).
             noise: c_noise = log(sigma) / 4, shape (N,).
+            class_labels: labels from 0 to ``classes - 1``, shape (N,), ``classes`` where there is
+                none; without them no input has a label.
 
         Returns:
             F, shape (N, C, H, W).
@@ -153,6 +161,10 @@ class UNet(nn.Module):
         Cost: one network evaluation.
         """
         embedding = self.embed(noise)
+        if self.label is not None:
+            none = self.label.num_embeddings - 1
+            labels = x.new_full((len(x),), none, dtype=torch.long)
+            embedding = embedding + self.label(labels if class_labels is None else class_labels)
         h, skips = self.stem(x), []
         for level, stage in enumerate(self.down):
             h = stage(h, embedding)
