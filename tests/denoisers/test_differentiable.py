@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffodesic.denoisers.differentiable import differentiable, is_differentiated
+from diffodesic.denoisers.differentiable import differentiable, full_float32, is_differentiated
 from diffodesic.denoisers.network import JvpMode, NetworkDenoiser, NonFiniteError, from_network
 from diffodesic.denoisers.schedules import EDM
 
@@ -181,3 +182,32 @@ def test_modules_are_replaced_too(draw):
     z = draw(2, 24)
     assert bool(torch.isfinite(model.jvp(z, SIGMA, z)[1]).all())
     assert model.auto_mode == ["forward"]
+
+
+@pytest.mark.parametrize("setting", [True, False])
+def test_a_setting_of_the_process_is_brought_back_by_the_last_block(monkeypatch, setting):
+    """Of two blocks that overlap, as those of two threads do, the first to open closes first."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", setting)
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(full_float32())
+    second.enter_context(full_float32())
+    first.close()
+    assert torch.backends.cudnn.allow_tf32 is False
+    second.close()
+    assert torch.backends.cudnn.allow_tf32 is setting
+
+
+def test_many_threads_leave_the_settings_as_they_were(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+
+    def settings() -> tuple[bool, bool]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.flash_sdp_enabled()
+
+    def work(_: int) -> tuple[bool, bool]:
+        with full_float32(), differentiable():
+            return settings()
+
+    before = settings()
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(work, range(200))) == {(False, False)}
+    assert settings() == before

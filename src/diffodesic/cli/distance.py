@@ -64,7 +64,8 @@ def add(commands: Any) -> None:
     one = command(commands, "distance", run_one, "the Diffusion Edit Distance of two pictures", ONE)
     one.add_argument("images", nargs=2, metavar="IMAGE", help="two pictures")
     add_flags(one, EditOptions, OneOptions, ModelOptions)
-    many = command(commands, "distances", run_many, "the distances of all pairs of a folder", MANY)
+    text = "the distances of all pairs of a folder"
+    many = command(commands, "distances", run_many, text, MANY, resumes=True)
     many.add_argument("folder", metavar="DIR", type=Path, help="a folder of pictures")
     add_flags(many, PairwiseOptions, ManyOptions, ModelOptions)
 

@@ -32,7 +32,7 @@ EXAMPLES = """\
 def add(commands: Any) -> None:
     """Add the command."""
     text = "the geodesic between two images, its frames and its report"
-    parser = command(commands, "interpolate", run, text, EXAMPLES)
+    parser = command(commands, "interpolate", run, text, EXAMPLES, resumes=True)
     parser.add_argument(
         "images",
         nargs="*",

@@ -1,17 +1,23 @@
-"""The command line: parse, call, print.  Bad input is one line on stderr and exit code 2."""
+"""The command line: parse, call, print.  Bad input is one line on stderr and exit code 2.
+
+Whatever takes time to import is imported after the handlers of signals are in place, so that
+Ctrl-C is no traceback in the first seconds either.
+"""
 
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import version
 from typing import NoReturn
 
-import torch
-
 import diffodesic
+from diffodesic.cli.signals import Signals, Stopped
 
 __all__ = ["main"]
 
@@ -25,6 +31,7 @@ COMMANDS = (
     "models",
     "train",
 )  # modules beside this one
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EXAMPLES = """\
 examples:
   diffodesic interpolate                                  two shipped digits, results in out/
@@ -55,20 +62,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words of the command line; default those of the process.
 
     Returns:
-        the exit code: 0, 2 for bad input, 130 after an interruption.
+        the exit code: 0, 2 for bad input, 128 and the number of the signal after an interruption,
+        which is 130 for Ctrl-C and 143 for SIGTERM.
     """
-    given, unknown = _parser().parse_known_args(arguments)
-    if unknown:
-        given.parser.error(_unknown(unknown, given.parser))
-    try:
-        given.run(given)
-    except KeyboardInterrupt:
-        print("diffodesic: interrupted; no half-written files are left", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        print(f"diffodesic: {_one_line(error)}", file=sys.stderr)
-        return 2
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names of files and symbols that a terminal lacks
+            stream.reconfigure(errors="backslashreplace")
+    with Signals() as signals:
+        given, unknown = _parser().parse_known_args(arguments)
+        if unknown:
+            given.parser.error(_unknown(unknown, given.parser))
+        signals.working = True
+        try:
+            given.run(given)
+            sys.stdout.flush()
+        except KeyboardInterrupt as stopped:
+            number = stopped.number if isinstance(stopped, Stopped) else 2
+            print(f"diffodesic: {_interrupted(stopped, given)}", file=sys.stderr)
+            return 128 + number
+        except Exception as error:
+            line = _one_line(error)
+            if line is None:
+                raise
+            _drop_output()
+            print(f"diffodesic: {line}", file=sys.stderr)
+            return 2
     return 0
+
+
+def _interrupted(stopped: KeyboardInterrupt, given: argparse.Namespace) -> str:
+    again = ", and the same command goes on from what is finished" if given.resumes else ""
+    return f"stopped by {str(stopped) or 'SIGINT'}; no half-written files are left{again}"
+
+
+def _drop_output() -> None:
+    """Give up lines that cannot be printed: Python tries again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
@@ -79,10 +113,17 @@ def _unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
     return f"unrecognized arguments: {' '.join(words)}"
 
 
-def _one_line(error: Exception) -> str:
-    if isinstance(error, ImportError) and "diffodesic[" not in str(error):
-        return f"{error}: install the command line's extra, pip install 'diffodesic[app]'"
-    return " ".join(str(error).split())
+def _one_line(error: Exception) -> str | None:
+    """What to say of an error that a user can mend; None for a fault of this program."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError) and "diffodesic[" not in text:
+        return f"{text}: install the command line's extra, pip install 'diffodesic[app]'"
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return f"cannot write the results: {text}; make room, and give the same command again"
+    # torch has no class of its own for too little memory of a CPU
+    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
+        return f"the memory does not suffice; give smaller numbers or pictures ({text})"
+    return text if isinstance(error, ValueError | OSError | ImportError) else None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version",
         action="version",
-        version=f"diffodesic {diffodesic.__version__}, torch {torch.__version__}",
+        version=f"diffodesic {diffodesic.__version__}, torch {version('torch')}",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:

@@ -26,6 +26,8 @@ def command(
     run: Callable[[argparse.Namespace], None],
     text: str,
     examples: str = "",
+    *,
+    resumes: bool = False,
 ) -> argparse.ArgumentParser:
     """Add a command.
 
@@ -35,6 +37,7 @@ def command(
         run: called with the namespace.
         text: one line of help.
         examples: lines below the options of its help.
+        resumes: whether the same command goes on after an interruption.
 
     Returns:
         its parser, for the arguments.
@@ -46,7 +49,7 @@ def command(
         epilog=f"examples:\n{examples}" if examples else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run, parser=parser, resumes=resumes)
     return parser
 
 

@@ -76,6 +76,7 @@ def run(given: argparse.Namespace) -> None:
     from diffodesic.transitions.saving import save_paths
 
     options = chosen(PathsOptions, given)
+    given.resumes = options.store is not None
     kept: dict[str, Any] = {"descend": options.relax, "correct": not options.uncorrected}
     asked = chosen(PathwayOptions, given, **kept, frames=None)  # frames are of the structures
     molecule = _molecule(options) if options.system else None

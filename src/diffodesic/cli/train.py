@@ -35,7 +35,7 @@ EXAMPLES = """\
 def add(commands: Any) -> None:
     """Add the command; one flag per training setting."""
     text = "train a small model of images, of a potential or of a trajectory"
-    parser = command(commands, "train", run, text, EXAMPLES)
+    parser = command(commands, "train", run, text, EXAMPLES, resumes=True)
     parser.add_argument(
         "data",
         metavar="DATA",

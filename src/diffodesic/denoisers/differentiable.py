@@ -13,8 +13,10 @@ Three kernels fail under forward mode or under derivatives of derivatives (torch
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,16 +30,35 @@ from diffodesic.numerics.derivatives import is_transformed
 __all__ = ["autocast", "differentiable", "full_float32", "is_differentiated"]
 
 
-@contextmanager
-def differentiable() -> Iterator[None]:
-    """Make calls of networks inside the ``with`` block differentiable any number of times."""
-    with sdpa_kernel(SDPBackend.MATH), _PlainNorms():
-        yield
+class _Shared:
+    """A setting of the whole process, in force while a block of any thread is open.
+
+    The first block keeps what was set and the last one brings it back.  Blocks that each brought
+    back what they had found would bring back what another thread had set.
+
+    Args:
+        change: makes the context that changes the setting.
+    """
+
+    def __init__(self, change: Callable[[], AbstractContextManager[object]]) -> None:
+        self._change, self._lock, self._open = change, threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._open == 0:
+                self._changed = self._change()
+                self._changed.__enter__()
+            self._open += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                self._changed.__exit__(None, None, None)
 
 
 @contextmanager
-def full_float32() -> Iterator[None]:
-    """Keep float32 convolutions from TF32, in which GPUs round inputs to 10 bits by default."""
+def _without_tf32() -> Iterator[None]:
     flags = torch.backends.cudnn
     before = flags.allow_tf32
     flags.allow_tf32 = False
@@ -45,6 +66,22 @@ def full_float32() -> Iterator[None]:
         yield
     finally:
         flags.allow_tf32 = before
+
+
+_PLAIN_ATTENTION = _Shared(partial(sdpa_kernel, SDPBackend.MATH))
+_FULL_FLOAT32 = _Shared(_without_tf32)
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Make calls of networks inside the ``with`` block differentiable any number of times."""
+    with _PLAIN_ATTENTION, _PlainNorms():
+        yield
+
+
+def full_float32() -> AbstractContextManager[None]:
+    """Keep float32 convolutions from TF32, in which GPUs round inputs to 10 bits by default."""
+    return _FULL_FLOAT32
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from diffodesic.experiments.experiment import INPUTS, Context, Experiment, Outcome, table
+from diffodesic.output.files import write_text
 from diffodesic.output.folder import check_outdir, replace_files
 from diffodesic.output.records import versions, write_json
 
@@ -114,7 +115,7 @@ def reproduce(name: str, context: Context) -> Outcome:
     page = f"# {name}{mode}\n\n{experiment.about}.\n\n{table(outcome)}"
     with replace_files(context.outdir, stale=("figure.png",)) as folder:
         write_json(folder / "result.json", record)
-        (folder / "table.md").write_text(page, encoding="utf-8")
+        write_text(folder / "table.md", page)
         if outcome.figure is not None:
             outcome.figure(folder / "figure.png")
     return outcome

@@ -13,6 +13,7 @@ from torch import Tensor
 from diffodesic.geometry.path import Geodesic
 from diffodesic.images.placement import path_record
 from diffodesic.images.shown_path import ShownPath
+from diffodesic.output.files import write_atomically
 from diffodesic.output.folder import FRAMES, replace_files, write_pictures
 from diffodesic.output.images import to_uint8
 from diffodesic.output.records import versions, write_json
@@ -31,7 +32,7 @@ def write_interpolation(result: Interpolation, folder: Path) -> None:
         result: the interpolation.
         folder: an empty folder.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from diffodesic.images.page import write_interpolation_page
 
@@ -42,7 +43,7 @@ def write_interpolation(result: Interpolation, folder: Path) -> None:
         for field in ("frames", "s", "log_snr", "curve_s", "curve_log_snr", "curve_speed"):
             tensors[f"{name}.{field}"] = getattr(shown, field)
     kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    save_file(kept, folder / "path.safetensors")
+    write_atomically(folder / "path.safetensors", save(kept))
     content = result_dict(result)
     write_json(folder / "result.json", content)
     write_interpolation_page(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from diffodesic.output.files import write_atomically, write_text
 from diffodesic.output.folder import replace_files
 from diffodesic.output.records import write_json
 
@@ -46,7 +47,7 @@ def write_model(
     Returns:
         the folder.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     kind = torch.float16 if half else None
     weights = {
@@ -54,10 +55,11 @@ def write_model(
         for name, weight in network.state_dict().items()
     }
     with replace_files(directory) as folder:
-        save_file(weights, folder / WEIGHTS)
+        # safetensors itself reports a full disk as an error of its own kind
+        write_atomically(folder / WEIGHTS, save(weights))
         write_json(folder / CONFIG, config)
         if card is not None:
-            (folder / "CARD.md").write_text(card, encoding="utf-8")
+            write_text(folder / "CARD.md", card)
     return Path(directory)
 
 

@@ -31,7 +31,7 @@ def available() -> dict[str, str]:
     """Names of the shipped models, with one line about each."""
     lines = {}
     for path in sorted(_SHIPPED.glob(f"*/{CONFIG}")):
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
         if "prediction" in config:
             shape = "x".join(map(str, config["shape"]))
             lines[path.parent.name] = (

@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image as PillowImage
 
-from diffodesic.output.files import write_atomically
+from diffodesic.output.files import write_text
 
 __all__ = ["number", "render", "write_page"]
 
@@ -41,7 +41,7 @@ def write_page(path: Path, template: Path, **values: Any) -> Path:
     Returns:
         the path written.
     """
-    return write_atomically(path, render(template, **values).encode())
+    return write_text(path, render(template, **values))
 
 
 def render(template: Path, **values: Any) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from diffodesic.output.files import write_atomically, write_text
 from diffodesic.output.folder import replace_files
 from diffodesic.output.records import versions, write_json
 from diffodesic.transitions.molecules import wrap_angle
@@ -121,14 +122,16 @@ def _arrays(found: Pathways, folder: Path) -> None:
         "posterior_mean": paths.potential.wrap(found.mean),
     }
     plain = {name: value.detach().cpu().numpy() for name, value in arrays.items()}
-    np.savez_compressed(folder / "paths.npz", **plain)  # type: ignore[arg-type]
+    buffer = io.BytesIO()  # zipfile reports a full disk a second time, when it is closed
+    np.savez_compressed(buffer, **plain)  # type: ignore[arg-type]
+    write_atomically(folder / "paths.npz", buffer.getvalue())
 
 
 def _molecule(atoms: AllAtomPath, folder: Path) -> None:
     trajectory = atoms.molecule.trajectory(atoms.structures)
     trajectory[0].save_pdb(str(folder / "structures.pdb"))
     trajectory.save_dcd(str(folder / "structures.dcd"))
-    (folder / "structures.csv").write_text(_table(atoms), encoding="utf-8")
+    write_text(folder / "structures.csv", _table(atoms))
 
 
 def _table(atoms: AllAtomPath) -> str:
