@@ -21,3 +21,8 @@ def same(actual: object, expected: object) -> None:
     differentiation amplify it by.
     """
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+def disagreement(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of two tensors, as a share of the largest number if it is above 1."""
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1))

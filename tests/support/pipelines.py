@@ -58,12 +58,12 @@ def calm(network: Any) -> Any:
     return network
 
 
-def unet(channels: int = 3, **options: Any) -> Any:
+def unet(channels: int = 3, kind: Any = None, **options: Any) -> Any:
     from diffusers import UNet2DModel
 
     shape = {"sample_size": 8, "in_channels": channels, "out_channels": channels}
     return calm(
-        UNet2DModel(
+        (kind or UNet2DModel)(
             **{**shape, **options},
             block_out_channels=(WIDTH, 2 * WIDTH),
             norm_num_groups=4,
@@ -93,15 +93,15 @@ def conditional_unet(kind: Any = None, **options: Any) -> Any:
     )
 
 
-def sd3_transformer(kind: Any = None) -> Any:
+def sd3_transformer(kind: Any = None, channels: int = 4) -> Any:
     from diffusers import SD3Transformer2DModel
 
     return calm(
         (kind or SD3Transformer2DModel)(
             sample_size=8,
             patch_size=2,
-            in_channels=4,
-            out_channels=4,
+            in_channels=channels,
+            out_channels=channels,
             num_layers=2,
             attention_head_dim=8,
             num_attention_heads=2,
@@ -113,15 +113,15 @@ def sd3_transformer(kind: Any = None) -> Any:
     )
 
 
-def vae(**options: Any) -> Any:
+def vae(levels: int = 2, channels: int = 4, **options: Any) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(4, 4),
+        block_out_channels=(4,) * levels,
         norm_num_groups=2,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        latent_channels=channels,
         **options,
     )
 
@@ -220,11 +220,11 @@ def sdxl() -> Any:
     return stable_diffusion_xl()
 
 
-def stable_diffusion_xl(network: Any = None) -> Any:
+def stable_diffusion_xl(network: Any = None, autoencoder: Any = None) -> Any:
     from diffusers import StableDiffusionXLPipeline
 
     return StableDiffusionXLPipeline(
-        vae=vae(),
+        vae=autoencoder or vae(),
         text_encoder=text_encoder(),
         text_encoder_2=text_encoder(projected=True),
         tokenizer=tokenizer(),
@@ -240,13 +240,13 @@ def sd3() -> Any:
     return stable_diffusion_3()
 
 
-def stable_diffusion_3(network: Any = None) -> Any:
+def stable_diffusion_3(network: Any = None, channels: int = 4) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 
     return StableDiffusion3Pipeline(
-        transformer=network or sd3_transformer(),
+        transformer=network or sd3_transformer(channels=channels),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae(shift_factor=0.06, scaling_factor=1.5),
+        vae=vae(channels=channels, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=text_encoder(projected=True),
         tokenizer=tokenizer(),
         text_encoder_2=text_encoder(projected=True),
@@ -258,7 +258,13 @@ def stable_diffusion_3(network: Any = None) -> Any:
 
 @family
 def dit() -> Any:
-    from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+    from diffusers import DDIMScheduler, DiTPipeline
+
+    return DiTPipeline(dit_transformer(), vae(), DDIMScheduler())
+
+
+def dit_transformer(classes: int = 10) -> Any:
+    from diffusers import DiTTransformer2DModel
 
     network = DiTTransformer2DModel(
         num_attention_heads=2,
@@ -269,6 +275,6 @@ def dit() -> Any:
         norm_num_groups=1,
         sample_size=8,
         patch_size=2,
-        num_embeds_ada_norm=10,
+        num_embeds_ada_norm=classes,
     )
-    return DiTPipeline(calm(network), vae(), DDIMScheduler())
+    return calm(network)

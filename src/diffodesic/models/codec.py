@@ -59,20 +59,22 @@ def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
 
 @dataclass(frozen=True)
 class PixelCodec:
-    """Images (..., C, H, W) in [0, 1] as vectors (..., D) in [-1, 1], without loss.
+    """Images (..., C, H, W) in [0, 1] as vectors (..., D) in [low, 1], without loss.
 
     Attributes:
         shape: (C, H, W); D = C H W.
+        low: value of black; white is 1.
     """
 
     shape: tuple[int, int, int]
+    low: float = -1.0
     lossless: bool = field(default=True, init=False, repr=False)
 
     def encode(self, images: Tensor) -> Tensor:
         """Vectors (..., D) of images (..., C, H, W) in [0, 1]; see `check_images`."""
         check_images(images, self.shape)
-        return images.flatten(-3) * 2 - 1
+        return images.flatten(-3) * (1 - self.low) + self.low
 
     def decode(self, z: Tensor) -> Tensor:
         """Images (..., C, H, W) in [0, 1], clipped, of vectors (..., D)."""
-        return ((z + 1) / 2).clamp(0, 1).unflatten(-1, self.shape)
+        return ((z - self.low) / (1 - self.low)).clamp(0, 1).unflatten(-1, self.shape)

@@ -31,7 +31,7 @@ def tiny_autoencoder(folder: Path) -> Any:
 def test_photographs_go_through_the_real_autoencoder_and_back(data_folder, capsys):
     from diffodesic.models.adapters.latents import latent_codec
 
-    codec = latent_codec(tiny_autoencoder(data_folder / "taesd"), (4, 32, 32))
+    codec = latent_codec(tiny_autoencoder(data_folder / "taesd"), (4, 32, 32), frozenset())
     assert codec.shape == (3, 256, 256)
     found = {}
     for path in sorted((data_folder / "natural_images").glob("*.[pj][np]g")):

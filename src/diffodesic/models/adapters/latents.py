@@ -3,8 +3,13 @@
     encode   latent = (mean of q(latent | image) - shift) * scale
     decode   image = decoder(latent / scale + shift)
 
-The mean, not a sample of q: one image is one point.  Everything runs in float32, one image at a
-time, so that memory and results do not depend on how many there are.
+where scale and shift are what the pipeline's own decoding reads from the autoencoder's config,
+
+    scale = scaling_factor / latents_std,    shift = shift_factor + latents_mean.
+
+The mean, not a sample of q: one image is one point.  A VQ model encodes to vectors before they are
+quantised, and quantises when it decodes.  Everything runs in float32, one image at a time, so that
+memory and results do not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -16,29 +21,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffodesic.models.adapters.diffusers_scheduler import unknown_fields
 from diffodesic.models.codec import check_images
 from diffodesic.models.folder import ModelError
 
-__all__ = ["LatentCodec", "latent_codec"]
+__all__ = ["LatentCodec", "downscaling", "latent_codec"]
+
+# class of an autoencoder -> name of its number of latent channels
+_KINDS = {
+    "AsymmetricAutoencoderKL": ("latent_channels",),
+    "AutoencoderKL": ("latent_channels",),
+    "AutoencoderTiny": ("latent_channels",),
+    "VQModel": ("vq_embed_dim", "latent_channels"),
+}
+# fields that some classes write themselves
+_WRITTEN = frozenset({"block_out_channels", "force_upcast"})
+_SHIFTS = ("shift_factor", "latents_mean", "latents_std")  # read by some pipelines only
 
 
 @dataclass(frozen=True)
 class LatentCodec:
-    """Images (..., 3, H, W) in [0, 1] as vectors (..., D) of latents; decoding loses something.
+    """Images (..., C, H, W) in [0, 1] as vectors (..., D) of latents; decoding loses something.
 
     Attributes:
         vae: the autoencoder, in float32.
         shape: (C, H, W) of images.
         latent_shape: (c, h, w); D = c h w.
-        scale: scaling factor of the latents.
-        shift: their shift.
+        scale: what latents are multiplied by, one number or (c, 1, 1).
+        shift: what is subtracted before, one number or (c, 1, 1).
     """
 
     vae: Any = field(repr=False)
     shape: tuple[int, int, int]
     latent_shape: tuple[int, int, int]
-    scale: float = 1.0
-    shift: float = 0.0
+    scale: float | Tensor = 1.0
+    shift: float | Tensor = 0.0
     lossless: bool = field(default=False, init=False)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -63,46 +80,89 @@ class LatentCodec:
     def _encoded(self, image: Tensor) -> Tensor:
         out = self.vae.encode(self._like_weights(image * 2 - 1))
         latent = out.latents if hasattr(out, "latents") else out.latent_dist.mode()
-        return (latent - self.shift) * self.scale
+        return (latent - self._like_weights(self.shift)) * self._like_weights(self.scale)
 
     @torch.no_grad()
     def _decoded(self, latent: Tensor) -> Tensor:
-        out = self.vae.decode(self._like_weights(latent / self.scale + self.shift)).sample
+        scale, shift = self._like_weights(self.scale), self._like_weights(self.shift)
+        out = self.vae.decode(self._like_weights(latent) / scale + shift).sample
         return ((out + 1) / 2).clamp(0, 1)
 
-    def _like_weights(self, x: Tensor) -> Tensor:
-        return x.to(next(self.vae.parameters()))
+    def _like_weights(self, x: Tensor | float) -> Tensor:
+        weight = next(self.vae.parameters())
+        return torch.as_tensor(x, dtype=weight.dtype, device=weight.device)
 
 
-def latent_codec(vae: Any, latent_shape: tuple[int, int, int]) -> LatentCodec:
+def downscaling(vae: Any) -> int:
+    """Pixels of an image's side per latent, of an autoencoder that `latent_codec` takes."""
+    _check_kind(vae)
+    blocks = vae.config.get("block_out_channels") or vae.config.down_block_out_channels
+    return int(2 ** (len(blocks) - 1))
+
+
+def latent_codec(
+    vae: Any, latent_shape: tuple[int, int, int], fields: frozenset[str]
+) -> LatentCodec:
     """The codec of an autoencoder of diffusers.
 
     Args:
-        vae: an ``AutoencoderKL`` or ``AutoencoderTiny`` in float32.
+        vae: an ``AutoencoderKL``, ``AsymmetricAutoencoderKL``, ``AutoencoderTiny`` or ``VQModel``
+            in float32.
         latent_shape: (c, h, w) of what the network takes.
+        fields: those of ``shift_factor``, ``latents_mean`` and ``latents_std`` that the pipeline's
+            own decoding reads from the autoencoder's config.
 
     Returns:
-        the codec; scale and shift are those of the autoencoder's own config.
+        the codec.
 
     Raises:
-        ModelError: for another kind of autoencoder, or another number of channels.
+        ModelError: for another kind of autoencoder, another number of channels, or a field of the
+            config that the pipeline does not read or that is not known.
     """
-    kind, config = type(vae).__name__, vae.config
-    if kind not in ("AutoencoderKL", "AutoencoderTiny"):
-        raise ModelError(
-            f"the autoencoder is a {kind}; only AutoencoderKL and AutoencoderTiny are known"
-        )
+    _check_kind(vae)
+    config, factor = vae.config, downscaling(vae)
+    made = next(config[n] for n in _KINDS[type(vae).__name__] if config.get(n) is not None)
     channels, height, width = latent_shape
-    if config.latent_channels != channels:
+    if made != channels:
         raise ModelError(
-            f"the autoencoder makes {config.latent_channels} channels, the network takes "
+            f"the autoencoder makes {made} channels, the network takes "
             f"{channels}: they do not belong together (inpainting models are not supported)"
         )
-    factor = 2 ** (len(config.block_out_channels) - 1)
+    if config.in_channels != config.out_channels:
+        raise ModelError(
+            f"the autoencoder takes {config.in_channels} channels and makes {config.out_channels}; "
+            "only those that give pictures back are supported"
+        )
+    for name in set(_SHIFTS) - fields:
+        if (value := config.get(name)) not in (None, 0, 0.0):
+            raise ModelError(
+                f"the autoencoder's {name} is {value!r}, which the decoding of this pipeline does "
+                "not read; remove it, or load the pipeline that it was trained with"
+            )
     return LatentCodec(
         vae,
         (int(config.in_channels), height * factor, width * factor),
         latent_shape,
-        float(config.scaling_factor),
-        float(getattr(config, "shift_factor", None) or 0.0),
+        config.scaling_factor / _channelwise(config, "latents_std", channels, 1.0),
+        (config.get("shift_factor") or 0.0) + _channelwise(config, "latents_mean", channels, 0.0),
     )
+
+
+def _check_kind(vae: Any) -> None:
+    kind = type(vae).__name__
+    if kind not in _KINDS:
+        raise ModelError(f"the autoencoder is a {kind}; known are {', '.join(_KINDS)}")
+    if unknown := unknown_fields(vae, frozenset(vae.config), _WRITTEN):
+        raise ModelError(
+            f"the config of the {kind} has {' and '.join(unknown)}, which is not known"
+        )
+
+
+def _channelwise(config: Any, name: str, channels: int, default: float) -> Any:
+    """A number for each channel (c, 1, 1), or the default."""
+    if (values := config.get(name)) is None:
+        return default
+    values = torch.as_tensor(values, dtype=torch.float32)
+    if values.numel() != channels:
+        raise ModelError(f"the autoencoder's {name} has {values.numel()} numbers, not {channels}")
+    return values.reshape(channels, 1, 1)
