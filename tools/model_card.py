@@ -1,10 +1,10 @@
-"""What a digit model's card reports: are its samples digits, is its Jacobian a covariance.
+"""What a model's card reports: are its samples pictures of its kind, is its Jacobian a covariance.
 
 Samples. The probability-flow ODE dz/dsigma = (z - m) / sigma is integrated from sigma_max with
 Heun's method on EDM's grid (2206.00364, rho = 7). The Frechet distance (Heusel et al.,
-1706.08500) between Gaussian fits of classifier features of 1,000 samples and of 1,000 held-out
-digits is biased upwards at this size, so it stands beside the distance between two disjoint sets
-of 1,000 held-out digits. Four disjoint reference sets give each number a spread.
+1706.08500) between Gaussian fits of features of N samples and of N held-out pictures is biased
+upwards at this size, so it stands beside the distance between two disjoint sets of N held-out
+pictures. Several disjoint reference sets give each number a spread.
 
 Jacobian. The posterior covariance is sigma^2 J, J = dm/dz, so for a true posterior mean J is
 symmetric and
@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
 from statistics import fmean, stdev
@@ -38,58 +39,88 @@ from diffodesic.images.evaluation import fid
 from diffodesic.images.features import load_features
 from diffodesic.models.datasets import held_out, load_mnist, rotate
 from diffodesic.models.image_training import card
+from diffodesic.models.loading import load
 from diffodesic.models.unet import UNet
 from diffodesic.output.files import write_atomically
 from diffodesic.output.tables import markdown
 
-__all__ = ["frechet", "jacobian", "load_trained", "report", "sample", "sheet"]
+__all__ = [
+    "DIGITS",
+    "Kind",
+    "frechet",
+    "held_out_digits",
+    "jacobian",
+    "load_trained",
+    "report",
+    "sample",
+    "sheet",
+]
 
 LEVELS = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0)
 Mean = Callable[[Tensor, Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a card says of the pictures of its model.
+
+    Attributes:
+        pictures: what they are, in the plural.
+        features: extractor of the Frechet distances, see `load_features`.
+        data: the section on data and use, Markdown.
+    """
+
+    pictures: str
+    features: str
+    data: str
+
+
 def report(
     folder: str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    real: Tensor,
+    kind: Kind,
     *,
     samples: int = 1000,
     points: int = 500,
     steps: int = 32,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure a digit model and write quality.json, samples.png and CARD.md beside its weights.
+    """Measure a model and write quality.json, samples.png and CARD.md beside its weights.
 
     Args:
         folder: what `train` wrote.
-        data: the folder of MNIST's four .gz files; only test digits are used, and of those not
-            the ten first of each class, which the library ships as examples.
+        real: held-out pictures (N, C, H, W) in [0, 1], at least three times `samples`.
+        kind: what the card says of them.
         samples: size of every set of the Frechet distances.
-        points: held-out digits per noise level for the Jacobian.
+        points: held-out pictures per noise level for the Jacobian.
         steps: steps of the sampler.
         seed: the seed of everything.
 
     Returns:
         what quality.json holds.
 
-    Cost: samples * (2 steps - 1) evaluations, and points * 2 * 6 JVPs and VJPs (three minutes).
+    Cost: samples * (2 steps - 1) evaluations, and points * 2 * 6 JVPs and VJPs (three minutes for
+    digits).
     """
     folder = Path(folder)
     mean, config = load_trained(folder)
+    codec = load(folder).codec
     g = torch.Generator().manual_seed(seed)
-    real = _held_out_digits(data, config["training"]["rotation"], g)
-    sets = list(real[: 4 * samples].split(samples))
-    fake = sample(mean, config, samples, steps=steps, generator=g)
+    drawn = sample(mean, config, samples, steps=steps, generator=g)
+    fake = codec.decode(drawn.flatten(1))
+    clean = codec.encode(real[-points:]).unflatten(-1, tuple(config["shape"]))
+    sets = list(real[: len(real) // samples * samples].split(samples))
     result = {
-        "frechet": frechet(fake, sets),
-        "jacobian": [jacobian(mean, real[-points:], level, generator=g) for level in LEVELS],
+        "frechet": frechet(fake, sets, kind.features),
+        "jacobian": [jacobian(mean, clean, level, generator=g) for level in LEVELS],
         "samples": samples,
         "sampler": f"probability-flow ODE, Heun, {steps} steps",
-        "features": "digit-classifier-1",
+        "features": load_features(kind.features).name,
         "seed": seed,
     }
     write_atomically(folder / "quality.json", (json.dumps(result, indent=1) + "\n").encode())
-    sheet(fake[:64], folder / "samples.png")
-    write_atomically(folder / "CARD.md", (card(config) + _section(result)).encode())
+    sheet(fake[:64], folder / "samples.png", zoom=max(1, 84 // fake.shape[-1]))
+    write_atomically(folder / "CARD.md", (card(config) + _section(result, kind)).encode())
     return result
 
 
@@ -144,7 +175,7 @@ def sample(
         batch: how many at once.
 
     Returns:
-        images, shape (number, C, H, W), clipped to [-1, 1].
+        points that the model's codec decodes, shape (number, C, H, W).
 
     Cost: number * (2 steps - 1) evaluations.
     """
@@ -158,23 +189,26 @@ def sample(
             guess = z + (there - here) * slope
             end = (guess - mean(guess, there.expand(len(z)))) / there
             z = z + (there - here) * (slope + end) / 2
-        images.append(mean(z, sigmas[-1].expand(len(z))).clamp(-1, 1))
+        images.append(mean(z, sigmas[-1].expand(len(z))))
     return torch.cat(images)
 
 
-def frechet(fake: Tensor, sets: list[Tensor]) -> dict[str, float]:
-    """Compare samples, and held-out digits, with held-out digits.
+def frechet(
+    fake: Tensor, sets: list[Tensor], features: str = "digit-classifier-1"
+) -> dict[str, float]:
+    """Compare samples, and held-out pictures, with held-out pictures.
 
     Args:
-        fake: samples, shape (N, 1, 28, 28) in [-1, 1].
-        sets: three or more disjoint sets of held-out digits, each of the same shape.
+        fake: samples, shape (N, C, H, W) in [0, 1].
+        sets: three or more disjoint sets of held-out pictures, each of the same shape.
+        features: name of the extractor.
 
     Returns:
         mean and spread (standard deviation) of the Frechet distance of the samples to every set,
         and of every pair of sets.
     """
-    extractor = load_features("digit-classifier-1")
-    samples, *held_out = (extractor.pooled((x + 1) / 2) for x in (fake, *sets))
+    extractor = load_features(features)
+    samples, *held_out = (extractor.pooled(x) for x in (fake, *sets))
     model = [fid(samples, features) for features in held_out]
     real = [fid(a, b) for a, b in combinations(held_out, 2)]
     return {
@@ -235,28 +269,36 @@ def jacobian(
 
 
 def sheet(images: Tensor, path: str | os.PathLike[str], columns: int = 8, zoom: int = 3) -> None:
-    """Write images (N, 1, H, W) in [-1, 1], N a multiple of `columns`, as one PNG."""
+    """Write images (N, C, H, W) in [0, 1], N a multiple of `columns`, as one PNG or JPEG."""
     from PIL import Image
 
-    padded = torch.nn.functional.pad(images, (1, 1, 1, 1), value=-0.5)
-    n, _, height, width = padded.shape
-    grid = padded.reshape(n // columns, columns, height, width).transpose(1, 2)
-    page = grid.reshape(n // columns * height, columns * width)
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1), value=0.25)
+    n, channels, height, width = padded.shape
+    grid = padded.reshape(n // columns, columns, channels, height, width).permute(0, 3, 1, 4, 2)
+    page = grid.reshape(n // columns * height, columns * width, channels)
     page = page.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
-    pixels = ((page + 1) * 127.5).round().clamp(0, 255).byte()
+    pixels = (page * 255).round().clamp(0, 255).byte().squeeze(-1)
     Image.fromarray(pixels.numpy()).save(path, optimize=True)
 
 
-def _held_out_digits(
-    data: str | os.PathLike[str], rotation: float, generator: torch.Generator
-) -> Tensor:
-    """Return the test digits that the library does not ship, shuffled and turned."""
+def held_out_digits(data: str | os.PathLike[str], rotation: float, seed: int = 0) -> Tensor:
+    """Test digits that the library does not ship, shuffled and turned, in [0, 1].
+
+    Args:
+        data: the folder of MNIST's four .gz files.
+        rotation: as the model was trained with.
+        seed: of the order and the angles.
+
+    Returns:
+        digits (9900, 1, 28, 28): without the ten first of each class.
+    """
+    generator = torch.Generator().manual_seed(seed)
     images, labels = load_mnist(data, "test")
     keep = torch.ones(len(images), dtype=torch.bool)
     keep[held_out(labels)] = False
     images = images[keep][torch.randperm(int(keep.sum()), generator=generator)]
     degrees = (2 * torch.rand(len(images), generator=generator) - 1) * rotation
-    return rotate(images, degrees)
+    return (rotate(images, degrees) + 1) / 2
 
 
 def _columns(batches: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
@@ -267,7 +309,7 @@ def _norm(x: Tensor) -> Tensor:
     return x.flatten(1).norm(dim=1)
 
 
-def _section(result: dict[str, Any]) -> str:
+def _section(result: dict[str, Any], kind: Kind) -> str:
     f = result["frechet"]
     lines = [
         "## Quality",
@@ -275,12 +317,13 @@ def _section(result: dict[str, Any]) -> str:
         f"Frechet distance in the features of {result['features']}, {result['samples']} pictures "
         "a side (+-: standard deviation over reference sets):",
         "",
-        f"- samples ({result['sampler']}) to held-out turned digits: "
+        f"- samples ({result['sampler']}) to held-out {kind.pictures}: "
         f"{f['model']:.2f} +- {f['model_spread']:.2f}",
-        f"- one set of held-out turned digits to another: {f['real']:.2f} +- {f['real_spread']:.2f}"
-        f" (ratio {f['ratio']:.1f})",
+        f"- one set of held-out {kind.pictures} to another: "
+        f"{f['real']:.2f} +- {f['real_spread']:.2f} (ratio {f['ratio']:.1f})",
         "",
-        "Jacobian J = dm/dz on held-out digits (+-: standard error). For a posterior mean tr J and",
+        f"Jacobian J = dm/dz on held-out {kind.pictures} (+-: standard error).",
+        "For a posterior mean tr J and",
         "|x0 - m|^2 / sigma^2 agree in expectation, and |Jv - J'v| / |Jv + J'v| (asymmetry) is 0.",
         "",
     ]
@@ -291,14 +334,18 @@ def _section(result: dict[str, Any]) -> str:
         cells.append(f"{at['asymmetry']:.3f} +- {at['asymmetry_se']:.1g}")
         table.append([f"{at['log_snr']:g}", *cells])
     lines.append(markdown(["log SNR", "tr J", "error / sigma^2", "ratio", "asymmetry"], table))
-    return "\n".join(lines) + "\n\n![64 samples, not chosen](samples.png)\n" + _DATA
+    return "\n".join(lines) + "\n\n![64 samples, not chosen](samples.png)\n" + kind.data
 
 
-_DATA = """
+DIGITS = Kind(
+    "turned digits",
+    "digit-classifier-1",
+    """
 ## Data and use
 
 Trained on MNIST's training digits, by Yann LeCun, Corinna Cortes and Christopher Burges (no formal
 licence, commonly given as CC BY-SA 3.0). No test digit was used. For studying and showing the
 geometry of a learned model; it knows grey digits of 28x28 pixels, turned by at most the angle
 above, and nothing else.
-"""
+""",
+)

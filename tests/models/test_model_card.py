@@ -1,9 +1,11 @@
 """What the model card of the shipped digits reports, on exact denoisers and on itself."""
 
+import io
 import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +14,7 @@ from torch import Tensor
 import diffodesic
 from diffodesic.images.digit_classifier import load_classifier
 from diffodesic.models.datasets import held_out, unit
-from tools import model_card
+from tools import model_card, photographs
 from tools.digit_classifier import accuracy
 from tools.example_digits import write_digits
 
@@ -46,6 +48,24 @@ def test_held_out_digits(tmp_path):
         write_digits(tmp_path, tmp_path / "digits.safetensors")
 
 
+def test_photographs_that_are_held_out(tmp_path, monkeypatch):
+    encoded = []
+    for row in range(6):
+        picture = io.BytesIO()
+        Image.new("RGB", (10, 10), (40 * row, 7, 255)).save(picture, "PNG")
+        encoded.append(np.frombuffer(picture.getvalue(), np.uint8))
+    offsets, test = np.cumsum([0, *map(len, encoded)]), np.array([0, 0, 0, 0, 1, 1])
+    file = tmp_path / "a.npz"
+    np.savez(file, data=np.concatenate(encoded), offsets=offsets, is_test=test)
+    trained = photographs.read_photographs(file, size=8)
+    assert (trained.shape, trained.dtype) == ((4, 8, 8, 3), torch.uint8)
+    assert trained[:, 4, 4].tolist() == [[40 * row, 7, 255] for row in range(4)]
+    monkeypatch.setattr(photographs, "_TRAINED", 2)
+    held = photographs.held_out_photographs(file, 1)
+    assert held.shape == (3, 3, 128, 128)
+    assert (held[:, 0, 9, 9] * 255).round().tolist() == [80, 160, 200]  # a row not seen, the tests
+
+
 def test_shipped_classifier_reads_shipped_digits():
     from safetensors.torch import load_file
 
@@ -60,9 +80,9 @@ def test_shipped_classifier_reads_shipped_digits():
 def test_frechet_tells_noise_from_digits():
     from safetensors.torch import load_file
 
-    x = unit(load_file(SHIPPED / "models/assets/digits.safetensors")["images"][:, None])
+    x = load_file(SHIPPED / "models/assets/digits.safetensors")["images"][:, None] / 255
     *sets, digits = (x[i::4] for i in range(4))
-    noise = torch.rand(digits.shape, generator=torch.Generator().manual_seed(9)) * 2 - 1
+    noise = torch.rand(digits.shape, generator=torch.Generator().manual_seed(9))
     close, far = model_card.frechet(digits, sets), model_card.frechet(noise, sets)
     assert close["ratio"] < 2 < far["ratio"]
 
@@ -77,6 +97,6 @@ def test_shipped_model_keeps_its_promises(tmp_path):
     images = model_card.sample(mean, config, 8, steps=12, generator=g)
     # a digit is dark with some ink
     assert -0.98 < float(images.mean()) < -0.4
-    model_card.sheet(images, tmp_path / "sheet.png")
+    model_card.sheet((images + 1) / 2, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as picture:
         assert picture.size == (8 * 30 * 3, 30 * 3)

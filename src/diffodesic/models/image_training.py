@@ -364,8 +364,8 @@ def card(config: dict[str, Any]) -> str:
     kinds = f" (of all, or of one of {len(labels)} kinds)" if labels else ""
     return f"""# {config["name"]}
 
-A denoiser{kinds}, m(z, sigma) = E[x0 | z = x0 + sigma eps], of {data}:
-a small U-Net under EDM preconditioning (arXiv 2206.00364).
+A denoiser{kinds}, m(z, sigma) = E[x0 | z = x0 + sigma eps],
+of {data}: a small U-Net under EDM preconditioning (arXiv 2206.00364).
 
 - Noise levels: sigma from {levels}; sigma_data = {config["sigma_data"]:.4f}.
 - Training: {t["images"]} images{turned},
