@@ -165,6 +165,34 @@ def test_configurations_that_cannot_work_are_refused(folder, where, key, value):
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("where", "key", "value", "words"),
+    [
+        ("network", "blocks", [1, 10**9], "give at most 1000 in all"),
+        ("network", "blocks", [1, 9], "other tensors"),
+        ("network", "channels", [4, 10**9], "Storage size|other tensors"),
+        ("network", "channels", [4, 2**70], "does not describe a diffodesic model"),
+        ("network", "width", 10**12, "Storage size|other tensors"),
+        ("network", "in_channels", 10**12, "other tensors"),
+        ("config", "shape", [1, 10**6, 10**6], "more than 67,108,864 numbers"),
+        ("config", "shape", [10**9, 8, 8], "more than 67,108,864 numbers"),
+        ("config", "shape", [8, 8, 8], "does not describe a diffodesic model"),
+    ],
+)
+def test_sizes_that_no_weights_bear_out_are_refused_before_they_are_made(
+    folder, monkeypatch, where, key, value, words
+):
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    (config if where == "config" else config["network"])[key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(
+        "diffodesic.models.loading.for_evaluation", lambda _: pytest.fail("a network was made")
+    )
+    with pytest.raises(ModelError, match=words) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_truncated_weights_are_refused(folder):
     weights = folder / "weights.safetensors"
     content = weights.read_bytes()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffodesic import Denoiser, Potential
 from diffodesic.cli import main as cli
+from diffodesic.models.folder import write_model
 from diffodesic.transitions.coordinate_training import (
     CoordinateSettings,
     _CoordinateTraining,
@@ -23,7 +24,13 @@ from diffodesic.transitions.coordinate_training import (
     wrapped,
 )
 from diffodesic.transitions.grid_denoiser import GridDenoiser
-from diffodesic.transitions.learned import CoordinateNet, LearnedDenoiser, load_denoiser
+from diffodesic.transitions.learned import (
+    CoordinateNet,
+    Coordinates,
+    LearnedDenoiser,
+    describe,
+    load_denoiser,
+)
 from diffodesic.transitions.potentials import DoubleWell, MuellerBrown, from_callable
 from diffodesic.transitions.sampling import boltzmann
 from diffodesic.transitions.surfaces import alanine
@@ -378,3 +385,16 @@ def test_what_the_command_refuses(words, message, capsys, tmp_path, monkeypatch,
     assert out == ""
     assert len(err.splitlines()) == 1
     assert message in err
+
+
+@pytest.mark.parametrize(("key", "value"), [("blocks", 10**9), ("width", 10**12), ("harmonics", 9)])
+def test_sizes_that_no_weights_bear_out_are_refused_before_they_are_made(tmp_path, key, value):
+    network = CoordinateNet(Coordinates((None,), (0.0,), (1.0,), (0.0,), 0.1, 1.0), 8, 1, 2)
+    write_model(tmp_path, describe(network), network)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["network"][key] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        ValueError, match=r"no trained denoiser .*(at most 1000|other tensors|Storage size)"
+    ):
+        load_denoiser(tmp_path)

@@ -15,7 +15,7 @@ from diffodesic.cli.options import add_flags, chosen, command, progress
 from diffodesic.cli.potential_options import PotentialOptions, potential
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.output.folder import check_outdir
-from diffodesic.output.options import Options
+from diffodesic.output.options import Options, option
 from diffodesic.transitions.learned import load_denoiser
 from diffodesic.transitions.molecules import Molecule, from_amber
 from diffodesic.transitions.potentials import Potential
@@ -54,7 +54,7 @@ class PathsOptions(Options):
     model: str | None = None
     solvent: str = "OBC2"
     temperature: float = 300.0
-    frames: int = 33
+    frames: int = option(33, least=2, most=10_000)
     store: str | None = None
     outdir: str = "out"
 

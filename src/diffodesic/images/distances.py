@@ -63,7 +63,7 @@ class PairwiseOptions(EditOptions):
         batch: pairs solved together; default what fits in some hundred MB.
     """
 
-    nodes: int | None = option(None, least=2)
+    nodes: int | None = option(None, least=2, most=10_000)
     solver: Relax | None = option(None, flag=False)
     batch: int | None = option(None, least=1)
 

@@ -65,7 +65,7 @@ class EditOptions(JoinOptions):
     """
 
     log_snr: float = 2.0
-    nodes: int | None = option(None, least=2)
+    nodes: int | None = option(None, least=2, most=10_000)
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,11 @@ class ExtrapolateOptions(JoinOptions):
     """
 
     space: Space = option(ScoreSpace(), flag=False)
-    nodes: int = option(32, least=2)
+    nodes: int = option(32, least=2, most=10_000)
     amount: float = option(0.5, above=0)
     method: Method = "exponential"
-    points: int = option(8, least=1)
-    frames: int = option(9, least=2)
+    points: int = option(8, least=1, most=10_000)
+    frames: int = option(9, least=2, most=10_000)
     gain: float = option(1.0, above=0, most=1)
     alarm: Alarm | None = option(None, flag=False)
 

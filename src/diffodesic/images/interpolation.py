@@ -52,8 +52,8 @@ class InterpolateOptions(JoinOptions):
     """
 
     space: Space = option(SpacetimeSpace(), flag=False)
-    nodes: int = option(32, least=2)
-    frames: int = option(16, least=2)
+    nodes: int = option(32, least=2, most=10_000)
+    frames: int = option(16, least=2, most=10_000)
     baselines: tuple[Baseline, ...] = ("LERP", "SLERP")
     pace: Pace = "metric"
     features: str = "digit-classifier-1"

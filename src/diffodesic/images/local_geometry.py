@@ -46,7 +46,7 @@ class DiagnoseOptions(Options):
     """
 
     log_snr: tuple[float, ...] = (0.0, 2.0, 4.0)
-    rank: int = option(96, least=1)
+    rank: int = option(96, least=1, most=10_000)
     scores: int | None = option(
         None,
         least=0,
@@ -55,7 +55,7 @@ class DiagnoseOptions(Options):
         16,
         least=1,
     )
-    flow_steps: int = option(48, least=1)
+    flow_steps: int = option(48, least=1, most=10_000)
     seed: int = option(0, least=0, most=2**62)
 
 

@@ -37,7 +37,7 @@ class JoinOptions(Options):
         solver: the solver; default that of the metric's energy.
     """
 
-    flow_steps: int = option(24, least=1)
+    flow_steps: int = option(24, least=1, most=10_000)
     seed: int = option(0, least=0, most=2**63 - 1)
     solver: Solver | None = option(None, flag=False)
 

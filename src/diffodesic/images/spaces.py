@@ -200,7 +200,7 @@ class ScoreSpace(Space):
 
     # chosen, as the levels, on validation digits (docs/rotated-digits.md)
     weight: float = option(10.0, least=0)
-    rank: int = option(1, least=1)
+    rank: int = option(1, least=1, most=10_000)
 
     def metric(self, denoiser: Denoiser, ends: Tensor, log_snr: float, *, seed: int = 0) -> Metric:
         """:class:`ScoreMetric`; one evaluation per end."""

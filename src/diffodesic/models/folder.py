@@ -18,9 +18,18 @@ from diffodesic.output.files import write_atomically, write_text
 from diffodesic.output.folder import replace_files
 from diffodesic.output.records import write_json
 
-__all__ = ["CONFIG", "WEIGHTS", "ModelError", "read_config", "read_weights", "write_model"]
+__all__ = [
+    "CONFIG",
+    "WEIGHTS",
+    "ModelError",
+    "check_sizes",
+    "read_config",
+    "read_weights",
+    "write_model",
+]
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+_NOT_OF = "{path} does not hold the weights of this model ({reason}); train or copy it again"
 
 
 class ModelError(ValueError):
@@ -88,6 +97,29 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def check_sizes(network: nn.Module, folder: Path) -> None:
+    """Compare the sizes of a network with those of the weights on disk, before it takes memory.
+
+    Args:
+        network: made on the device ``meta``, where tensors have a shape and no numbers.
+        folder: holds the two files of a model.
+
+    Raises:
+        ModelError: if the file holds tensors of other names or shapes.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, "pt") as content:
+            names = list(content.keys())
+            stored = {name: content.get_slice(name).get_shape() for name in names}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(_NOT_OF.format(path=path, reason=error)) from error
+    if stored != {key: list(value.shape) for key, value in network.state_dict().items()}:
+        raise ModelError(_NOT_OF.format(path=path, reason="other tensors"))
+
+
 def read_weights(network: nn.Module, folder: Path) -> None:
     """Load the weights of a network.
 
@@ -107,8 +139,6 @@ def read_weights(network: nn.Module, folder: Path) -> None:
     except (SafetensorError, RuntimeError, OSError) as error:
         # torch's own message has a line for every tensor
         reason = "other tensors" if isinstance(error, RuntimeError) else str(error)
-        raise ModelError(
-            f"{path} does not hold the weights of this model ({reason}); train or copy it again"
-        ) from error
+        raise ModelError(_NOT_OF.format(path=path, reason=reason)) from error
     if not all(bool(torch.isfinite(w).all()) for w in network.parameters()):
         raise ModelError(f"{path} holds weights that are not finite; train or copy it again")

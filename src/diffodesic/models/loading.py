@@ -14,11 +14,12 @@ from diffodesic.denoisers.network import NetworkDenoiser, NetworkOptions, from_n
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.models.adapters.registry import find_family, prefixes
 from diffodesic.models.codec import Codec, PixelCodec
-from diffodesic.models.folder import CONFIG, ModelError, read_config, read_weights
+from diffodesic.models.folder import CONFIG, ModelError, check_sizes, read_config, read_weights
 from diffodesic.models.model import Conditioner, Model
 from diffodesic.models.prepare import for_evaluation, to_device
 from diffodesic.models.taesd import load_codec
 from diffodesic.models.unet import UNet
+from diffodesic.output.decoding import MOST_PIXELS
 
 __all__ = ["available", "load"]
 
@@ -87,6 +88,7 @@ def _load_folder(folder: Path, device: torch.device | str) -> Model:
             raise ModelError(
                 f"{folder} holds a denoiser of coordinates; open it with transitions.load_denoiser"
             )
+        _check(config, folder)
         network = for_evaluation(UNet(**config["network"]))
         chunk = _CHUNK if str(device) == "cpu" else _CHUNK_ACCELERATED
         denoiser = _denoiser(network, config, chunk)
@@ -106,6 +108,23 @@ def _load_folder(folder: Path, device: torch.device | str) -> Model:
     return Model(denoiser, codec, name, config, conditioner=conditioner)
 
 
+def _check(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse sizes that are not those of the weights, or that the network cannot take.
+
+    Nothing is allocated: a configuration of a few bytes may ask for more than there is.
+
+    Raises:
+        ValueError: for images that are too large.
+    """
+    channels, height, width = (int(n) for n in config["shape"])
+    if channels * height * width > MOST_PIXELS:
+        raise ValueError(f"its images have more than {MOST_PIXELS:,} numbers")
+    with torch.device("meta"):
+        network = UNet(**config["network"])
+        check_sizes(network, folder)
+        network(torch.zeros(1, channels, height, width), torch.zeros(1))
+
+
 def _codec(config: Mapping[str, Any], shape: tuple[int, ...], device: torch.device | str) -> Codec:
     """What the configuration says stands between pictures and the network."""
     channels, height, width = shape
@@ -118,8 +137,6 @@ def _denoiser(network: UNet, config: Mapping[str, Any], chunk: int) -> NetworkDe
     if config["prediction"] != "edm":
         raise ValueError(f"prediction is {config['prediction']!r}, not 'edm'")
     channels, height, width = (int(n) for n in config["shape"])
-    # a network that cannot take such images says so on its first call
-    network(torch.zeros(1, channels, height, width), torch.zeros(1))
     return from_network(
         network,
         shape=(channels, height, width),

@@ -85,6 +85,10 @@ class Attention(nn.Module):
         return x + self.out(mixed.reshape(n, c, height, width))
 
 
+MOST_BLOCKS = 1000
+"""Residual blocks of the largest network: each takes a while to make, whatever its width."""
+
+
 class UNet(nn.Module):
     """The raw EDM network F(c_in z, c_noise).
 
@@ -99,7 +103,7 @@ class UNet(nn.Module):
         classes: number of labels that the network can be given; 0 for an unconditional network.
 
     Raises:
-        ValueError: if `channels` and `blocks` differ in length.
+        ValueError: if `channels` and `blocks` differ in length, or there are too many blocks.
     """
 
     def __init__(
@@ -117,6 +121,8 @@ class UNet(nn.Module):
                 f"channels has {len(channels)} entries and blocks {len(blocks)}: "
                 "give one number of blocks per resolution."
             )
+        if sum(blocks) > MOST_BLOCKS:
+            raise ValueError(f"blocks = {tuple(blocks)}: give at most {MOST_BLOCKS} in all.")
         self.config = {
             "in_channels": in_channels,
             "channels": list(channels),

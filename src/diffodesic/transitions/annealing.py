@@ -51,7 +51,7 @@ class PathOptions(Options):
     step: float | None = option(None, above=0)
     correct: bool = True
     seed: int = option(0, least=0, most=2**63 - 1)
-    frames: int | None = option(None, least=2)
+    frames: int | None = option(None, least=2, most=10_000)
     block: int = option(1000, least=1)
 
 

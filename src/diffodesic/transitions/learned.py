@@ -35,13 +35,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.models.folder import read_config, read_weights
-from diffodesic.models.unet import NoiseEmbedding
+from diffodesic.models.folder import check_sizes, read_config, read_weights
+from diffodesic.models.unet import MOST_BLOCKS, NoiseEmbedding
 from diffodesic.transitions.potentials import Potential
 
 __all__ = ["CoordinateNet", "Coordinates", "LearnedDenoiser", "load_denoiser"]
 
 _FADED = 30.0  # T keeps e^-30 of sigma: less would not be a number in single precision
+# what a configuration leads a constructor to that it does not fit
+_UNUSABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,9 @@ class CoordinateNet(nn.Module):
         width: features of each layer.
         blocks: number of residual blocks.
         harmonics: number H of waves per coordinate.
+
+    Raises:
+        ValueError: for too many blocks.
     """
 
     order: Tensor
@@ -137,6 +142,8 @@ class CoordinateNet(nn.Module):
         self, coordinates: Coordinates, width: int = 128, blocks: int = 3, harmonics: int = 4
     ) -> None:
         super().__init__()
+        if blocks > MOST_BLOCKS:
+            raise ValueError(f"blocks = {blocks}: give at most {MOST_BLOCKS}")
         self.coordinates = coordinates
         self.shape = {"width": width, "blocks": blocks, "harmonics": harmonics}
         # the geometric mean of the spreads makes the noise dimensionless
@@ -275,9 +282,12 @@ def load_denoiser(
         config = read_config(place)
         if config.get("prediction") == "edm":
             raise ValueError("it holds a model of images; open it with diffodesic.load")
-        network = CoordinateNet(Coordinates(**config["law"]), **config["network"])
+        law = Coordinates(**config["law"])
+        with torch.device("meta"):  # before anything of the sizes in the file is allocated
+            check_sizes(CoordinateNet(law, **config["network"]), place)
+        network = CoordinateNet(law, **config["network"])
         read_weights(network, place)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except _UNUSABLE as error:
         raise ValueError(
             f"{place} is no trained denoiser of coordinates ({error}); give a folder that "
             "`diffodesic train --potential` wrote"

@@ -60,7 +60,7 @@ class PathwayOptions(PathOptions):
         ValueError: for fewer than 30 paths, too few for a confidence interval.
     """
 
-    nodes: int = option(128, least=2)
+    nodes: int = option(128, least=2, most=10_000)
     log_snr: float | None = None
     descend: bool = False
 
