@@ -104,7 +104,7 @@ def unpacked(pipe: Any, latents: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_a_pipeline_is_agreed_with(name, monkeypatch, record_property):
+def test_a_pipeline_is_agreed_with(name, monkeypatch):
     example = EXAMPLES[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -123,7 +123,6 @@ def test_a_pipeline_is_agreed_with(name, monkeypatch, record_property):
         worst = max(worst, disagreement(found, expected))
         compared += 1
     assert compared >= 2
-    record_property("worst", worst)
     assert worst < 1e-5
 
     last = unpacked(pipe, seen.last[:1]).flatten(1)  # guided pipelines may keep a copy

@@ -37,37 +37,51 @@ def open_pipeline(rest: str, *, allow_download: bool, allow_pickle: bool) -> Any
         ModelError: for a folder that lacks something, names what is not known, or is no pipeline.
     """
     folder = Path(rest)
-    absent: dict[str, Any] = {}
-    if folder.is_dir():
-        absent = _check_folder(folder, allow_pickle)
-    elif folder.is_file() or folder.suffix in (".safetensors", *_PICKLES):
-        raise ModelError(
-            f"{rest} is a single file, and a pipeline is a folder: open it with from_single_file "
-            "of its pipeline in diffusers, and give the folder that save_pretrained writes"
-        )
-    elif folder.is_absolute() or rest.startswith((".", "~")) or rest.count("/") != 1:
-        raise ModelError(
-            f"there is no folder {rest}; give a folder with a {_INDEX}, or owner/name of a "
-            "repository"
-        )
+    here = folder.is_dir()
+    if not here:
+        _check_repository(rest)
+    safe = None if allow_pickle else True
     try:
         with _quiet() as pipeline:
+            if not here:
+                fetched = pipeline.download(
+                    rest, local_files_only=not allow_download, use_safetensors=safe
+                )
+                folder = Path(fetched)
+            absent = _check_folder(folder, allow_pickle)
             return pipeline.from_pretrained(
-                folder if folder.is_dir() else rest,
-                local_files_only=not allow_download,
+                folder,
+                local_files_only=True,
                 low_cpu_mem_usage=False,  # needs a further library
-                use_safetensors=None if allow_pickle else True,
+                use_safetensors=safe,
                 **absent,
             )
+    except ModelError:
+        raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         hint = (
             "one of its files is damaged or from another version of diffusers"
-            if folder.is_dir()
+            if here
             else "it is no folder here, and nothing is downloaded without allow_download=True "
             "(--allow-download)"
         )
         raise ModelError(f"{rest!r} cannot be loaded by diffusers: {hint} ({reason})") from error
+
+
+def _check_repository(rest: str) -> None:
+    """Refuse what is neither a folder nor a name of a repository."""
+    path = Path(rest)
+    if path.is_file() or path.suffix in (".safetensors", *_PICKLES):
+        raise ModelError(
+            f"{rest} is a single file, and a pipeline is a folder: open it with from_single_file "
+            "of its pipeline in diffusers, and give the folder that save_pretrained writes"
+        )
+    if path.is_absolute() or rest.startswith((".", "~")) or rest.count("/") != 1:
+        raise ModelError(
+            f"there is no folder {rest}; give a folder with a {_INDEX}, or owner/name of a "
+            "repository"
+        )
 
 
 def _check_folder(folder: Path, allow_pickle: bool) -> dict[str, Any]:
@@ -137,9 +151,11 @@ def _variant(part: Path, allow_pickle: bool) -> str | None:
                 "run code of its author; if you trust it, give allow_pickle=True (--allow-pickle)"
             )
         tensors = [name for name in pickles if not name.startswith(("optimizer", "scheduler"))]
-    _check_shards(part, names)
     found = {_variant_of(name) for name in tensors}
-    return None if None in found or not found else str(min(map(str, found)))
+    variant = None if None in found or not found else min(map(str, found))
+    if tensors:
+        _check_shards(part, tensors[0].rpartition(".")[2], variant)
+    return variant
 
 
 def _variant_of(name: str) -> str | None:
@@ -149,17 +165,18 @@ def _variant_of(name: str) -> str | None:
     return plain[0] if plain else None
 
 
-def _check_shards(part: Path, names: list[str]) -> None:
-    """Refuse a component that lacks a file which its index of shards names."""
-    for name in names:
-        if not (name.endswith(".index.json") or ".index." in name):
-            continue
+def _check_shards(part: Path, kind: str, variant: str | None) -> None:
+    """Refuse a component that lacks a file which the index of its shards names."""
+    for index in part.glob(f"*.{kind}.*json"):
+        words = set(index.name.split(".")[2:]) - {"index", "json"}
+        if words != ({variant} if variant else set()):
+            continue  # that of another variant, which may have been left out
         try:
-            wanted = set(json.loads((part / name).read_text())["weight_map"].values())
+            wanted = set(json.loads(index.read_text())["weight_map"].values())
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ModelError(f"{part / name} is no index of weights ({error!r})") from error
-        if missing := sorted(wanted - set(names)):
-            raise ModelError(f"{part} lacks {missing[0]}, which {name} names")
+            raise ModelError(f"{index} is no index of weights ({error!r})") from error
+        if missing := sorted(name for name in wanted if not (part / name).is_file()):
+            raise ModelError(f"{part} lacks {missing[0]}, which {index.name} names")
 
 
 @contextmanager

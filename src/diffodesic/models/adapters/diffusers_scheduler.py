@@ -50,7 +50,7 @@ _HARMLESS = name_set(
     max_image_seq_len max_shift noise_sampler_seed predict_x0 predictor_order rho s_noise
     sample_max_value sampling_eps set_alpha_to_one shift shift_terminal sigma_schedule
     skip_prk_steps snr solver_order solver_p solver_type steps_offset stochastic_sampling tau_func
-    thresholding time_shift_type timestep_spacing use_beta_sigmas use_dynamic_shifting
+    tensor_format thresholding time_shift_type timestep_spacing use_beta_sigmas use_dynamic_shifting
     use_exponential_sigmas use_karras_sigmas use_lu_lambdas variance_type
     """
 )
