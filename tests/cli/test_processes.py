@@ -62,7 +62,7 @@ def torn(place: Path) -> list[str]:
 
 
 STOPS = [("interpolate", 1, "SIGTERM"), ("interpolate", 2, "SIGINT"), ("interpolate", 4, "SIGHUP")]
-SLOW = [pytest.param(c, n, "SIGTERM", marks=pytest.mark.slow) for c in COMMANDS for n in (1, 3)]
+SLOW = [pytest.param(name, 1, "SIGTERM", marks=pytest.mark.slow) for name in COMMANDS]
 
 
 @pytest.mark.parametrize(("command", "write", "name"), [*STOPS, *SLOW])
@@ -162,7 +162,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(run: Run, stock
         code, out, err = run(*COMMANDS[command], "--outdir", "out")
     if code == 0:
         pytest.skip(f"the files of {command} are smaller")
-    assert (code, out) == (2, "")
+    assert code == 2
+    assert "wrote" not in out  # a distance is printed, and then written
     assert re.fullmatch(r"diffodesic: cannot write the results: .*; make room, and [^\n]*\n", err)
     assert torn(stocked) == []
 

@@ -11,9 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import version
 from typing import NoReturn
 
 import diffodesic
@@ -106,6 +104,8 @@ def _drop_output() -> None:
 
 
 def _unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    from difflib import get_close_matches
+
     flags = [flag for action in parser._actions for flag in action.option_strings]
     near = get_close_matches(words[0].partition("=")[0], flags, 1)
     if words[0].startswith("-") and near:
@@ -127,6 +127,8 @@ def _one_line(error: Exception) -> str | None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from importlib.metadata import version
+
     parser = _Parser(
         prog="diffodesic",
         description=diffodesic.__doc__,
