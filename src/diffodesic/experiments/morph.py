@@ -124,7 +124,7 @@ def read_pairs(
         for notice in (notice for _, notices in read for notice in notices):
             say(notice)
         text = home / "prompt.txt"
-        words = {"prompt": text.read_text(encoding="utf-8").strip()} if text.exists() else {}
+        words = {"prompt": text.read_text(encoding="utf-8").strip()} if text.is_file() else {}
         pairs[home.name] = (images, words)
     if not pairs:
         raise ValueError(f"{folder} holds no folders; make one for every pair of pictures")
