@@ -12,6 +12,7 @@ from torch import Tensor
 
 import diffodesic as dd
 from diffodesic.geometry import Evaluation, Order, Problem, Solution, Status
+from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.metrics.one_level import NETWORK_SEARCH
 from diffodesic.metrics.spacetime import SpacetimeEnergy
 from diffodesic.metrics.spacetime.metric import ESTIMATORS
@@ -36,8 +37,8 @@ def test_a_search_that_did_not_end_well_warns_with_the_sentence_of_its_status(ve
 
 def test_a_network_is_searched_as_networks_are():
     model = tiny_model()
+    assert dd.Spacetime(model.denoiser).energy().default_solver == Redraw()
     for metric in (
-        dd.Spacetime(model.denoiser),
         dd.metrics.ScoreSize(model.denoiser, log_snr=1.0),
         dd.ScoreJacobian(model.denoiser, log_snr=1.0),
     ):

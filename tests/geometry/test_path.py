@@ -145,7 +145,9 @@ def test_certificate(space: Spacetime, draw: Draw):
     # L^2 <= 2E on every grid
     assert bool((found.length**2 <= 2 * found.energy).all())
     assert bool((found.discrete_length**2 <= 2 * found.discrete_energy).all())
-    assert set(found.as_dict()) == set(type(found).__dataclass_fields__)
+    # nothing judges an exact law
+    unknown = {"judged", "judged_error", "least_noise", "most_noise"}
+    assert set(found.as_dict()) == set(type(found).__dataclass_fields__) - unknown
     torch.testing.assert_close(distance(space, a, b, nodes=12, refine=16), path.length)
 
 

@@ -83,7 +83,7 @@ def test_every_metric_gives_three_rows_of_frames(results, metric):
         assert len(row.curve_s) == len(row.curve_log_snr) == len(row.curve_speed) > NODES
         assert math.isfinite(row.length)
         assert row.length > 0
-        assert row.length**2 <= 2 * row.energy * (1 + 1e-9)
+        assert float(row.curve_speed.mean()) ** 2 <= 2 * row.energy * (1 + 1e-9)
         # ends are shared, so every row ends in the same two pictures
         torch.testing.assert_close(row.frames[[0, -1]], result.frames[[0, -1]])
     assert result.geodesic.nodes.shape[0] == NODES + 1
@@ -335,7 +335,7 @@ def test_the_saved_result_is_strict_json(results, saved):
     text, result = (saved / "result.json").read_text(), results["spacetime"]
     content = json.loads(text, parse_constant=refuse)
     assert content["status"] == result.geodesic.status.name
-    assert content["certificate"]["length"] == float(result.geodesic.length)
+    assert content["certificate"]["judged"] == float(result.geodesic.length)
     assert content["cost"]["evaluations"] == result.geodesic.evaluations > 0
     assert content["end_error_rms"] == list(result.end_error)
     assert content["paths"]["LERP"]["length"] == result.paths["LERP"].length

@@ -70,6 +70,9 @@ def _answers(energy: PathEnergy, x: Tensor) -> dict[str, object]:
         "resolves": energy.resolves(10 * x),
         "outside": energy.outside(10 * x),
         "lower_bound": energy.lower_bound(a, b),
+        "redrawn": energy.redrawn(3).inner(a, b, b),
+        "judge": energy.judge(x[0], 3),
+        "noise_ratio": energy.noise_ratio(x),
     }
 
 

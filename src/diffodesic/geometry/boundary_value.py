@@ -14,11 +14,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.certify import certify, no_longer_than
+from diffodesic.geometry.certify import certify, judged, no_longer_than
 from diffodesic.geometry.energy import Problem, Progress, Solution, Solver
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import Certificate, Geodesic
 from diffodesic.geometry.solvers.lagrangian import AugmentedLagrangian
+from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import SearchWarning, Status
 from diffodesic.numerics import checks
@@ -146,8 +147,10 @@ def search(
         solver = solver or energy.default_solver or Relax()
         solution = _solve(solver, Problem(energy, flat_a, flat_b, nodes, init, progress))
         found = certify(energy, solution, refine)
-        if not isinstance(solver, AugmentedLagrangian):  # a constraint may cost length
+        # a constraint may cost length, and a judge compares with the start itself
+        if not isinstance(solver, AugmentedLagrangian | Redraw):
             found = no_longer_than(energy, found, init, refine)
+        found = judged(energy, found)
     solution, rated = found.solution, vars(found.certificate)
     return Geodesic(
         metric,

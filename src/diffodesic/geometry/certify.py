@@ -7,6 +7,7 @@ one which was there before the search.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -16,10 +17,15 @@ from diffodesic.geometry.energy import PathEnergy, Solution, discrete_energy, ev
 from diffodesic.geometry.path import Certificate
 from diffodesic.geometry.status import Status
 
-__all__ = ["Certified", "certify", "no_longer_than"]
+__all__ = ["Certified", "certify", "judged", "no_longer_than"]
 
 AGREE = 1.02  # refined length over that of the nodes, above which the nodes are too far apart
 ENOUGH = 1 + 1e-3  # a search that ends longer by more than this was misled by its nodes
+
+
+JUDGED = ("judged", "judged_error", "least_noise", "most_noise")
+JUDGE_SEED = 0x6A756467  # no search draws from it
+QUIET = 0.7  # share of the ends' noise with which a network was not trained on a point
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ def certify(energy: PathEnergy, solution: Solution, refine: int) -> Certified:
         negative_fraction=doubtful.to(x.dtype).mean(-1),
         lower=lower,
         upper=upper,
+        **dict.fromkeys(JUDGED, torch.full_like(lower, torch.nan)),
     )
     hidden = certificate.length > AGREE * certificate.discrete_length
     found = zip(
@@ -128,6 +135,36 @@ def no_longer_than(
         length = certify(energy, replace(found.solution, nodes=given), refine).certificate.length
         found = _instead(energy, found, length, given, refine)
     return found
+
+
+def judged(energy: PathEnergy, found: Certified) -> Certified:
+    """Add what other estimates of the energy say of the paths.
+
+    Args:
+        energy: the energy that was minimised.
+        found: the paths, judged.
+
+    Returns:
+        the same with ``judged``, ``least_noise`` and the like; UNTRAINED in place of a status that
+        was well, where a path runs through points that no network is trained on.
+
+    Cost: that of :meth:`PathEnergy.judge` and :meth:`PathEnergy.noise_ratio` per path.
+    """
+    x, nothing = found.solution.nodes, (math.nan, math.nan)
+    rows, statuses = [], list(found.solution.statuses)
+    for i, path in enumerate(x):
+        ratio = energy.noise_ratio(path)
+        noise = nothing if ratio is None else (float(ratio.min()), float(ratio.max()))
+        rows.append((*(energy.judge(path, JUDGE_SEED) or nothing), *noise))
+        if ratio is not None and statuses[i] in (Status.CONVERGED, Status.FIXED_BUDGET):
+            scatter = 3 * math.sqrt(2 / energy.dim)  # of the noise of typical points
+            if noise[0] < QUIET * min(1.0, float(ratio[[0, -1]].min())) - scatter:
+                statuses[i] = Status.UNTRAINED
+    values = found.certificate.length.new_tensor(rows).unbind(-1)
+    certificate = replace(found.certificate, **dict(zip(JUDGED, values, strict=True)))
+    return replace(
+        found, certificate=certificate, solution=replace(found.solution, statuses=statuses)
+    )
 
 
 def _instead(

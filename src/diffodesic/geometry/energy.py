@@ -218,6 +218,36 @@ class PathEnergy(ABC):
         """Energies on the same points to solve one after another, easiest first, this one last."""
         return (self,)
 
+    def redrawn(self, seed: int) -> PathEnergy:
+        """The energy with its random probes drawn anew; itself where it has none."""
+        return self
+
+    def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[float, float] | None:
+        """The length of a path by an estimate that shares no formula with ``squared_steps``.
+
+        Args:
+            x: nodes (n+1, d).
+            seed: of the estimate.
+            samples: pairs of random trajectories, or the like; of one there is no error.
+
+        Returns:
+            the length and its standard error; None, the default, where there is no such estimate.
+        """
+        return None
+
+    def noise_ratio(self, x: Tensor) -> Tensor | None:
+        """How much noise points carry, relative to what their level says.
+
+        Networks are trained on points where it is close to 1.
+
+        Args:
+            x: points (..., d).
+
+        Returns:
+            ratios (...); None, the default, where points are not noisy data of a network.
+        """
+        return None
+
     def settled(self, a: Tensor, b: Tensor) -> PathEnergy:
         """The energy with everything decided that depends on the ends (B, d); default itself."""
         return self

@@ -40,6 +40,13 @@ class Certificate:
         lower: what the distance is at least (``PathEnergy.lower_bound``); 0 where nothing is known.
         upper: length of the one segment between the ends, where it is a bound (two-point steps of
             an exact denoiser); else infinite.
+        judged: length by an estimate that shares no formula with the energy and no random number
+            with the search (``PathEnergy.judge``); NaN where there is none.
+        judged_error: its standard error.
+        least_noise: the noise that the nodes carry, relative to what their level says
+            (``PathEnergy.noise_ratio``), where it is least; NaN where points are not noisy data of
+            a network.
+        most_noise: the same where it is most.
     """
 
     length: Tensor
@@ -51,12 +58,19 @@ class Certificate:
     gradient_norm: Tensor
     lower: Tensor
     upper: Tensor
+    judged: Tensor
+    judged_error: Tensor
+    least_noise: Tensor
+    most_noise: Tensor
 
     def as_dict(self) -> dict[str, object]:
         """Plain numbers and lists, for JSON; bounds that are not known are left out."""
         found = asdict(self)
-        for name, unknown in (("lower", 0.0), ("upper", math.inf)):
-            if bool((found[name] == unknown).all()):
+        unknown = {"lower": found["lower"] == 0, "upper": found["upper"] == math.inf}
+        for name in ("judged", "judged_error", "least_noise", "most_noise"):
+            unknown[name] = found[name].isnan()
+        for name, nothing in unknown.items():
+            if bool(nothing.all()):
                 del found[name]
         return {name: value.tolist() for name, value in found.items()}
 
@@ -138,8 +152,9 @@ class Geodesic:
 
     @property
     def length(self) -> Tensor:
-        """Refined length, (...)."""
-        return self.certificate.length
+        """The judged length where there is one, else the refined one, (...)."""
+        rated = self.certificate
+        return torch.where(rated.judged.isnan(), rated.length, rated.judged)
 
     @property
     def energy(self) -> Tensor:

@@ -31,6 +31,14 @@ class Status(Enum):
         "is negative, or the denoiser's Jacobian is not that of a posterior mean along them; the "
         "path is sound, but a better model, or more probes, may know a shorter one"
     )
+    START_KEPT = (
+        "no path was found that an independent estimate calls shorter than the first one, which is "
+        "kept: it is a guess, and a better model may know a shorter one"
+    )
+    UNTRAINED = (
+        "the path runs through points with too little noise for their level, on which no network "
+        "is trained: its length is a guess"
+    )
     TOO_COARSE = (
         "the nodes are too far apart for the metric's own steps to be believed; raise `nodes`"
     )

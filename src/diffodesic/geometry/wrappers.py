@@ -45,6 +45,10 @@ class EnergyWrapper(PathEnergy):
         """The stages of the wrapped energy, each wrapped."""
         return (*(self.around(stage) for stage in self.wrapped.stages()[:-1]), self)
 
+    def redrawn(self, seed: int) -> PathEnergy:
+        """The wrapper around the redrawn energy."""
+        return self.around(self.wrapped.redrawn(seed))
+
     def settled(self, a: Tensor, b: Tensor) -> PathEnergy:
         """The wrapper around the settled energy."""
         settled = self.wrapped.settled(a, b)

@@ -27,7 +27,6 @@ from diffodesic.images.features import Features, load_features
 from diffodesic.images.lifting import as_images
 from diffodesic.images.placement import JoinOptions, Placement, doubts
 from diffodesic.images.result import Interpolation, psnr_of
-from diffodesic.images.second_opinion import no_worse_than_start
 from diffodesic.images.shown_path import Pace, ShownPath, show_path
 from diffodesic.images.spaces import SPACES, Fixed, Space, SpacetimeSpace, choose_space
 from diffodesic.models.identity import identity, short
@@ -153,15 +152,11 @@ def join(
     a, b = there.points
 
     def joined() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        path = there.geodesic(a, b, nodes=asked.nodes, solver=asked.solver, progress=say)
-        path, worse = no_worse_than_start(there, path)
-        tensors, words = path.split()
-        return tensors, {**words, "worse": worse}
+        return there.geodesic(a, b, nodes=asked.nodes, solver=asked.solver, progress=say).split()
 
     tensors, words = store.stage("path", joined, inputs.device)
-    worse = words.pop("worse")
     path = Geodesic.joined(there.metric, tensors, words)
-    return JoinedPair(asked, there, path, inputs, features, worse, store, say, began)
+    return JoinedPair(asked, there, path, inputs, features, store, say, began)
 
 
 @dataclass(frozen=True)
@@ -174,7 +169,6 @@ class JoinedPair:
         path: the geodesic.
         inputs: the images (2, C, H, W).
         features: of a perceptual pace.
-        worse: a notice where the path was replaced by its start.
         store: finished stages.
         say: called with a short line on every step.
         began: when the work began, by the monotonic clock.
@@ -185,7 +179,6 @@ class JoinedPair:
     path: Geodesic
     inputs: Tensor
     features: Features | None
-    worse: list[str]
     store: Store
     say: Callable[[str], None]
     began: float
@@ -212,7 +205,7 @@ class JoinedPair:
             end_error=errors,
             seconds=time.monotonic() - self.began,
             settings=self._settings(frames),
-            notices=(*self.worse, *missing, *self._notices(errors, lost)),
+            notices=(*missing, *self._notices(errors, lost)),
         )
 
     def _paths(self, frames: int) -> tuple[dict[str, ShownPath], list[str]]:

@@ -31,7 +31,8 @@ class ShownPath:
 
     Attributes:
         frames: images (F, C, H, W) in [0, 1].
-        length: refined length under the metric of the interpolation.
+        length: refined length under the metric of the interpolation; that of the check where it
+            is better, for a network (:meth:`PathEnergy.judge`).
         energy: refined energy under it.
         floor: for the score metric, the least energy that a path with the same ends and the same
             change of log-density can have, else None; see :meth:`ScoreMetric.energy_floor`.
@@ -109,12 +110,14 @@ def show_path(
         on_fine = curve(fine)
         steps = metric.squared_steps(on_fine)
         speed = steps.clamp(min=0).sqrt() * steps.shape[-1]
+        judged = metric.energy().judge(on_fine[::REFINE], there.lifting.seed)
+        check = judged or space.second_length(metric, on_fine[::REFINE], there.lifting.seed)
         return ShownPath(
             frames=images,
-            length=float(speed.mean()),
+            length=judged[0] if judged else float(speed.mean()),
             energy=float(steps.sum()) * len(steps) / 2,
             floor=space.energy_floor(metric, on_fine),
-            check=space.second_length(metric, on_fine[::REFINE], there.lifting.seed),
+            check=check,
             s=s,
             log_snr=level,
             curve_s=(fine[1:] + fine[:-1]) / 2,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Charted", "Polyline", "Spline", "constant_speed", "spline_basis"]
+__all__ = ["Charted", "Polyline", "Spline", "arc", "constant_speed", "spline_basis"]
 
 Map = Callable[[Tensor], Tensor]
 
@@ -183,6 +183,30 @@ def _spline_slopes(nodes: Tensor, knots: Tensor) -> Tensor:
                 (h0 + 2 * total) * h1 * chord[..., near, :] + h0**2 * chord[..., far, :]
             ) / total
     return torch.linalg.solve(matrix, rhs)
+
+
+def arc(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Points on great circles about the origin, whose norm changes linearly (SLERP).
+
+    Args:
+        a: starts (..., d).
+        b: ends (..., d).
+        t: shares of the way (...), broadcast against the points.
+
+    Returns:
+        points (..., d); NaN where no circle is singled out: from a zero vector, or between opposite
+        directions.
+    """
+    norm_a, norm_b, t = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True), t.unsqueeze(-1)
+    u, v = a / norm_a, b / norm_b
+    # half-angle formula: accurate for nearly parallel and nearly opposite vectors alike
+    angle = 2 * torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1)).unsqueeze(-1)
+    near = angle < 1e-6
+    sine = torch.where(near, 1.0, angle.sin())
+    left = torch.where(near, 1 - t, ((1 - t) * angle).sin() / sine)
+    right = torch.where(near, t, (t * angle).sin() / sine)
+    along = (left * u + right * v) * torch.lerp(norm_a, norm_b, t)
+    return torch.where(torch.pi - angle < 1e-6, torch.nan, along)
 
 
 def constant_speed(curve: Polyline, lengths: Tensor, nodes: int) -> Tensor:

@@ -108,8 +108,10 @@ class Descent:
         iterations: limit on rounds.
         memory: correction pairs kept.
         newton: take the energy's own Hessian at every new path.
+        scale: first scale of the preconditioner (B,), such as :attr:`scale` of an earlier descent.
 
     Attributes:
+        scale: the last scale of the preconditioner, (B,).
         result: final paths (B, n+1, d), complete when :attr:`active` is 0.
         gradient_norm: see :func:`relative_norm`, (B,).
         statuses: how each path ended.
@@ -125,6 +127,7 @@ class Descent:
         iterations: int,
         memory: int,
         newton: bool = False,
+        scale: Tensor | None = None,
     ) -> None:
         self.objective, self.rtol, self.limit = energy, rtol, iterations
         self.order: Order = 2 if newton else 1
@@ -133,6 +136,7 @@ class Descent:
         self.gradient_norm = x.new_full((batch,), torch.nan)
         self.statuses = [Status.CONVERGED] * batch
         self.iterations = torch.zeros(batch, dtype=torch.long)
+        self.scale = x.new_ones(batch) if scale is None else scale.clone()
         self.rounds, self.history = 0, _History(memory)
         found = evaluate(energy, x, order=self.order)
         steps, grad = found.squared_steps, found.slope
@@ -145,7 +149,7 @@ class Descent:
             negative=(steps < 0).any(-1),
             doubtful=found.doubtful.sum(-1),
             h0=found.hessian or energy.preconditioner(x, steps),
-            gamma=one,
+            gamma=self.scale,
             direction=grad,
             decrease=one,
             t=one,
@@ -297,6 +301,7 @@ class Descent:
             self.statuses[int(now.home[i])] = status
         home = now.home[done]
         self.result[home], self.gradient_norm[home] = now.x[done], norm[done]
+        self.scale[home] = now.gamma[done]
         self.iterations[home.cpu()] = now.taken[done].cpu()
         now.select(~done)
         self.history.select(~done)

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.numerics.curves import Spline
+from diffodesic.numerics.curves import Spline, arc
 from diffodesic.output.options import Options, option
 
 __all__ = ["MixtureOptions", "chi_length", "lerp", "nao", "noise_diffusion", "slerp", "with_norm"]
@@ -68,21 +68,12 @@ def slerp(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
     Raises:
         ValueError: for opposite or zero vectors, between which no great circle is singled out.
     """
-    norm_a, norm_b = (x.norm(dim=-1, keepdim=True) for x in (a, b))
-    if bool(((norm_a == 0) | (norm_b == 0)).any()):
+    if bool(((a == 0).all(-1) | (b == 0).all(-1)).any()):
         raise ValueError("SLERP has no direction to turn: an end is the zero vector")
-    u, v = a / norm_a, b / norm_b
-    # half-angle formula: accurate for nearly parallel and nearly opposite vectors alike
-    angle = 2 * torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1))[..., None, None]
-    if bool((torch.pi - angle < 1e-6).any()):
+    points = arc(a.unsqueeze(-2), b.unsqueeze(-2), s)
+    if bool(points.isnan().any()):
         raise ValueError("SLERP is not defined between opposite vectors")
-    s = s.unsqueeze(-1)
-    near = angle < 1e-6
-    sine = torch.where(near, 1.0, angle.sin())
-    left = torch.where(near, 1 - s, ((1 - s) * angle).sin() / sine)
-    right = torch.where(near, s.expand_as(left), (s * angle).sin() / sine)
-    direction = left * u.unsqueeze(-2) + right * v.unsqueeze(-2)
-    return direction * torch.lerp(norm_a.unsqueeze(-2), norm_b.unsqueeze(-2), s)
+    return points
 
 
 def with_norm(points: Tensor, a: Tensor, b: Tensor, s: Tensor) -> Tensor:

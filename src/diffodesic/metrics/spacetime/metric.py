@@ -16,11 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.metrics.spacetime.estimators.base import Gradient, SpacetimeEnergy
+from diffodesic.metrics.spacetime.estimators.base import Gradient, SpacetimeEnergy, rademacher
 from diffodesic.metrics.spacetime.estimators.closure import Closure
 from diffodesic.metrics.spacetime.estimators.entropy import Mismatch
 from diffodesic.metrics.spacetime.estimators.secant import FLOOR, Secant
@@ -174,8 +173,7 @@ class Spacetime(NoisyPoints):
 
 def _probes(probes: int | Tensor, dim: int, seed: int) -> Tensor:
     if isinstance(probes, int):
-        generator = torch.Generator().manual_seed(seed)
-        probes = torch.randint(0, 2, (probes, dim), generator=generator) * 2.0 - 1.0
+        probes = rademacher(probes, dim, seed)
     if probes.ndim != 2 or probes.shape[-1] != dim or not len(probes):
         raise ValueError(
             f"probes have shape {tuple(probes.shape)}; they must be (P, {dim}) with P >= 1"

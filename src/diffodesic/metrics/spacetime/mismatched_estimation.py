@@ -37,6 +37,7 @@ Posterior = Callable[[Tensor, Tensor, int, torch.Generator], Tensor]
 __all__ = [
     "Hubs",
     "Posterior",
+    "check_length",
     "mismatch_length",
     "mismatch_steps",
     "neighbours",
@@ -198,6 +199,29 @@ def mismatch_length(
     left_out = others.sqrt().sum(-1)
     error = ((samples - 1) / samples * (left_out - left_out.mean()).square().sum()).sqrt()
     return samples * length - (samples - 1) * float(left_out.mean()), float(error)
+
+
+def check_length(
+    denoiser: Denoiser, x: Tensor, seed: int, *, samples: int = 2
+) -> tuple[float, float] | None:
+    """A quick :func:`mismatch_length` of a path, to check another estimate with.
+
+    Args:
+        denoiser: posterior mean.
+        x: nodes (n+1, D+1).
+        seed: seed of the noise.
+        samples: antithetic pairs of trajectories.
+
+    Returns:
+        the length and its standard error; None for a path that stays where it is, or is too clean
+        for this estimate.
+
+    Cost: ``(32 samples + 7) n`` evaluations.
+    """
+    still = bool((x[0] == x[-1]).all())
+    if still or float(x[:, -1].max()) > denoiser.log_snr_range[1] - MARGIN:
+        return None
+    return mismatch_length(denoiser, x, samples=samples, levels=8, hubs="alternate", seed=seed)
 
 
 def neighbours(x: Tensor, hubs: Hubs) -> tuple[Tensor, Tensor]:

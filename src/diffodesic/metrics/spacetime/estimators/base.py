@@ -19,8 +19,11 @@ from torch import Tensor
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.selfcheck import SelfCheck, self_check
 from diffodesic.geometry.energy import Evaluation, Order, PathEnergy, Solver, chord
+from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.metrics.one_level import NETWORK_SEARCH
+from diffodesic.metrics.spacetime.flow_arches import flow_arches
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
+from diffodesic.metrics.spacetime.mismatched_estimation import check_length
 from diffodesic.numerics.hessians import PathHessian
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "SpacetimeEnergy",
     "either",
     "frobenius",
+    "rademacher",
     "relative_step",
     "reverse",
     "sides_of",
@@ -36,6 +40,7 @@ __all__ = [
 
 Gradient = Literal["auto", "reverse", "forward"]
 NOTHING_LEFT = -4.0  # log SNR per coordinate
+MANY = 64  # coordinates from which few trajectories tell the length of a path
 
 
 class SpacetimeEnergy(PathEnergy):
@@ -118,9 +123,10 @@ class SpacetimeEnergy(PathEnergy):
 
     @property
     def default_solver(self) -> Solver | None:  # type: ignore[override]
-        """For a network whose segments are straight, the search of networks."""
-        straight = self.denoiser.learned and not self.exact_segments
-        return NETWORK_SEARCH if straight else None
+        """For a network, where segments are straight: :class:`Redraw` if it can be judged."""
+        if not self.denoiser.learned or self.exact_segments:
+            return None
+        return NETWORK_SEARCH if self.denoiser.dim < MANY else Redraw()
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -159,7 +165,7 @@ class SpacetimeEnergy(PathEnergy):
         """The chord, arches over it that rise into noise, and two hyperbolic geodesics.
 
         Those are of Gaussian data with the data's variance v and with v/4: data of low dimension
-        look like less variance.
+        look like less variance.  For a network, the chord and :func:`flow_arches`.
 
         Args:
             a: starts (..., D + 1).
@@ -169,20 +175,38 @@ class SpacetimeEnergy(PathEnergy):
         Returns:
             paths (..., nodes + 1, D + 1) by name.
         """
-        low = self.log_snr_range[0]
+        # six e-folds below the data's own precision nothing is left of the data
+        low, scale = self.log_snr_range[0], self.denoiser.variance
         found = {"chord": chord(a, b, nodes)}
+        if self.denoiser.learned:
+            lowest = max(low, -math.log(scale) - 6)
+            found |= flow_arches(self.denoiser, a, b, nodes, lowest)
+            return {name: self.confine(path) for name, path in found.items()}
         s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device)
         for depth in (0.5, 1.0, 2.0, 4.0):
             arch = found["chord"].clone()
             arch[..., -1] = arch[..., -1] - depth * 4 * s * (1 - s)
             found[f"arch {depth:g}"] = arch
         for name, share in (("hyperbolic", 1.0), ("hyperbolic/4", 0.25)):
-            variance = share * self.denoiser.variance
-            space = Hyperbolic(self.dim - 1, variance, self.denoiser.mean)
-            # six e-folds below the data's own precision nothing is left of the data
-            floor = max(low, -math.log(variance) - 6)
+            space = Hyperbolic(self.dim - 1, share * scale, self.denoiser.mean)
+            floor = max(low, -math.log(share * scale) - 6)
             found[name] = space.path(a, b, nodes, lowest=floor)
         return {name: self.confine(path) for name, path in found.items()}
+
+    def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[float, float] | None:
+        """By :func:`check_length` for a network of at least 64 coordinates; else None."""
+        # a squared difference of means is a sum over coordinates: that of a few scatters too much
+        if not self.denoiser.learned or self.denoiser.dim < MANY:
+            return None
+        return check_length(self.denoiser, x, seed, samples=samples)
+
+    def noise_ratio(self, x: Tensor) -> Tensor | None:
+        """``|z - m|^2 / (sigma^2 D)`` for a network, one evaluation per point; else None."""
+        if not self.denoiser.learned:
+            return None
+        z, sigma = x[..., :-1], (-x[..., -1] / 2).exp()
+        with torch.no_grad():
+            return (z - self.denoiser(z, sigma)).square().mean(-1) / sigma**2
 
     def settled(self, a: Tensor, b: Tensor) -> SpacetimeEnergy:
         """This energy with the kind of gradient that its network can give, where that is open.
@@ -249,6 +273,12 @@ def either(doubtful: Tensor) -> Tensor:
 def frobenius(pushed: Tensor) -> Tensor:
     """|J|_F^2 from J applied to probes (..., P, D)."""
     return pushed.square().sum(-1).mean(-1)
+
+
+def rademacher(count: int, dim: int, seed: int) -> Tensor:
+    """Probes (count, D) of signs, drawn on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 2, (count, dim), generator=generator) * 2.0 - 1.0
 
 
 def relative_step(denoiser: Denoiser, x: Tensor) -> Tensor:

@@ -1,0 +1,89 @@
+r"""First paths through spacetime along the probability flow of their ends.
+
+A network is trained on points z with |z - m|^2 close to sigma^2 D.  A straight line between two
+noisy images loses that norm: half-way between independent noises half of it is left.  The
+probability flow carries each end to any level and keeps it typical there.  Along an arch whose log
+SNR falls from the ends to the middle,
+
+    lam(s) = lam_chord(s) - 4 depth s (1 - s),      z(s) = slerp(A(lam(s)), B(lam(s)); t(s)),
+
+with A and B the flow lines of the ends and slerp the arc of a circle about the mean of the data.
+``t(s) = s`` crosses all the way along; a *late* arch goes up one flow line, crosses in the middle
+third, and comes down the other.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.denoisers.flow import integrate
+from diffodesic.numerics.curves import arc
+
+__all__ = ["flow_arches"]
+
+DEPTHS = (2.0, 3.0, 4.0)  # e-folds of SNR that an arch falls
+CROSSINGS = {"": 0.0, "late ": 1 / 3}  # share of the arch on each side without a crossing
+STEP = 0.25  # of log SNR along a flow line, one step of Heun's rule each
+
+
+def flow_arches(
+    denoiser: Denoiser, a: Tensor, b: Tensor, nodes: int, lowest: float
+) -> dict[str, Tensor]:
+    """Arches of slerps between the flow lines of two points.
+
+    Args:
+        denoiser: posterior mean.
+        a: starts (..., D + 1), packed from (z, log SNR).
+        b: ends (..., D + 1).
+        nodes: number n of segments.
+        lowest: log SNR below which no arch goes.
+
+    Returns:
+        paths (..., n + 1, D + 1) by name, with exact ends; an arch that would go below ``lowest``
+        keeps to it.
+
+    Cost: ``8 (max(lam) - lowest)`` evaluations per end, at most 32 where the ends share a level.
+    """
+    s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device)
+    chord = torch.lerp(a[..., -1:], b[..., -1:], s)
+    deepest = (torch.minimum(a[..., -1], b[..., -1]) - max(DEPTHS)).clamp(min=lowest)
+    lines = [_flow_line(denoiser, end, deepest) for end in (a, b)]
+    centre = torch.as_tensor(denoiser.mean).to(a)
+    found = {}
+    for depth in DEPTHS:
+        level = torch.maximum(chord - 4 * depth * s * (1 - s), deepest.unsqueeze(-1))
+        first, last = (_at(*line, level) for line in lines)
+        for name, still in CROSSINGS.items():
+            t = ((s - still) / (1 - 2 * still)).clamp(0, 1)
+            z = centre + arc(first - centre, last - centre, t)
+            path = torch.cat([z, level.unsqueeze(-1)], -1)
+            path[..., 0, :], path[..., -1, :] = a, b
+            found[f"{name}flow arch {depth:g}"] = path
+    return found
+
+
+def _flow_line(denoiser: Denoiser, end: Tensor, deepest: Tensor) -> tuple[Tensor, Tensor]:
+    """Levels (..., k + 1), falling to ``deepest`` (...), and the points (..., k + 1, D) there."""
+    z, top = end[..., :-1], end[..., -1]
+    count = max(1, math.ceil(float((top - deepest).max()) / STEP))
+    share = torch.linspace(0, 1, count + 1, dtype=z.dtype, device=z.device)
+    levels = torch.lerp(top.unsqueeze(-1), deepest.unsqueeze(-1), share)
+    points = [z]
+    with torch.no_grad():
+        for i in range(count):
+            z = integrate(denoiser, z, levels[..., i], levels[..., i + 1], steps=1)
+            points.append(z)
+    return levels, torch.stack(points, -2)
+
+
+def _at(levels: Tensor, points: Tensor, wanted: Tensor) -> Tensor:
+    """Points (..., n + 1, D) of a flow line at levels (..., n + 1), between its own by lines."""
+    top, deepest, count = levels[..., :1], levels[..., -1:], levels.shape[-1] - 1
+    fall = torch.where(top > deepest, top - deepest, 1.0)
+    place = ((top - wanted) / fall * count).clamp(0, count)
+    i = place.long().clamp(max=count - 1).unsqueeze(-1).expand(*wanted.shape, points.shape[-1])
+    return torch.lerp(points.gather(-2, i), points.gather(-2, i + 1), place.unsqueeze(-1) - i)

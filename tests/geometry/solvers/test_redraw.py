@@ -1,0 +1,157 @@
+"""The search with probes drawn anew follows what is true, not the probes, and says how it ended."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffodesic import GaussianMixture, Spacetime, Status, geodesic
+from diffodesic.geometry.boundary_value import search
+from diffodesic.geometry.energy import Evaluation, Order, PathEnergy, Problem, chord
+from diffodesic.geometry.solvers.redraw import Redraw
+from diffodesic.metrics.spacetime.estimators.secant import Secant
+
+DIM = 30
+
+
+class Probed(PathEnergy):
+    """``|P dx|^2`` by a few random probes of P, whose truth is ``|dx|^2`` with a bowl over it.
+
+    The metric is ``(1 + |x|^2) I``; each draw sees it along 3 of 30 directions only.
+    """
+
+    dim = DIM
+
+    def __init__(self, seed: int = 0, bias: float = 0.0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.probes = torch.randn(3, DIM, generator=generator, dtype=torch.float64) / 3**0.5
+        self.bias = bias
+
+    def redrawn(self, seed: int) -> Probed:
+        return Probed(seed, self.bias)
+
+    def _steps(self, x: Tensor, probes: Tensor | None) -> Tensor:
+        middle, dx = (x[..., 1:, :] + x[..., :-1, :]) / 2, x.diff(dim=-2)
+        size = dx if probes is None else dx @ probes.mT
+        return (1 + middle.square().sum(-1)) * size.square().sum(-1)
+
+    def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            steps = self._steps(leaf, self.probes)
+            (slope,) = torch.autograd.grad(steps.sum(), leaf)
+        n = x.shape[-2] - 1
+        return Evaluation(steps.detach(), steps.detach() < 0, n / 2 * slope if order else None)
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return (1 + x.square().sum(-1)) * (u * v).sum(-1)
+
+    def starts(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
+        """A detour with noise in every direction."""
+        s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype)[:, None]
+        generator = torch.Generator().manual_seed(7)
+        bend = torch.randn(DIM, generator=generator, dtype=a.dtype)
+        return {"detour": chord(a, b, nodes) + 0.5 * torch.sin(torch.pi * s) * bend}
+
+    def truth(self, x: Tensor) -> Tensor:
+        return self._steps(x, None).sqrt().sum(-1)
+
+    def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[float, float] | None:
+        own = self.truth(x)
+        # a judge that is biased finds every path longer than the start
+        return float(own) + self.bias * float(
+            (x - self.starts(x[0], x[-1], len(x) - 1)["detour"]).norm()
+        ), 0.0
+
+
+def pairs(count: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    ends = torch.randn(2, count, DIM, generator=generator, dtype=torch.float64) / DIM**0.5
+    return ends[0], ends[1]
+
+
+def test_the_judged_length_falls_and_the_path_ends_near_the_chord():
+    # around the origin of a bowl so shallow the shortest path is nearly the chord
+    energy, (a, b) = Probed(), pairs()
+    solver = Redraw(scale=1.0, rounds=3, draws=6, judgements=40, rtol=1e-3)
+    found = solver.solve(Problem(energy, a, b, 16))
+    straight = energy.truth(chord(a, b, 16))
+    start = energy.truth(energy.starts(a[0], b[0], 16)["detour"])
+    assert found.statuses == [Status.CONVERGED] * 2
+    assert bool((energy.truth(found.nodes) < 1.1 * straight).all())
+    assert float(start) > 1.5 * float(straight[0])
+
+
+def test_fixed_probes_leave_what_they_do_not_see():
+    # three directions of thirty: nothing lowers the energy across them, however long the search
+    class Fixed(Probed):
+        def redrawn(self, seed: int) -> Probed:
+            return self
+
+    (a, b) = pairs(1)
+    solver = Redraw(scale=1.0, rounds=3, draws=6, judgements=40, rtol=1e-3)
+    fixed, drawn = (solver.solve(Problem(energy, a, b, 16)).nodes for energy in (Fixed(), Probed()))
+    truth = Probed().truth
+    assert float(truth(fixed)) > 1.2 * float(truth(drawn))
+
+
+def test_the_start_is_kept_where_no_path_is_judged_shorter():
+    energy, (a, b) = Probed(bias=100.0), pairs()
+    found = Redraw(scale=1.0).solve(Problem(energy, a, b, 16))
+    assert found.statuses == [Status.START_KEPT] * 2
+    start = energy.truth(energy.starts(a[0], b[0], 16)["detour"])
+    torch.testing.assert_close(energy.truth(found.nodes)[0], start, rtol=1e-2, atol=0)
+
+
+def test_judgements_that_run_out_are_said():
+    energy, (a, b) = Probed(), pairs()
+    found = Redraw(scale=1.0, judgements=1, rtol=1e-6).solve(Problem(energy, a, b, 16))
+    assert found.statuses == [Status.ITERATION_LIMIT] * 2
+
+
+def test_a_pair_is_not_changed_by_its_company():
+    energy, (a, b) = Probed(), pairs(3)
+    solver = Redraw(scale=1.0)
+    together = solver.solve(Problem(energy, a, b, 16)).nodes
+    for i in range(3):
+        alone = solver.solve(Problem(energy, a[i : i + 1], b[i : i + 1], 16)).nodes[0]
+        torch.testing.assert_close(together[i], alone)
+
+
+def test_a_given_path_is_begun_with(rng: torch.Generator):
+    energy, (a, b) = Probed(), pairs(1)
+    init = chord(a, b, 16) + torch.randn(1, 17, DIM, generator=rng, dtype=torch.float64) / 100
+    init[:, 0], init[:, -1] = a, b
+    found = Redraw(scale=1.0).solve(Problem(energy, a, b, 16, init=init))
+    assert found.start == ["given"]
+    assert float(energy.truth(found.nodes)) <= 1.001 * float(energy.truth(init))
+
+
+def test_on_a_learned_law_with_known_truth_it_is_near_the_exact_distance(rng: torch.Generator):
+    # the secant of few probes, on noisy ends between far modes, against the exact geodesic
+    means = torch.randn(6, 64, generator=rng, dtype=torch.float64)
+    law = GaussianMixture(means, std=0.3)
+    network = copy.copy(law)
+    network.closed_form, network.learned = False, True
+    exact = Spacetime(law)
+    noise = torch.randn(2, 64, generator=rng, dtype=torch.float64)
+    a, b = exact.point(means[:2] + 0.37 * noise, log_snr=2.0)
+    best = geodesic(exact, a, b, nodes=32).length
+    probes = torch.ones(2, 64, dtype=torch.float64)
+    path = search(Spacetime(network, estimator=Secant(network, probes)), a, b, nodes=32)
+    true_length = exact.squared_steps(path.nodes).sqrt().sum()
+    assert float(best) <= float(true_length) < 1.3 * float(best)
+    # of the quick judge: five standard errors, and the bias of its rule of eight levels
+    error = float((path.length - true_length).abs())
+    assert error < 5 * float(path.certificate.judged_error) + 0.05 * float(true_length)
+
+
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"draws": 0}, {"nodes": 1}, {"rtol": 0.0}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any]):
+    with pytest.raises(ValueError, match="must be"):
+        replace(Redraw(), **wrong)
