@@ -76,7 +76,9 @@ def test_an_interruption_leaves_the_earlier_run(run, place, monkeypatch, module,
 
     monkeypatch.setattr(import_module(f"diffodesic.{module}"), name, interrupt)
     code, _, err = run(*TINY, "--metric", "score")
-    assert (code, err) == (130, "diffodesic: interrupted; no half-written files are left\n")
+    goes_on = "and the same command goes on from what is finished"
+    told = f"diffodesic: stopped by SIGINT; no half-written files are left, {goes_on}\n"
+    assert (code, err) == (130, told)
     after = {name: content for name, content in files(place).items() if "/partial/" not in name}
     assert after == before
 

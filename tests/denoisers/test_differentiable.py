@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffodesic.denoisers.differentiable import differentiable, full_float32, is_differentiated
-from diffodesic.denoisers.network import JvpMode, NetworkDenoiser, NonFiniteError, from_network
+from diffodesic.denoisers.network import (
+    JvpMode,
+    NetworkDenoiser,
+    NetworkOptions,
+    NonFiniteError,
+    from_network,
+)
 from diffodesic.denoisers.schedules import EDM
 
 SHAPE = (4, 6)
@@ -36,7 +42,14 @@ NETWORKS = [attention, layer_norm, group_norm]
 
 
 def denoiser(fn: Callable[..., Tensor], mode: JvpMode = "forward") -> NetworkDenoiser:
-    return from_network(fn, shape=SHAPE, schedule=EDM(), prediction="x0", jvp_mode=mode)
+    return from_network(
+        fn,
+        shape=SHAPE,
+        schedule=EDM(),
+        prediction="x0",
+        jvp_mode=mode,
+        options=NetworkOptions(trial=False),
+    )
 
 
 @pytest.mark.parametrize("mode", ["forward", "double-vjp", "auto"])

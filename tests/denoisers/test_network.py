@@ -35,6 +35,7 @@ from diffodesic.numerics.cost import counting
 # forward mode compiles some of torch's own formulas when it is first used
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 
+UNTRIED = NetworkOptions(trial=False)
 SHAPE, SIGMA_DATA = (2, 3), 0.8
 _TIMES = torch.linspace(0, 1, 60, dtype=torch.float64)
 SCHEDULES: dict[str, Schedule] = {
@@ -252,7 +253,7 @@ def test_dtype_and_device_follow_the_network() -> None:
         return torch.zeros(x.shape)
 
     z, sigma = _randn(3, 4, seed=72), torch.ones(3, dtype=torch.float64)
-    model = from_network(look, shape=(4,), schedule=VP(), prediction="x0")
+    model = from_network(look, shape=(4,), schedule=VP(), prediction="x0", options=UNTRIED)
     assert model(z, sigma).dtype == torch.float64
     moved = replace(model, dtype=torch.float32, device="meta")(z, sigma)
     assert (moved.dtype, moved.device.type) == (torch.float64, "cpu")
@@ -277,7 +278,10 @@ def test_conditions_are_bound_and_repeated() -> None:
         schedule=VP(),
         prediction="x0",
         options=NetworkOptions(
-            condition={"label": torch.tensor(3), "mode": "plain"}, chunk=2, dtype=torch.float32
+            condition={"label": torch.tensor(3), "mode": "plain"},
+            chunk=2,
+            dtype=torch.float32,
+            trial=False,
         ),
     )
     z = _randn(3, 4, seed=73)
@@ -369,8 +373,14 @@ def test_networks_without_forward_mode_are_told_what_to_do() -> None:
         def backward(ctx: Any, g: Tensor) -> Tensor:
             return g * ctx.saved_tensors[0].cos()
 
-    model = from_network(lambda x, t: Reverse.apply(x), shape=(4,), schedule=VP(), prediction="x0")
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return Reverse.apply(x + t[:, None])
+
+    given = {"shape": (4,), "schedule": VP(), "prediction": "x0"}
     z = _randn(3, 4, seed=90, dtype=torch.float32)
+    with pytest.raises(NetworkError, match="finite-difference"):
+        from_network(network, **given)
+    model = from_network(network, **given, options=UNTRIED)
     with pytest.raises(NetworkError, match="finite-difference"):
         model.jvp(z, torch.tensor(1.0), z)
     tangent = replace(model, jvp_mode="finite-difference").jvp(z, torch.tensor(1.0), z)[1]
@@ -388,7 +398,7 @@ def test_defaults_come_from_the_schedule_and_sigma_data() -> None:
         shape=(4,),
         schedule=VP(),
         prediction="x0",
-        options=NetworkOptions(log_snr_range=(-3.0, 4.0)),
+        options=NetworkOptions(log_snr_range=(-3.0, 4.0), trial=False),
     )
     assert (narrow.log_snr_range, narrow.variance) == ((-3.0, 4.0), 1.0)
 
@@ -427,6 +437,6 @@ def test_wrong_options_are_refused(options: dict, words: str) -> None:
     ],
 )
 def test_wrong_outputs_are_refused(fn: Callable[..., Tensor], words: str) -> None:
-    model = from_network(fn, shape=(4,), schedule=VP(), prediction="x0")
+    model = from_network(fn, shape=(4,), schedule=VP(), prediction="x0", options=UNTRIED)
     with pytest.raises(NetworkError, match=words):
         model(torch.ones(2, 4), torch.tensor(1.0))

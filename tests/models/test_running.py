@@ -36,7 +36,7 @@ class _Small(nn.Module):
 
 
 def _denoiser(fn: Any, chunk: int | None = None) -> Any:
-    options = NetworkOptions(chunk=chunk)
+    options = NetworkOptions(chunk=chunk, trial=False)
     return from_network(fn, shape=(3,), schedule=VP(), prediction="eps", options=options)
 
 

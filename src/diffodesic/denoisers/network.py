@@ -1,19 +1,8 @@
 r"""Networks as denoisers: any prediction, on any schedule, converted to E[x0 | z].
 
 A network sees ``x_t = alpha x0 + sigma_t eps`` and its own time t; the core sees
-``z = x_t / alpha`` and ``sigma = sigma_t / alpha``.  Its output f becomes ``m = skip z + gain f``:
-
-             skip              gain                       f
-    x0       0                 1                          E[x0 | x_t]
-    eps      1                 -sigma                     E[eps | x_t]                (2006.11239)
-    v        1/(1 + sigma^2)   -sigma/alpha/(1 + sigma^2) E[alpha eps - sigma_t x0 | x_t]
-                                                                                      (2202.00512)
-    score    1                 alpha sigma^2              grad log p(x_t)             (2011.13456)
-    flow     1/(1 + sigma)     -sigma/(1 + sigma)         E[eps - x0 | x_t]           (2403.03206)
-    edm      s^2/r^2           sigma s/r                  F(z/r, log(sigma)/4)        (2206.00364)
-
-with r^2 = sigma^2 + s^2 and s = sigma_data.  v and flow hold for any (alpha, sigma_t); flow has
-its noise at t = 1.  Time is a differentiable function of sigma, so dm/dsigma is the network's own.
+``z = x_t / alpha`` and ``sigma = sigma_t / alpha``.  :mod:`diffodesic.denoisers.predictions` says
+what becomes of its output, and :mod:`diffodesic.denoisers.trial` what it must be.
 
 Jacobian products are taken in one of three ways,
 
@@ -31,10 +20,10 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.differentiable import (
@@ -43,7 +32,18 @@ from diffodesic.denoisers.differentiable import (
     full_float32,
     is_differentiated,
 )
+from diffodesic.denoisers.jvp_modes import EXACT_MODES, JvpMode, product_is_right, tested_mode
+from diffodesic.denoisers.predictions import Prediction, inputs_of
 from diffodesic.denoisers.schedules import Schedule
+from diffodesic.denoisers.trial import (
+    FALSE_GRADIENT,
+    NO_GRADIENT,
+    NetworkError,
+    NonFiniteError,
+    Trial,
+    check_output,
+    networks_of,
+)
 from diffodesic.numerics import derivatives
 from diffodesic.numerics.cost import record
 
@@ -54,46 +54,13 @@ __all__ = [
     "NetworkOptions",
     "NonFiniteError",
     "Prediction",
-    "edm_preconditioning",
     "from_network",
 ]
 
-Prediction = Literal["x0", "eps", "v", "score", "flow", "edm"]
-JvpMode = Literal["auto", "forward", "double-vjp", "finite-difference"]
-# Central differences of float32 networks are good to 1e-3; a wrong derivative is off by far more.
-AGREEMENT = 0.02
-_EXACT_MODES: tuple[JvpMode, ...] = ("forward", "double-vjp")
-# skip and gain of the table above by (sigma, alpha); "edm" knows no alpha
-_COEFFICIENTS: Mapping[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
-    "x0": lambda sigma, alpha: (torch.zeros_like(sigma), torch.ones_like(sigma)),
-    "eps": lambda sigma, alpha: (torch.ones_like(sigma), -sigma),
-    "v": lambda sigma, alpha: (1 / (1 + sigma**2), -sigma / alpha / (1 + sigma**2)),
-    "score": lambda sigma, alpha: (torch.ones_like(sigma), alpha * sigma**2),
-    "flow": lambda sigma, alpha: (1 / (1 + sigma), -sigma / (1 + sigma)),
-}
-
-
-class NetworkError(ValueError):
-    """A network's output is no prediction; the message says what to change."""
-
-
-class NonFiniteError(NetworkError, FloatingPointError):
-    """A network's output is not finite; solvers end the path with a status."""
-
-
-def edm_preconditioning(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """EDM's preconditioning, ``m = skip z + gain F(z / scale, noise)`` (2206.00364).
-
-    Args:
-        sigma: noise levels (...).
-        sigma_data: standard deviation of the data.
-
-    Returns:
-        skip, gain, scale and noise, (...) each.
-    """
-    total = sigma**2 + sigma_data**2
-    scale = total.sqrt()
-    return sigma_data**2 / total, sigma * sigma_data / scale, scale, sigma.log() / 4
+NO_ROOM = (
+    "out of memory with one input per call: take smaller images, precision bfloat16, or a device "
+    "with more memory"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +79,10 @@ class NetworkOptions:
         device: device of the network; default that of its parameters, else that of ``z``.
         autocast: dtype of evaluations where torch finds it safe (bfloat16); derivatives keep the
             network's, and finite differences take larger steps.
+        integer_time: for networks that take integer times only: their output at other times is
+            interpolated linearly between the two nearest, at twice the evaluations.
+        trial: call the network a few times when it is wrapped (:meth:`NetworkDenoiser.trial`), so
+            that what is no function of one point and one level is refused by a sentence.
     """
 
     condition: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -120,6 +91,8 @@ class NetworkOptions:
     dtype: torch.dtype | None = None
     device: torch.device | str | None = None
     autocast: torch.dtype | None = None
+    integer_time: bool = False
+    trial: bool = True
 
 
 def from_network(
@@ -142,7 +115,7 @@ def from_network(
             freeze its parameters, or every call keeps a graph for their gradients.
         shape: shape of one input, such as (C, H, W); D is its product.
         schedule: the process of training; for ``"edm"`` only its range of log SNR matters.
-        prediction: what ``fn`` returns, a line of the table above.
+        prediction: what ``fn`` returns, a line of the table of ``predictions``.
         sigma_data: standard deviation s of EDM's preconditioning, in data units.
         mean: mean of the data, a number or (D,).
         variance: variance of one coordinate of the data; default ``sigma_data**2``, else 1.
@@ -156,11 +129,14 @@ def from_network(
 
     Raises:
         ValueError: if an argument is unknown, missing or contradicts another.
+        NetworkError: if the trial finds a fault.
 
-    Cost: one evaluation of ``fn`` per point.
+    Cost: one evaluation of ``fn`` per point; the trial 20 evaluations and 3 derivatives at most.
     """
-    options = options or NetworkOptions()
-    return NetworkDenoiser(
+    given = dict(vars(options or NetworkOptions()))
+    tried = given.pop("trial")
+    given["log_snr_range"] = given["log_snr_range"] or schedule.log_snr_range
+    denoiser = NetworkDenoiser(
         fn,
         shape=tuple(shape),
         schedule=schedule,
@@ -169,8 +145,11 @@ def from_network(
         mean=mean,
         variance=variance if variance is not None else (sigma_data or 1.0) ** 2,
         jvp_mode=jvp_mode,
-        **{**vars(options), "log_snr_range": options.log_snr_range or schedule.log_snr_range},
+        **given,
     )
+    if tried:
+        denoiser.trial()
+    return denoiser
 
 
 @dataclass(eq=False)
@@ -202,6 +181,7 @@ class NetworkDenoiser(Denoiser):
     dtype: torch.dtype | None = None
     device: torch.device | str | None = None
     autocast: torch.dtype | None = None
+    integer_time: bool = False
     auto_mode: list[JvpMode] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -229,6 +209,57 @@ class NetworkDenoiser(Denoiser):
         """The same network under a condition, added to those already bound."""
         return replace(self, condition={**self.condition, **condition})
 
+    def trial(self) -> None:
+        """Call the network a few times, and look whether it is a function of point and level.
+
+        What is doubtful but may be meant, a table of times or a level that is ignored, is a
+        ``RuntimeWarning``.
+
+        Raises:
+            NetworkError: for every other fault that :mod:`diffodesic.denoisers.trial` lists; the
+                message says what to change.
+
+        Cost: 20 evaluations and 3 derivatives, for a network in order.
+        """
+        low, high = self.log_snr_range
+        middle = min(max(0.0, low), high)
+        # a number of inputs other than the last axis, so that t cannot be broadcast over it
+        count = min(3 if self.shape[-1] != 3 else 2, self.chunk or 3)
+        z, sigma = self._noisy(torch.tensor([middle, high, low][:count], dtype=torch.float64))
+        # a thousandth of an e-fold, inside the range: a twentieth of an entry of DDPM's table
+        near = sigma[:1] * math.exp(5e-4 if middle - low > 0.01 else -5e-4)
+        try:
+            doubts = self._trial(z, sigma, near).run()
+        except torch.OutOfMemoryError:
+            try:
+                doubts = self._trial(z[:1], sigma[:1], near).run()
+            except torch.OutOfMemoryError as error:
+                raise NetworkError(NO_ROOM) from error
+        for doubt in doubts:
+            if doubt not in (NO_GRADIENT, FALSE_GRADIENT):
+                warnings.warn(doubt, RuntimeWarning, stacklevel=3)
+            elif self.jvp_mode in EXACT_MODES:
+                raise NetworkError(doubt)
+        if self.jvp_mode in EXACT_MODES and not product_is_right(self, z[:1], sigma[:1]):
+            raise NetworkError(
+                f'jvp_mode="{self.jvp_mode}" gives another derivative of the network than '
+                'differences of its values; give jvp_mode="auto", or "finite-difference"'
+            )
+
+    def _trial(self, z: Tensor, sigma: Tensor, near: Tensor) -> Trial:
+        """The trial at points (N, D) and levels (N,), ``near`` a level close to the first."""
+        x, t = (part.to(*self._place(part)) for part in self._inputs(z, sigma)[2:])
+        close = self._inputs(z[:1], near)[3].to(t)
+        return Trial(
+            self._ask,
+            networks_of(self.fn),
+            x.reshape(-1, *self.shape),
+            t.round().long() if self.integer_time else t,
+            close - t[:1],
+            tuple(self.condition),
+            torch.finfo(self.autocast).eps if self.autocast else 0.0,
+        )
+
     def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | z] for ``z`` (N, D), ``sigma`` (N,); out of memory halves ``chunk`` and warns."""
         while True:
@@ -238,10 +269,7 @@ class NetworkDenoiser(Denoiser):
                 return torch.cat([self._convert(points, level) for points, level in pieces])
             except torch.OutOfMemoryError as error:
                 if size == 1:
-                    raise NetworkError(
-                        "out of memory with one input per call: take smaller images, precision "
-                        "bfloat16, or a device with more memory"
-                    ) from error
+                    raise NetworkError(NO_ROOM) from error
                 self.chunk = size // 2
             warnings.warn(
                 f"out of memory with {size} inputs per call: {self.chunk} from now on; set chunk "
@@ -281,41 +309,19 @@ class NetworkDenoiser(Denoiser):
 
     def _tested_mode(self) -> JvpMode:
         """The mode that ``"auto"`` stands for, tried out once at log SNR 0 or near it."""
-        if self.auto_mode:
-            return self.auto_mode[0]
-        generator = torch.Generator().manual_seed(0)
-        noise, *vectors = torch.randn(4, 1, self.dim, generator=generator, dtype=torch.float64)
-        level = min(max(0.0, self.log_snr_range[0]), self.log_snr_range[1])
-        sigma = torch.tensor(math.exp(-level / 2), dtype=torch.float64)
-        z = torch.as_tensor(self.mean).to(noise) + (self.variance + sigma**2).sqrt() * noise
-        with torch.no_grad():
-            expected = self.difference(z, sigma, vectors[0])[1]
-        forward, double = (self._tried(mode, z, sigma, vectors, expected) for mode in _EXACT_MODES)
-        # reverse mode through forward mode is silently wrong for some of torch's operations
-        if forward is not None and (double is None or _near(forward, double)):
-            self.auto_mode.append("forward")
-        else:
-            self.auto_mode.append("finite-difference" if double is None else "double-vjp")
+        if not self.auto_mode:
+            level = min(max(0.0, self.log_snr_range[0]), self.log_snr_range[1])
+            z, sigma = self._noisy(torch.tensor([level], dtype=torch.float64))
+            modes = {mode: replace(self, jvp_mode=mode) for mode in EXACT_MODES}
+            self.auto_mode.append(tested_mode(modes, z, sigma))
         return self.auto_mode[0]
 
-    def _tried(
-        self, mode: JvpMode, z: Tensor, sigma: Tensor, vectors: list[Tensor], expected: Tensor
-    ) -> Tensor | None:
-        """Gradient through a mode, or None where it does not run or gives another product."""
-        trial, (v, left, right) = replace(self, jvp_mode=mode), vectors
-
-        def both(point: Tensor) -> tuple[Tensor, Tensor]:
-            value, tangent = trial.jvp(point, sigma, v)
-            return (left * value + right * tangent).sum(), tangent
-
-        try:
-            # not autograd.grad, which does not work where a derivative is being taken already
-            slope, tangent = torch.func.grad(both, has_aux=True)(z)
-        except (NonFiniteError, torch.OutOfMemoryError):
-            raise
-        except (RuntimeError, NetworkError):  # as networks say that they cannot
-            return None
-        return slope if _near(tangent, expected) else None
+    def _noisy(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """Points (N, D) as noisy data of the mean and variance are at levels (N,), and sigma."""
+        generator, sigma = torch.Generator().manual_seed(0), (-log_snr / 2).exp()
+        noise = torch.randn(len(log_snr), self.dim, generator=generator, dtype=torch.float64)
+        spread = (self.variance + sigma**2).sqrt().unsqueeze(-1)
+        return torch.as_tensor(self.mean).to(noise) + spread * noise, sigma
 
     def rounding_unit(self, dtype: torch.dtype) -> float:
         """The coarsest rounding unit on the way through the network."""
@@ -324,42 +330,18 @@ class NetworkDenoiser(Denoiser):
 
     def _convert(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | z] for one chunk, ``z`` (n, D) and ``sigma`` (n,)."""
-        log_snr = -2 * torch.log(sigma)
-        # the schedule refuses levels outside its range, for "edm" too
-        t, level = self.schedule.time(log_snr), sigma.unsqueeze(-1)
-        if self.prediction == "edm":
-            skip, gain, scale, noise = edm_preconditioning(level, self.sigma_data or 1.0)
-            x, t = z / scale, noise.squeeze(-1)
-        else:
-            alpha = self.schedule.alpha(log_snr).unsqueeze(-1)
-            skip, gain = _COEFFICIENTS[self.prediction](level, alpha)
-            x = alpha * z
+        skip, gain, x, t = self._inputs(z, sigma)
         return skip * z + gain * self._call(x, t, sigma)
+
+    def _inputs(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Skip, gain, and the network's own x (n, D) and t (n,)."""
+        return inputs_of(self.prediction, self.schedule, self.sigma_data or 1.0, z, sigma)
 
     def _call(self, x: Tensor, t: Tensor, sigma: Tensor) -> Tensor:
         """The network on ``x`` (n, D), in the network's shape, dtype and device, and back."""
-        dtype, device = self._dtype_and_device()
-        dtype, device = dtype or x.dtype, device or x.device
-        if torch.finfo(dtype).bits < 32:
-            raise NetworkError(f"the network is in {dtype}, which ruins derivatives; use .float()")
+        device, dtype = self._place(x)
         inputs = x.reshape(-1, *self.shape).to(device=device, dtype=dtype)
-        time, bound = t.to(device=device, dtype=dtype), self._conditions(len(x), dtype, device)
-        # fast kernels for evaluations, others only where a derivative needs them
-        derived = is_differentiated(inputs, time)
-        with (
-            full_float32(),
-            differentiable() if derived else autocast(inputs.device, self.autocast),
-        ):
-            out = self.fn(inputs, time, **bound)
-        if not isinstance(out, Tensor):
-            raise NetworkError(
-                f"fn returned a {type(out).__name__}; it must return the tensor inside"
-            )
-        if out.shape != inputs.shape:
-            raise NetworkError(
-                f"fn returned shape {tuple(out.shape)} for {tuple(inputs.shape)}; correct shape, "
-                "or return the part of the output that is the prediction"
-            )
+        out = self._at(inputs, t.to(device=device, dtype=dtype))
         finite = derivatives.untransformed(torch.isfinite(out.detach()))
         if not bool(finite.all()):
             low, high = derivatives.untransformed(sigma).aminmax()
@@ -368,6 +350,35 @@ class NetworkDenoiser(Denoiser):
                 f"[{float(low):.4g}, {float(high):.4g}]; narrow log_snr_range"
             )
         return out.reshape(-1, self.dim).to(x)
+
+    def _at(self, inputs: Tensor, time: Tensor) -> Tensor:
+        """The network's answer at real times, between those that it takes where it must be."""
+        if not self.integer_time:
+            return check_output(self._ask(inputs, time), inputs)
+        before, share = time.floor(), _wide(time - time.floor(), inputs)
+        low, high = (
+            check_output(self._ask(inputs, t.long()), inputs) for t in (before, time.ceil())
+        )
+        return low + share * (high - low)
+
+    def _ask(self, inputs: Tensor, time: Tensor) -> object:
+        """What ``fn`` returns for inputs (n, *shape) and times (n,), under the condition."""
+        bound = self._conditions(len(inputs), inputs.dtype, inputs.device)
+        # fast kernels for evaluations, others only where a derivative needs them
+        derived = is_differentiated(inputs, time)
+        with (
+            full_float32(),
+            differentiable() if derived else autocast(inputs.device, self.autocast),
+        ):
+            return self.fn(inputs, time, **bound)
+
+    def _place(self, x: Tensor) -> tuple[torch.device | str, torch.dtype]:
+        """Device and dtype in which the network takes ``x``."""
+        dtype, device = self._dtype_and_device()
+        dtype, device = dtype or x.dtype, device or x.device
+        if torch.finfo(dtype).bits < 32:
+            raise NetworkError(f"the network is in {dtype}, which ruins derivatives; use .float()")
+        return device, dtype
 
     def _conditions(self, count: int, dtype: torch.dtype, device: Any) -> dict[str, Any]:
         """The bound condition, its tensors repeated ``count`` times."""
@@ -380,15 +391,13 @@ class NetworkDenoiser(Denoiser):
 
     def _dtype_and_device(self) -> tuple[torch.dtype | None, torch.device | str | None]:
         """Dtype and device of the network; None where neither a field nor a weight says."""
-        owner = self.fn if isinstance(self.fn, nn.Module) else getattr(self.fn, "__self__", None)
-        weights = owner.parameters() if isinstance(owner, nn.Module) else ()
+        weights = (w for network in networks_of(self.fn) for w in network.parameters())
         first = next((w for w in weights if w.is_floating_point()), None)
         if first is None:
             return self.dtype, self.device
         return self.dtype or first.dtype, self.device or first.device
 
 
-def _near(derivative: Tensor, expected: Tensor) -> bool:
-    """Tell whether two derivatives agree; NaN agrees with nothing."""
-    error, size = (torch.linalg.vector_norm(t) for t in (derivative - expected, expected))
-    return bool(error <= AGREEMENT * size)
+def _wide(values: Tensor, like: Tensor) -> Tensor:
+    """Values (n,) to be broadcast against (n, ...)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -257,8 +257,9 @@ class JoinedPair:
 
     def _notices(self, errors: tuple[float, float], lost: tuple[float, float]) -> list[str]:
         model, notices = self.there.lifting.model, [*doubts(self.path)]
-        wrong = float(self.path.certificate.negative_fraction)
-        if wrong > 0:
+        rated = self.path.certificate
+        wrong = float(rated.negative_fraction)
+        if wrong > 0 and bool(rated.judged.isnan()):  # a judged length has no negative steps
             notices.append(
                 f"along {wrong:.1%} of the path the model's Jacobian is not that of a posterior "
                 "mean (not positive), and the length there is less certain"

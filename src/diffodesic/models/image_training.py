@@ -1,7 +1,7 @@
 """Train a small denoiser on a user's images: the EDM objective, in plain torch.
 
-With EDM's preconditioning ``m = skip z + gain F(z / scale, noise)`` (`network.py`, 2206.00364) the
-network F minimises, over clean images x0, noise eps and levels sigma,
+With EDM's preconditioning ``m = skip z + gain F(z / scale, noise)`` (2206.00364) the network F
+minimises, over clean images x0, noise eps and levels sigma,
 
     E |m(z, sigma) - x0|^2 / gain^2  =  E |F(z / scale, noise) - (x0 - skip z) / gain|^2,
     z = x0 + sigma eps.
@@ -31,7 +31,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from diffodesic.denoisers.network import edm_preconditioning
+from diffodesic.denoisers.predictions import edm_preconditioning
 from diffodesic.models.datasets import load_images, rotate
 from diffodesic.models.trainer import RunSettings, Training, check_positive, flags
 from diffodesic.models.training_data import Examples, as_latents, check_images, resized

@@ -15,7 +15,7 @@ from diffodesic.denoisers.schedules import EDM
 from diffodesic.models.adapters.registry import find_family, prefixes
 from diffodesic.models.codec import Codec, PixelCodec
 from diffodesic.models.folder import CONFIG, ModelError, check_sizes, read_config, read_weights
-from diffodesic.models.model import Conditioner, Model
+from diffodesic.models.model import Conditioner, Model, tried
 from diffodesic.models.prepare import for_evaluation, to_device
 from diffodesic.models.taesd import load_codec
 from diffodesic.models.unet import UNet
@@ -105,7 +105,7 @@ def _load_folder(folder: Path, device: torch.device | str) -> Model:
     codec = _codec(config, denoiser.shape, device)
     name, names = str(config.get("name", folder.name)), config.get("labels", ())
     conditioner = Conditioner.of_labels(len(names), lambda label: label) if names else None
-    return Model(denoiser, codec, name, config, conditioner=conditioner)
+    return tried(Model(denoiser, codec, name, config, conditioner=conditioner))
 
 
 def _check(config: Mapping[str, Any], folder: Path) -> None:
@@ -144,5 +144,5 @@ def _denoiser(network: UNet, config: Mapping[str, Any], chunk: int) -> NetworkDe
         prediction="edm",
         sigma_data=float(config["sigma_data"]),
         jvp_mode="finite-difference",
-        options=NetworkOptions(chunk=chunk),
+        options=NetworkOptions(chunk=chunk, trial=False),  # the weights are not there yet
     )

@@ -17,7 +17,7 @@ from diffodesic.models.codec import Codec, PixelCodec
 from diffodesic.models.folder import ModelError, write_model
 from diffodesic.models.unet import UNet
 
-__all__ = ["Conditioner", "Model", "ModelError", "as_model", "require_label"]
+__all__ = ["Conditioner", "Model", "ModelError", "as_model", "require_label", "tried"]
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -185,6 +185,24 @@ class Model:
             "network": network.config,
         }
         return write_model(directory, config, network)
+
+
+def tried(model: Model) -> Model:
+    """A model after a trial of its network, under class 0 where no class is bound.
+
+    Args:
+        model: the model, its weights loaded.
+
+    Returns:
+        the same model.
+
+    Raises:
+        NetworkError: if the trial finds a fault; see :meth:`NetworkDenoiser.trial`, also for cost.
+    """
+    of_classes = model.conditioner is not None and "label" in model.conditioner.names
+    bound = model.given({"label": 0}) if of_classes and "label" not in model.words else model
+    bound.denoiser.trial()
+    return model
 
 
 def as_model(made: object, name: str, *, source: str) -> Model:

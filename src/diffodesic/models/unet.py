@@ -1,6 +1,6 @@
 """A small, smooth U-Net: the raw network F(c_in z, c_noise) of an EDM denoiser (2206.00364).
 
-``network.edm_preconditioning`` makes a posterior mean of it.  Geometry differentiates that in z and
+``edm_preconditioning`` makes a posterior mean of it.  Geometry differentiates that in z and
 in sigma, so all operations are smooth (SiLU, strided convolutions, softmax) and have forward-mode
 and reverse-mode derivatives, and each of the other.  Most of the width is at 14x14 and 7x7, where a
 channel costs 4 and 16 times less than at 28x28.

@@ -23,17 +23,20 @@ MINE = """
 import torch
 import diffodesic as dd
 
+UNTRIED = dd.denoisers.NetworkOptions(trial=False)
+
 def net(x, t):
     return 0.3 * x
 
 def model():
     schedule = dd.schedules.EDM(0.01, 50.0)
     return dd.from_network(
-        net, shape=(1, 8, 8), schedule=schedule, prediction="x0", variance=0.25
+        net, shape=(1, 8, 8), schedule=schedule, prediction="x0", variance=0.25, options=UNTRIED
     )
 
 def flat():
-    return dd.from_network(net, shape=(64,), schedule=dd.schedules.EDM(), prediction="x0")
+    schedule = dd.schedules.EDM()
+    return dd.from_network(net, shape=(64,), schedule=schedule, prediction="x0", options=UNTRIED)
 
 def nothing():
     return None

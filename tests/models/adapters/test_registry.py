@@ -27,6 +27,7 @@ def load(rest, *, device, allow_download, allow_pickle):
         shape=(1, 2, 2),
         schedule=dd.schedules.EDM(),
         prediction="x0",
+        options=dd.denoisers.NetworkOptions(trial=False),
     )
 """
 

@@ -37,7 +37,7 @@ from diffodesic.models.adapters.diffusers_words import conditioner
 from diffodesic.models.adapters.latents import downscaling, latent_codec
 from diffodesic.models.codec import Codec, PixelCodec
 from diffodesic.models.folder import ModelError
-from diffodesic.models.model import Model
+from diffodesic.models.model import Model, tried
 from diffodesic.models.prepare import default_chunk, for_evaluation, to_device
 
 __all__ = ["PREFIX", "from_pipeline", "load"]
@@ -55,6 +55,7 @@ def from_pipeline(
     name: str | None = None,
     chunk: int | None = None,
     jvp_mode: JvpMode = "auto",
+    trial: bool = True,
 ) -> Model:
     """A pipeline of diffusers as a model.
 
@@ -67,6 +68,7 @@ def from_pipeline(
         name: short name; default that of the folder it was loaded from.
         chunk: at most so many inputs in one call of the network; default by their size.
         jvp_mode: see ``from_network``.
+        trial: see ``NetworkOptions``; under the prompt, or class 0.
 
     Returns:
         the model.
@@ -76,7 +78,7 @@ def from_pipeline(
             a config that is not known; shapes that do not fit; a condition that the pipeline does
             not take.
 
-    Cost: one pass of the text encoders.
+    Cost: one pass of the text encoders, and the trial of the network (:func:`tried`).
     """
     present = [part for part, value in pipe.components.items() if value is not None]
     kind = find_kind(type(pipe).__name__, present)
@@ -98,7 +100,8 @@ def from_pipeline(
         # latents are scaled to one; pixels in [-1, 1] have about EDM's .5^2
         variance=1.0 if kind.latent else ((1 - kind.low) / 4) ** 2,
         jvp_mode=jvp_mode,
-        options=NetworkOptions(chunk=chunk or default_chunk(shape)),
+        # a condition may have to be bound first
+        options=NetworkOptions(chunk=chunk or default_chunk(shape), trial=False),
     )
     model = Model(
         denoiser,
@@ -108,7 +111,8 @@ def from_pipeline(
         conditioner=conditioner(kind.words, pipe, network, codec.shape[1:]),
     )
     prompted = "label" not in kind.words
-    return model.given(condition or {}) if condition or prompted else model
+    model = model.given(condition or {}) if condition or prompted else model
+    return tried(model) if trial else model
 
 
 def _component(pipe: Any, name: str) -> Any:

@@ -20,7 +20,7 @@ from diffodesic.denoisers.network import NetworkOptions, from_network
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.folder import ModelError
-from diffodesic.models.model import Conditioner, Model, require_label
+from diffodesic.models.model import Conditioner, Model, require_label, tried
 from diffodesic.models.prepare import default_chunk, for_evaluation, to_device
 
 __all__ = ["PREFIX", "load"]
@@ -77,10 +77,10 @@ def _model(network: nn.Module, name: str) -> Model:
         prediction="x0",  # at every level: preconditioning is inside
         variance=float(getattr(owner, "sigma_data", 0.5)) ** 2,
         jvp_mode="auto",
-        options=NetworkOptions(chunk=default_chunk(shape)),
+        options=NetworkOptions(chunk=default_chunk(shape), trial=False),
     )
     conditioner = Conditioner.of_labels(labels, lambda label: F.one_hot(label, labels).float())
-    return Model(denoiser, PixelCodec(shape), name, {}, conditioner=conditioner)
+    return tried(Model(denoiser, PixelCodec(shape), name, {}, conditioner=conditioner))
 
 
 class _Float32(nn.Module):
