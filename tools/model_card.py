@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.denoisers.network import edm_preconditioning
+from diffodesic.denoisers.predictions import edm_preconditioning
 from diffodesic.experiments.common.statistics import standard_error
 from diffodesic.images.evaluation import fid
 from diffodesic.images.features import load_features
