@@ -16,6 +16,7 @@ from torch import Tensor
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.flow import drop, lift, sample_posterior, trajectory
 from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.denoisers.noise_level import choose_noise_level
 from diffodesic.denoisers.selfcheck import self_check
 from diffodesic.geometry.boundary_value import distance, geodesic
 from diffodesic.geometry.constraints import constrained_geodesic
@@ -23,6 +24,7 @@ from diffodesic.geometry.exponential import exp, log, transport
 from diffodesic.geometry.frechet import mean
 from diffodesic.geometry.graph_start import graph_path
 from diffodesic.metrics.elementary import Euclidean
+from diffodesic.metrics.one_level import weight_unit
 from diffodesic.metrics.score import ScoreMetric
 from diffodesic.metrics.spacetime.consistency import path_diagnostics
 from diffodesic.metrics.spacetime.constraints import AvoidRegion, MinLogSNR
@@ -229,10 +231,27 @@ DOORS = [
         X[0],
         rtol=1e-3,
     ),
+    Door(
+        "weight_unit points",
+        lambda x: torch.tensor(weight_unit(NETWORK, x, LOG_SNR)),
+        Z,
+        kind="none",
+    ),
+    Door(
+        "choose_noise_level data",
+        lambda x: torch.tensor(choose_noise_level(MIXTURE, x, points=3).log_snr),
+        Z,
+        kind="none",
+    ),
     # geometry
     Door("distance a", lambda a: distance(FLAT, a, like(a, Z[:1] + 1), nodes=4), Z),
     Door("distance b", lambda b: distance(SPACE, like(b, X[:1] + 1), b, nodes=8), X, rtol=1e-2),
     Door("geodesic a", lambda a: geodesic(FLAT, a, like(a, Z[0] + 1), nodes=4).nodes, Z),
+    Door(
+        "geodesic init",
+        lambda x: geodesic(FLAT, like(x, Z[0]), like(x, Z[2]), nodes=4, init=x).nodes,
+        Z,
+    ),
     Door("exp x", lambda x: exp(FLAT, x, like(x, Z)), Z),
     Door("exp v", lambda v: exp(FLAT, like(v, Z), v), Z),
     Door("log x", lambda x: log(FLAT, x, like(x, Z + 1), nodes=4, tol=1e-4), Z),

@@ -14,7 +14,7 @@ from diffodesic.geometry import Status, search
 from diffodesic.geometry.solvers.second_order import lower_beside, lowest_curvature
 from diffodesic.metrics import DensityMetric, ScoreSize
 from support.cases import CASES, Case
-from support.checks import Draw
+from support.checks import Draw, status_is_looked_at
 
 
 def ring(count: int, turn: float = 0.0) -> dd.GaussianMixture:
@@ -198,6 +198,56 @@ def test_a_path_is_never_longer_than_the_one_segment_of_its_upper_bound(draw: Dr
     for solver in (None, dd.Relax(iterations=1)):
         found = search(space, a, b, nodes=12, solver=solver)
         assert bool((found.length <= found.certificate.upper * (1 + 1e-3)).all())
+
+
+@pytest.mark.parametrize("nodes", [8, 24])
+@status_is_looked_at
+def test_a_path_that_jumps_over_where_a_metric_is_infinite_is_not_called_converged(
+    nodes: int, draw: Draw
+):
+    """The half-plane through a callable, whose factor is finite again beyond the boundary."""
+    metric = dd.Conformal(lambda x: x[..., 1] ** -2, 2)
+    a, b = draw(2, 8, 2)
+    a[:, 1], b[:, 1] = (a[:, 1] - 3).exp(), (b[:, 1] - 3).exp()
+    found = search(metric, a, b, nodes=nodes)
+    exact = torch.acosh(1 + (a - b).square().sum(-1) / (2 * a[:, 1] * b[:, 1]))
+    for status, excess in zip(found.statuses, (found.length / exact - 1).tolist(), strict=True):
+        assert status in (Status.CONVERGED, Status.TOO_COARSE)
+        if status.ok:
+            assert abs(excess) < 5e-3
+
+
+PLANE = [case for case in CASES if case.dim == 2]
+
+
+@pytest.mark.parametrize("case", PLANE, ids=lambda case: case.name)
+@status_is_looked_at
+def test_whoever_says_ok_is_no_longer_than_its_nodes_its_starts_and_its_bound(
+    case: Case, rng: torch.Generator
+):
+    a, b = case.points(2, 3, rng=rng)
+    found = search(case.metric, a, b, nodes=8)
+    rated, energy = found.certificate, found.objective
+    bounds = torch.minimum((1 + 1e-3) * rated.upper, 1.02 * rated.discrete_length)
+    starts = []
+    for start in energy.starts(a, b, 8).values():
+        fine = energy.curve(start)(torch.linspace(0, 1, 65, dtype=torch.float64))
+        starts.append(energy.evaluate(fine, order=0).squared_steps.clamp(min=0).sqrt().sum(-1))
+    # lengths of eight nodes are known to some thousandths: those of their rule
+    least = torch.minimum(bounds, (1 + 5e-3) * torch.stack(starts).amin(0))
+    for i, status in enumerate(found.statuses):
+        if status.ok:
+            assert float(rated.length[i]) <= float(least[i])
+
+
+def test_a_pair_does_not_see_its_company(draw: Draw):
+    """Hundreds of steps between separate modes would make 1e-3 of a last digit."""
+    law = dd.GaussianMixture(2 * draw(4, 5), std=0.4)
+    space = dd.Spacetime(law)
+    a, b = space.point(2 * draw(2, 3, 5), 2 * draw(2, 3).abs())
+    together = search(space, a, b, nodes=12)
+    alone = search(space, a[1], b[1], nodes=12)
+    assert float(alone.length / together.length[1]) == pytest.approx(1, abs=1e-9)
 
 
 CLOUD = [case for case in CASES if case.dim == 5]

@@ -33,3 +33,5 @@ def test_images_of_any_kind_are_one_tensor():
     torch.testing.assert_close(found, torch.full_like(found, 0.2), rtol=0, atol=1e-8)
     with pytest.raises(ValueError, match=r"differ in shape: \(1, 3, 3\), \(1, 3, 4\)"):
         as_images(grey, torch.zeros(3, 4))
+    with pytest.raises(TypeError, match="images is complex"):
+        as_images(grey, grey * 1j)

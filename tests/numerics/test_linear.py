@@ -1,4 +1,4 @@
-"""Conjugate gradients against dense solutions."""
+"""Conjugate gradients against dense solutions; products that do not see their batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffodesic import Pullback
-from diffodesic.numerics.linear import conjugate_gradient
+from diffodesic.numerics.linear import conjugate_gradient, product
 from support.checks import Draw
 
 
@@ -52,3 +52,16 @@ def test_conjugate_gradient_with_an_exact_inverse_takes_one_product(draw: Draw):
     found = conjugate_gradient(operator, b, inverse=lambda r: r / diagonal, axes=2)
     assert len(calls) == 1
     torch.testing.assert_close(found.x, b / diagonal)
+
+
+@pytest.mark.parametrize("size", [3, 15, 16, 31])
+def test_a_product_is_the_same_alone_and_in_a_batch(draw: Draw, size: int):
+    left, points = draw(6, 2, size, size)[:, 1], draw(6, size + 2, 4)[:, 1:-1, :3]
+    together = product(left, points)
+    torch.testing.assert_close(together, left @ points, rtol=1e-12, atol=1e-12)
+    for i in range(6):
+        assert torch.equal(product(left[i : i + 1], points[i : i + 1])[0], together[i])
+    shared = draw(3, 7)
+    rows = product(points.reshape(-1, 3), shared).reshape(6, size, 7)
+    for i in range(6):
+        assert torch.equal(product(points[i], shared), rows[i])

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.numerics import checks
+from diffodesic.numerics.linear import product
 
 __all__ = ["GaussianMixture"]
 
@@ -186,7 +187,7 @@ class GaussianMixture(Denoiser):
         if v.shape[-1] == 1:
             gain = gain[..., 0]
             quadratic = (
-                h @ a.T
+                product(h, a.T)
                 + v[:, 0] * h.square().sum(-1, keepdim=True) / 2
                 - k * a.square().sum(-1) / 2
             )
@@ -201,10 +202,9 @@ class GaussianMixture(Denoiser):
         gain = 1 / (1 + k.unsqueeze(-1) * v)
         if v.shape[-1] == 1:
             gain, v = gain[..., 0], v[:, 0]
-            m = (r * gain) @ a + (r * gain * v).sum(-1, keepdim=True) * h
-            square = gain**2 * (
-                a.square().sum(-1) + 2 * v * (h @ a.T) + v**2 * h.square().sum(-1, keepdim=True)
-            )
+            m = product(r * gain, a) + (r * gain * v).sum(-1, keepdim=True) * h
+            along = a.square().sum(-1) + 2 * v * product(h, a.T)
+            square = gain**2 * (along + v**2 * h.square().sum(-1, keepdim=True))
             return m, (r * (square + self.dim * gain * v)).sum(-1)
         centres = gain * (a + v * h.unsqueeze(1))
         m = torch.einsum("nk,nkd->nd", r, centres)
@@ -218,8 +218,8 @@ class GaussianMixture(Denoiser):
         c = gain * v
         if v.shape[-1] == 1:
             gain, c, v = gain[..., 0], c[..., 0], v[:, 0]
-            along = gain * (a @ means.T) + c * (a * h).sum(-1, keepdim=True)  # a.m_j
-            square = gain**2 * (means.square().sum(-1) + 2 * v * (h @ means.T))
+            along = gain * product(a, means.T) + c * (a * h).sum(-1, keepdim=True)  # a.m_j
+            square = gain**2 * (means.square().sum(-1) + 2 * v * product(h, means.T))
             square = square + c**2 * h.square().sum(-1, keepdim=True)  # |m_j|^2
             total, spread = square + self.dim * c, self.dim * c**2
             within = 2 * c * along + b * (4 * c * square + 2 * spread)
@@ -234,9 +234,9 @@ class GaussianMixture(Denoiser):
         second, change = (r * total).sum(-1), (r * (within + between * total)).sum(-1)
         if v.ndim == 1:
             own = (r * c).sum(-1, keepdim=True)
-            m = (r * gain) @ means + own * h
+            m = product(r * gain, means) + own * h
             q = r * (2 * b * c + between)
-            first = (q * gain) @ means + (q * c).sum(-1, keepdim=True) * h
+            first = product(q * gain, means) + (q * c).sum(-1, keepdim=True) * h
             return m, second, first + own * a, change
         pulled = 2 * b.unsqueeze(-1) * c * centres + c * a.unsqueeze(1)
         first = torch.einsum("nk,nkd->nd", r, pulled + between.unsqueeze(-1) * centres)

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.numerics import checks
 
 __all__ = ["NoiseLevel", "choose_noise_level"]
 
@@ -82,12 +83,14 @@ def choose_noise_level(
         the level, and the measurements at all levels.
 
     Raises:
-        ValueError: for fewer than two data, levels outside the denoiser's range, or a Jacobian
-            that is not finite at any level.
+        TypeError: for complex numbers.
+        ValueError: for fewer than two data, data that are not finite, levels outside the
+            denoiser's range, or a Jacobian that is not finite at any level.
 
     Cost: two JVPs per point, probe and level: 2048 by default.
     """
-    if data.ndim != 2 or len(data) < 2 or data.shape[-1] != denoiser.dim:
+    data = checks.points(data, "data", denoiser.dim, "the dimension of the denoiser")
+    if data.ndim != 2 or len(data) < 2:
         raise ValueError(f"data must be (N, {denoiser.dim}) with N >= 2, got {tuple(data.shape)}")
     if min(points - 1, probes) < 1:
         raise ValueError(f"give points >= 2 and probes >= 1, got {points} and {probes}")

@@ -72,7 +72,9 @@ def geodesic(
         the path, its certificate and its cost.
 
     Raises:
-        ValueError: for points of the wrong dimension, non-finite points, or ``nodes < 2``.
+        TypeError: for complex numbers.
+        ValueError: for points of the wrong dimension, non-finite points, an ``init`` of another
+            shape, or ``nodes < 2``.
 
     Warns:
         SearchWarning: with the status sentence, where the search of a pair did not end well.
@@ -135,13 +137,7 @@ def search(
     batch = a.shape[:-1]
     flat_a, flat_b = a.reshape(-1, metric.dim), b.reshape(-1, metric.dim)
     if init is not None:
-        if init.ndim < 2 or init.shape[-2] < 2 or init.shape[-1] != metric.dim:
-            raise ValueError(
-                f"init has shape {tuple(init.shape)}; it must be (..., k+1, "
-                f"{metric.dim}) with k >= 1"
-            )
-        init = init.expand(*batch, *init.shape[-2:]).reshape(-1, *init.shape[-2:]).to(flat_a)
-        init = torch.cat([flat_a[:, None], init[:, 1:-1], flat_b[:, None]], 1)
+        init = _first_paths(metric, init, flat_a, flat_b, batch)
     with counting() as cost:
         energy = metric.energy().settled(flat_a, flat_b)
         solver = solver or energy.default_solver or Relax()
@@ -163,6 +159,23 @@ def search(
         tuple(solution.start),
         found.smooth.reshape(batch),
     )
+
+
+def _first_paths(metric: Metric, init: Tensor, a: Tensor, b: Tensor, batch: torch.Size) -> Tensor:
+    """Checked first paths (..., k+1, d) as (B, k+1, d), from ``a`` to ``b`` (B, d)."""
+    init = checks.points(init, "init", metric.dim, "the dimension of the metric")
+    if init.ndim < 2 or init.shape[-2] < 2:
+        raise ValueError(
+            f"init has shape {tuple(init.shape)}; it must be (..., k+1, {metric.dim}) with k >= 1"
+        )
+    try:
+        init = init.expand(*batch, *init.shape[-2:]).reshape(-1, *init.shape[-2:]).to(a)
+    except RuntimeError as error:
+        raise ValueError(
+            f"init has shape {tuple(init.shape)}; it must be one path, or one for each pair of "
+            f"ends: {(*batch, *init.shape[-2:])}"
+        ) from error
+    return torch.cat([a[:, None], init[:, 1:-1], b[:, None]], 1)
 
 
 def _until_settled(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from diffodesic.denoisers.flow import clean_log_snr, drop, lift
 from diffodesic.models.model import Model
+from diffodesic.numerics import checks
 
 __all__ = ["Lifting", "as_floats", "as_images"]
 
@@ -25,7 +26,8 @@ __all__ = ["Lifting", "as_floats", "as_images"]
 def as_floats(images: Tensor) -> Tensor:
     """Images in float64, since sums over pixels cancel; integers are divided by 255."""
     images = torch.as_tensor(images)
-    return images.double() if images.is_floating_point() else images.double() / 255
+    scale = 1 if images.is_floating_point() else 255
+    return checks.floating(images, "images").double() / scale
 
 
 def as_images(*images: Tensor) -> Tensor:
@@ -38,6 +40,7 @@ def as_images(*images: Tensor) -> Tensor:
         (N, C, H, W).
 
     Raises:
+        TypeError: for complex numbers.
         ValueError: for another number of axes, or images that differ in shape.
     """
     scaled = []

@@ -85,10 +85,13 @@ def weight_unit(denoiser: Denoiser, points: Tensor, log_snr: float) -> float:
         one over the mean of ``|s|^2`` at the points.
 
     Raises:
-        ValueError: where the score is zero at all the points, or not finite at one.
+        TypeError: for complex numbers.
+        ValueError: for points of another dimension, none, or not finite; where the score is zero
+            at all the points, or not finite at one.
 
     Cost: one evaluation per point.
     """
+    points = checks.points(points, "points", denoiser.dim, "the dimension of the data")
     with torch.no_grad():
         score = denoiser.score(points, points.new_tensor(math.exp(-log_snr / 2)))
     size = score.square().sum(-1)

@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from diffodesic.numerics.linear import conjugate_gradient
+from diffodesic.numerics.linear import conjugate_gradient, product
 
 __all__ = [
     "BlockDiagonal",
@@ -136,7 +136,8 @@ class BlockDiagonal(PathHessian):
     def solve(self, g: Tensor) -> Tensor:
         """One product with an (n-1) x (n-1) matrix per block."""
         parts = _inner(g).split(self.blocks, -1)
-        return _outer(torch.cat([self.inverse[:, i] @ part for i, part in enumerate(parts)], -1))
+        solved = [product(self.inverse[:, i], part) for i, part in enumerate(parts)]
+        return _outer(torch.cat(solved, -1))
 
 
 @dataclass(frozen=True)
