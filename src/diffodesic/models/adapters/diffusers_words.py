@@ -55,10 +55,11 @@ def conditioner(words: Words, pipe: Any, network: Any, size: tuple[int, int]) ->
             ("prompt", "prompt_b", "blend", "guidance"),
             partial(_embedded_arguments, pipe, bool(network.config.guidance_embeds)),
         )
-    encode = partial(_ENCODERS[words], pipe, network, size)
+    told = _told_of_size(words, network, size)
+    encode = partial(_ENCODERS[words], pipe)
     names = ("prompt", "prompt_b", "blend", "negative_prompt", "guidance")
     rescaled = ("guidance_rescale",) if words in ("prompt", "sized") else ()
-    return Conditioner((*names, *rescaled), partial(_prompt_arguments, encode))
+    return Conditioner((*names, *rescaled), partial(_prompt_arguments, encode, told))
 
 
 def _label_arguments(classes: int, label: int, guidance: float = 1.0) -> dict[str, Any]:
@@ -76,6 +77,7 @@ def _label_arguments(classes: int, label: int, guidance: float = 1.0) -> dict[st
 @torch.no_grad()
 def _prompt_arguments(
     encode: Callable[[str, str | None, bool], Encoded],
+    told: Encoded,
     prompt: str = "",
     prompt_b: str | None = None,
     blend: float | None = None,
@@ -89,7 +91,7 @@ def _prompt_arguments(
     guided = float(guidance) != 1.0
     bound = _between(lambda p: encode(p, negative_prompt, guided), prompt, prompt_b, blend)
     settings = {"guidance": float(guidance), "guidance_rescale": float(guidance_rescale)}
-    return {**settings, **bound}
+    return {**settings, **told, **bound}
 
 
 @torch.no_grad()
@@ -147,59 +149,38 @@ def _named(names: tuple[str, ...], plain: Any, negative: Any, guided: bool) -> d
     return bound
 
 
-def _prompt(
-    pipe: Any, network: Any, size: Any, prompt: str, negative: str | None, guided: bool
-) -> Encoded:
+def _prompt(pipe: Any, prompt: str, negative: str | None, guided: bool) -> Encoded:
     """Stable Diffusion: hidden states of one encoder."""
     hidden, against = pipe.encode_prompt(prompt, _device(pipe), 1, guided, negative_prompt=negative)
     return _named(("encoder_hidden_states",), (hidden,), (against,), guided)
 
 
-def _pooled(
-    pipe: Any, network: Any, size: Any, prompt: str, negative: str | None, guided: bool
-) -> Encoded:
+def _pooled(pipe: Any, prompt: str, negative: str | None, guided: bool) -> Encoded:
     """Stable Diffusion 3: hidden states of several encoders and pooled ones."""
+    return _several(pipe, "pooled_projections", prompt, negative, guided, prompt_3=None)
+
+
+def _sized(pipe: Any, prompt: str, negative: str | None, guided: bool) -> Encoded:
+    """Stable Diffusion XL: the same under another name."""
+    return _several(pipe, "text_embeds", prompt, negative, guided)
+
+
+def _several(
+    pipe: Any, pooled: str, prompt: str, negative: str | None, guided: bool, **more: None
+) -> Encoded:
     encoded = pipe.encode_prompt(
         prompt,
         prompt_2=None,
-        prompt_3=None,
         device=_device(pipe),
         do_classifier_free_guidance=guided,
         negative_prompt=negative,
+        **more,
     )
-    names = ("encoder_hidden_states", "pooled_projections")
-    return _named(names, encoded[::2], encoded[1::2], guided)
+    return _named(("encoder_hidden_states", pooled), encoded[::2], encoded[1::2], guided)
 
 
-def _sized(
-    pipe: Any,
-    network: Any,
-    size: tuple[int, int],
-    prompt: str,
-    negative: str | None,
-    guided: bool,
-) -> Encoded:
-    """Stable Diffusion XL: the same, and the size of the original, its crop, and the target."""
-    encoded = pipe.encode_prompt(
-        prompt,
-        device=_device(pipe),
-        do_classifier_free_guidance=guided,
-        negative_prompt=negative,
-    )
-    names = ("encoder_hidden_states", "text_embeds")
-    ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32)
-    return {"time_ids": ids, **_named(names, encoded[::2], encoded[1::2], guided)}
-
-
-def _masked(
-    pipe: Any,
-    network: Any,
-    size: tuple[int, int],
-    prompt: str,
-    negative: str | None,
-    guided: bool,
-) -> Encoded:
-    """PixArt: hidden states and their mask; networks of 128 x 128 latents are told the size."""
+def _masked(pipe: Any, prompt: str, negative: str | None, guided: bool) -> Encoded:
+    """PixArt: hidden states and their mask."""
     encoded = pipe.encode_prompt(
         prompt,
         do_classifier_free_guidance=guided,
@@ -208,17 +189,10 @@ def _masked(
         clean_caption=True,
     )
     names = ("encoder_hidden_states", "encoder_attention_mask")
-    bound = _named(names, encoded[:2], encoded[2:], guided)
-    if not getattr(network, "use_additional_conditions", False):
-        return bound
-    height, width = size
-    told = {"resolution": [float(height), float(width)], "aspect_ratio": [height / width]}
-    return {**bound, **{name: torch.tensor(value) for name, value in told.items()}}
+    return _named(names, encoded[:2], encoded[2:], guided)
 
 
-def _bert(
-    pipe: Any, network: Any, size: Any, prompt: str, negative: str | None, guided: bool
-) -> Encoded:
+def _bert(pipe: Any, prompt: str, negative: str | None, guided: bool) -> Encoded:
     """Latent diffusion: hidden states of 77 words."""
 
     def hidden(text: str) -> Tensor:
@@ -229,6 +203,17 @@ def _bert(
 
     against = hidden(negative or "") if guided else None
     return _named(("encoder_hidden_states",), (hidden(prompt),), (against,), guided)
+
+
+def _told_of_size(words: Words, network: Any, size: tuple[int, int]) -> Encoded:
+    """What a network is told of (height, width), the same in both branches of guidance."""
+    height, width = (float(side) for side in size)
+    if words == "sized":  # of the original, its crop, and the target
+        return {"time_ids": torch.tensor([height, width, 0.0, 0.0, height, width])}
+    if words == "masked" and getattr(network, "use_additional_conditions", False):
+        told = {"resolution": [height, width], "aspect_ratio": [height / width]}
+        return {name: torch.tensor(value) for name, value in told.items()}
+    return {}
 
 
 _ENCODERS: Mapping[str, Callable[..., Encoded]] = {
