@@ -9,7 +9,7 @@ from importlib import import_module
 import pytest
 from PIL import Image
 
-from support.commands import FAST, OUTPUTS, TINY
+from support.commands import FAST, OUTPUTS, TIMED, TINY
 from support.tiny import files
 
 
@@ -39,8 +39,7 @@ def test_a_run_is_reproducible(run, place):
     for outdir in ("one", "two"):
         assert run(*TINY, "--outdir", outdir)[0] == 0
     one, two = files(place / "one"), files(place / "two")
-    # the page and the result tell the time that it took
-    assert all(one[name] == two[name] for name in one.keys() - {"report.html", "result.json"})
+    assert all(one[name] == two[name] for name in one.keys() - TIMED)
 
 
 def test_identical_pictures_are_said_to_be_so(run, place):
@@ -113,8 +112,7 @@ def test_an_interrupted_run_goes_on_to_the_same_files(run, place, monkeypatch, w
     assert (run(*words)[0], lifts) == (0, [])
     one, two = files(place / "whole"), files(place / "out")
     assert one.keys() == two.keys()
-    # the page and the result tell the time that it took
-    assert all(one[name] == two[name] for name in one.keys() - {"report.html", "result.json"})
+    assert all(one[name] == two[name] for name in one.keys() - TIMED)
 
 
 def test_another_command_does_not_take_what_is_left(run, place, monkeypatch):

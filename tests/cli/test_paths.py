@@ -14,18 +14,22 @@ import torch
 from PIL import Image
 
 from diffodesic.cli import main as cli
+from diffodesic.output.folder import replace_files
+from diffodesic.output.manifest import Run
 from diffodesic.transitions.molecules import from_amber
 from diffodesic.transitions.structures import follow
 
 FAST = ("--nodes", "16", "--langevin-steps", "8", "--paths", "30")
 WELL = ("--potential", "double-well", "--from", "-1,0", "--to", "1,0")
-OUTPUTS = {"paths.npz", "result.json", "landscape.png", "profiles.png", "report.html"}
+OUTPUTS = {"paths.npz", "result.json", "run.json", "landscape.png", "profiles.png", "report.html"}
 
-Run = Callable[..., tuple[int, str, str]]
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Command:
     """Run ``diffodesic paths`` in a folder of its own: exit code, standard output, error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "COMMANDS", tuple(dict.fromkeys((*cli.COMMANDS, "paths"))))
@@ -41,7 +45,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     return command
 
 
-def test_it_writes_paths_pictures_and_a_page(run: Run, tmp_path: Path):
+def test_it_writes_paths_pictures_and_a_page(run: Command, tmp_path: Path):
     code, out, err = run(*WELL, *FAST, "--seed", 3)
     assert code == 0, err
     assert "MaxEnergy of 30 paths" in out
@@ -67,9 +71,9 @@ def test_it_writes_paths_pictures_and_a_page(run: Run, tmp_path: Path):
             assert min(picture.size) > 300
 
 
-def test_the_same_seed_gives_the_same_paths(run: Run, tmp_path: Path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/structures.pdb").write_text("of an earlier run with a molecule")
+def test_the_same_seed_gives_the_same_paths(run: Command, tmp_path: Path):
+    with replace_files(tmp_path / "a", Run(command="paths")) as earlier:  # with a molecule
+        (earlier / "structures.pdb").touch()
     for folder in ("a", "b"):
         assert run(*WELL, *FAST, "--outdir", folder)[0] == 0
     with np.load(tmp_path / "a/paths.npz") as a, np.load(tmp_path / "b/paths.npz") as b:
@@ -77,7 +81,7 @@ def test_the_same_seed_gives_the_same_paths(run: Run, tmp_path: Path):
     assert {file.name for file in (tmp_path / "a").iterdir()} == OUTPUTS
 
 
-def test_a_potential_of_ones_own(run: Run, tmp_path: Path):
+def test_a_potential_of_ones_own(run: Command, tmp_path: Path):
     (tmp_path / "mine.py").write_text(
         "def energy(x):\n    return 5 * (x[..., 0] ** 2 - 1) ** 2 + 10 * x[..., 1] ** 2\n"
     )
@@ -90,7 +94,7 @@ def test_a_potential_of_ones_own(run: Run, tmp_path: Path):
     assert content["lowest_pass"]["energy"] == pytest.approx(5, abs=0.01)
 
 
-def test_states_are_relaxed_where_asked(run: Run, tmp_path: Path):
+def test_states_are_relaxed_where_asked(run: Command, tmp_path: Path):
     code, out, err = run(
         "--potential", "double-well", "--from", "-0.8,0.3", "--to", "1,0", "--relax", *FAST
     )
@@ -125,7 +129,7 @@ def molecule(data_folder: Path, request: pytest.FixtureRequest) -> tuple[str, ..
     return ("--system", system, "--from", f"{folder}/AD_A.pdb", "--to", str(last))
 
 
-def test_a_molecule_leaves_structures(run: Run, tmp_path: Path, molecule: tuple[str, ...]):
+def test_a_molecule_leaves_structures(run: Command, tmp_path: Path, molecule: tuple[str, ...]):
     mdtraj = pytest.importorskip("mdtraj")
     code, out, err = run(*molecule, "--relax", *FAST, "--frames", 9)
     assert code == 0, err
@@ -143,7 +147,7 @@ def test_a_molecule_leaves_structures(run: Run, tmp_path: Path, molecule: tuple[
     assert table["energy_kJ_mol"] == pytest.approx(energies["energies_kJ_mol"], abs=1e-4)
 
 
-def refused(run: Run, *words: object) -> str:
+def refused(run: Command, *words: object) -> str:
     """The one line of an error, which leaves no result behind."""
     code, out, err = run(*words)
     assert code == 2
@@ -172,11 +176,13 @@ def refused(run: Run, *words: object) -> str:
         (("--from", "-1,0"), "--to"),
     ],
 )
-def test_states_and_numbers_that_cannot_be_right(run: Run, words: tuple[str, ...], message: str):
+def test_states_and_numbers_that_cannot_be_right(
+    run: Command, words: tuple[str, ...], message: str
+):
     assert message in refused(run, "--potential", "double-well", *words)
 
 
-def test_a_step_that_explodes_is_named(run: Run):
+def test_a_step_that_explodes_is_named(run: Command):
     small = ("--nodes", "8", "--langevin-steps", "20", "--paths", "30")
     assert "step 1 makes the dynamics" in refused(run, *WELL, *small, "--step", 1, "--uncorrected")
     assert "steps of length 10 are accepted" in refused(run, *WELL, *small, "--step", 10)
@@ -190,7 +196,7 @@ def test_a_step_that_explodes_is_named(run: Run):
         ("x[..., 0] ** 2", "said to have period 6.28"),
     ],
 )
-def test_a_potential_that_is_wrong(run: Run, tmp_path: Path, body: str, message: str):
+def test_a_potential_that_is_wrong(run: Command, tmp_path: Path, body: str, message: str):
     (tmp_path / "mine.py").write_text(f"def energy(x):\n    return {body}\n")
     period = "6.28,none" if "**" in body else "none"
     words = ("--potential", "mine.py:energy", "--kT", 1, "--unit", "kT", "--period", period)
@@ -198,7 +204,7 @@ def test_a_potential_that_is_wrong(run: Run, tmp_path: Path, body: str, message:
     assert message in refused(run, *words, "--box=-3.14,3.14,-1,1", *ends)
 
 
-def test_units_and_periods_must_be_said(run: Run, tmp_path: Path):
+def test_units_and_periods_must_be_said(run: Command, tmp_path: Path):
     (tmp_path / "mine.py").write_text("def energy(x):\n    return x[..., 0] ** 2\n")
     ends = ("--from", "-1,0", "--to", "1,0")
     line = refused(run, "--potential", "mine.py:energy", "--kT", 1, *ends)
@@ -216,16 +222,16 @@ def test_units_and_periods_must_be_said(run: Run, tmp_path: Path):
         ("nowhere.py:energy", "nowhere.py is not a file"),
     ],
 )
-def test_potentials_that_are_not_there(run: Run, potential: str, message: str):
+def test_potentials_that_are_not_there(run: Command, potential: str, message: str):
     ends = ("--from", "-1,0", "--to", "1,0")
     assert message in refused(run, "--potential", potential, *ends)
 
 
-def test_something_to_sample_must_be_given(run: Run):
+def test_something_to_sample_must_be_given(run: Command):
     assert "--potential" in refused(run, "--from", "-1,0", "--to", "1,0")
 
 
-def test_molecules_that_do_not_fit(run: Run, tmp_path: Path, molecule: tuple[str, ...]):
+def test_molecules_that_do_not_fit(run: Command, tmp_path: Path, molecule: tuple[str, ...]):
     _, system, _, first, _, last = molecule
     whole = Path(first).read_text("utf-8").splitlines()
     (tmp_path / "part.pdb").write_text("\n".join(line for line in whole if " HB1 " not in line))
@@ -252,19 +258,19 @@ def test_molecules_that_do_not_fit(run: Run, tmp_path: Path, molecule: tuple[str
     assert "swapped.pdb: atom 9 (CA) and atom 10 (HA)" in line
 
 
-def test_degrees_are_not_taken_for_radians(run: Run):
+def test_degrees_are_not_taken_for_radians(run: Command):
     ends = ("--from=-146,160", "--to", "47,58", "--relax")
     assert "radians" in refused(run, "--potential", "alanine", *ends)
 
 
-def test_a_table_is_read_or_its_line_named(run: Run, tmp_path: Path):
+def test_a_table_is_read_or_its_line_named(run: Command, tmp_path: Path):
     ends = ("--potential", "table.dat", "--kT", 1, "--unit", "kT", "--from", "0,0", "--to", "3,3")
     (tmp_path / "table.dat").write_bytes("# Universit\xe9\n0 0 1\n1 0 inf\n".encode("latin-1"))
     assert "table.dat, line 3: inf" in refused(run, *ends)
 
 
 def test_a_missing_openmm_names_the_extra(
-    run: Run, molecule: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    run: Command, molecule: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "openmm", None)
     assert "diffodesic[molecules]" in refused(run, *molecule)

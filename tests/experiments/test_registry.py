@@ -90,7 +90,12 @@ def test_an_experiment_is_one_file_and_one_line(
     words = ["given/parabola", "--quick", "--seed", "3", "--outdir", str(folder)]
     options = _parse([*words, "--data", "somewhere"])
     options.run(options)
-    assert {p.name for p in folder.iterdir()} == {"result.json", "table.md", "figure.png"}
+    assert {p.name for p in folder.iterdir()} == {
+        "result.json",
+        "run.json",
+        "table.md",
+        "figure.png",
+    }
     assert (folder / "figure.png").read_text() == "drawn"
     record = json.loads((folder / "result.json").read_text())
     assert record["settings"] == {"nodes": 10, "name": "x^2"}

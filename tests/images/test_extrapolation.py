@@ -29,7 +29,11 @@ def test_images_are_continued(tmp_path: Path):
     assert record["stop"] == found.continuation.stop.name
     assert record["first_frame_beyond"] == 4
     frames = {f"frame_{i:04d}.png" for i in range(4 + beyond)}
-    assert {file.name for file in folder.iterdir()} == frames | {"filmstrip.png", "result.json"}
+    assert {file.name for file in folder.iterdir()} == frames | {
+        "filmstrip.png",
+        "result.json",
+        "run.json",
+    }
 
 
 def test_an_unknown_metric_is_refused():

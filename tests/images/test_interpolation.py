@@ -28,12 +28,21 @@ from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.result import Interpolation
 from diffodesic.images.spaces import SPACES, ScoreSpace, SpacetimeSpace
 from diffodesic.models.model import Model
+from diffodesic.output.folder import replace_files
+from diffodesic.output.manifest import Run
 from support.tiny import exact_model, files, pictures, tiny_model
 
 FRAMES, NODES = 4, 6
 FAST = InterpolateOptions(frames=FRAMES, nodes=NODES, flow_steps=6)
 SOUND = [name for name in SPACES if name != "score-published"]
-OUTPUTS = {"filmstrip.png", "path.gif", "path.safetensors", "report.html", "result.json"}
+OUTPUTS = {
+    "filmstrip.png",
+    "path.gif",
+    "path.safetensors",
+    "report.html",
+    "result.json",
+    "run.json",
+}
 
 
 @pytest.fixture(scope="module")
@@ -367,8 +376,11 @@ def test_the_report_needs_nothing_else(saved):
 
 
 def test_frames_of_a_longer_run_go_and_other_files_stay(results, saved):
-    for name in ("frame_0004.png", "frame_0123.png", "frame_mine.png", "notes.txt"):
-        (saved / name).write_bytes(b"old")
+    with replace_files(saved, Run(command="interpolate")) as longer:
+        for name in ("frame_0004.png", "frame_0123.png"):
+            (longer / name).write_bytes(b"old")
+    for name in ("frame_mine.png", "notes.txt"):
+        (saved / name).write_bytes(b"mine")
     results["euclidean"].save(saved)
     names = {f"frame_{i:04d}.png" for i in range(FRAMES)} | {"frame_mine.png", "notes.txt"}
     assert files(saved).keys() == OUTPUTS | names

@@ -50,7 +50,7 @@ def test_round_trip_is_bit_exact(tmp_path, draw):
     torch.testing.assert_close(
         again.denoiser(z, sigma), model.denoiser(z, sigma), rtol=1e-4, atol=1e-5
     )
-    assert sorted(files(tmp_path / "a")) == ["config.json", "weights.safetensors"]
+    assert sorted(files(tmp_path / "a")) == ["config.json", "run.json", "weights.safetensors"]
 
 
 def test_what_is_loaded_is_saved_as_it_was(folder, tmp_path):
@@ -78,7 +78,7 @@ def test_interrupted_saving_keeps_the_earlier_model(folder, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("safetensors.torch.save_file", interrupt)
+    monkeypatch.setattr("safetensors.torch.save", interrupt)
     with pytest.raises(KeyboardInterrupt):
         replace(tiny_model(), name="new").save(folder)
     assert files(folder) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_a_damaged_stage_is_made_again_with_a_notice(tmp_path, damage):
     assert make.count == 2
 
 
-@pytest.mark.parametrize("head", [None, b"", b"[1, 2]", b"\xff{"])
+@pytest.mark.parametrize("head", [None, b"", b"[1, 2]", b"\xff{", b'{"depends": {"seed": 3}}'])
 def test_stages_are_known_by_themselves_where_the_description_is_lost(tmp_path, head):
     """A folder without a readable description is not refused, and its stages are not believed."""
     make = Maker()
@@ -128,6 +129,34 @@ def test_stages_are_known_by_themselves_where_the_description_is_lost(tmp_path, 
     assert make.count == 2
     with pytest.raises(ValueError, match="seed was 2 and is 1 now"):
         Store(tmp_path, {"seed": 1})
+
+
+def test_a_description_with_a_flipped_bit_refuses_nothing(tmp_path):
+    """Every bit of it: the run goes on with its stages, or says that it makes them again."""
+    make = Maker()
+    Store(tmp_path, {"seed": 1}).stage("one", make)
+    head = tmp_path / "depends.json"
+    whole = head.read_bytes()
+    for at in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[at // 8] ^= 1 << at % 8
+        head.write_bytes(content)
+        Store(tmp_path, {"seed": 1}).stage("one", make)
+    assert make.count == 1
+
+
+def test_a_store_that_is_held_is_refused_to_others(tmp_path):
+    with Store(tmp_path / "c", {}).held() as store:
+        store.stage("one", Maker())
+        with Store(tmp_path / "c", {}).held() as again:  # the same thread
+            assert again.read("one") is not None
+        with ThreadPoolExecutor(1) as pool:
+            refused = pool.submit(lambda: Store(tmp_path / "c", {}).held().__enter__())
+            assert "is in use by process" in str(refused.exception())
+    assert sorted(os.listdir(tmp_path / "c")) == ["depends.json", "one.safetensors"]
+    with Store(tmp_path / "d", {}).held(), Store(None, {}).held():
+        assert (tmp_path / "d").exists()
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_stage_under_another_name_is_not_believed(tmp_path):

@@ -9,7 +9,8 @@ from diffodesic.cli.model_options import ModelOptions, open_model
 from diffodesic.cli.options import add_flags, chosen, command, progress
 from diffodesic.cli.pictures import ResultOptions, read_pictures
 from diffodesic.images.diagnosis import DiagnoseOptions, diagnose
-from diffodesic.output.folder import check_outdir
+from diffodesic.output.folder import own_outdir
+from diffodesic.output.manifest import hashed
 
 __all__ = ["add"]
 
@@ -37,11 +38,11 @@ def run(given: argparse.Namespace) -> None:
     options, where = chosen(DiagnoseOptions, given), chosen(ResultOptions, given)
     model = open_model(chosen(ModelOptions, given))
     images = read_pictures(model, given.images, default=DIGITS, resize=where.resize)
-    check_outdir(where.outdir)
-    with progress() as say:
+    files = hashed(given.images)
+    with own_outdir(where.outdir, "diagnose") as outdir, progress() as say:
         diagnosis = diagnose(model, torch.stack(images), options=options, progress=say)
         say("writing")
-        folder = diagnosis.save(where.outdir)
+        folder = diagnosis.save(outdir, inputs=files)
     print(diagnosis.table())
     paths = diagnosis.trajectories
     print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_pictures
 from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
 from diffodesic.images.editing import EditOptions, edit
 from diffodesic.metrics.one_level import NETWORK_SEARCH
+from diffodesic.models.identity import short
 from diffodesic.output.files import write_text
-from diffodesic.output.folder import check_outdir
+from diffodesic.output.folder import own_outdir, replace_files
+from diffodesic.output.manifest import Run, hashed
 from diffodesic.output.options import option
 
 __all__ = ["add"]
@@ -79,9 +82,12 @@ def run_one(given: argparse.Namespace) -> None:
         options = options.but(solver=replace(NETWORK_SEARCH, splines=(8, 2, own.iterations)))
     model = open_model(chosen(ModelOptions, given))
     images = read_pictures(model, given.images, resize=own.resize)
-    folder = None if own.outdir is None else check_outdir(own.outdir)
-    with progress() as say:
+    files = hashed(given.images)
+    place = nullcontext() if own.outdir is None else own_outdir(own.outdir, "distance")
+    with place as folder, progress() as say:
         result = edit(model, *images, options=options, progress=say)
+        if folder is not None:
+            save_edit(result, folder, inputs=files)
     status = result.geodesic.status
     print(
         f"DiffED {result.distance:.4g} at log SNR {result.log_snr:g} "
@@ -92,7 +98,6 @@ def run_one(given: argparse.Namespace) -> None:
         start, stop = phase.log_snr
         print(f"{phase.kind:8} log SNR {start:.2f} to {stop:.2f}, {phase.share:.0%} of the length")
     if folder is not None:
-        save_edit(result, folder)
         print(f"wrote {folder}")
 
 
@@ -110,13 +115,19 @@ def run_many(given: argparse.Namespace) -> None:
     options, own = chosen(PairwiseOptions, given), chosen(ManyOptions, given)
     model = open_model(chosen(ModelOptions, given))
     images = torch.stack(read_pictures(model, paths, resize=own.resize))
-    file = check_outdir(own.outdir) / "distances.npz"
-    with progress() as say:
+    names, files = [path.name for path in paths], hashed(paths)
+    with own_outdir(own.outdir, "distances") as outdir, progress() as say:
+        file = outdir / "distances.npz"
         distances = pairwise(
             model, images, check=own.check, file=file, options=options, progress=say
         )
-    _write_table(distances, [path.name for path in paths], file.with_suffix(".csv"))
-    _summarise(distances, [path.name for path in paths])
+        settings, known = distances.settings, distances.settings["model"]
+        about = {"model": known["name"], "fingerprint": short(known)}
+        ran = Run(command="distances", inputs=files, model=about, settings=settings, kept=True)
+        with replace_files(outdir, ran) as folder:
+            distances.save(folder / file.name)
+            _write_table(distances, names, folder / "distances.csv")
+    _summarise(distances, names)
     print(f"wrote {file} and distances.csv")
 
 

@@ -11,7 +11,8 @@ from diffodesic.cli.pictures import DIGITS, ResultOptions, read_pictures
 from diffodesic.cli.space_options import add_space, chosen_space
 from diffodesic.images.extrapolation import ExtrapolateOptions, extrapolate
 from diffodesic.metrics.continuation import Alarm
-from diffodesic.output.folder import check_outdir
+from diffodesic.output.folder import own_outdir
+from diffodesic.output.manifest import hashed
 
 __all__ = ["add"]
 
@@ -45,11 +46,11 @@ def run(given: argparse.Namespace) -> None:
     alarm, space = silent if given.no_alarm else None, chosen_space(given, model)
     options = chosen(ExtrapolateOptions, given, space=space, alarm=alarm)
     images = read_pictures(model, given.images, default=DIGITS, resize=where.resize)
-    check_outdir(where.outdir)
-    with progress() as say:
+    files = hashed(given.images)
+    with own_outdir(where.outdir, "extrapolate") as outdir, progress() as say:
         result = extrapolate(model, *images, options=options, progress=say)
         say("writing")
-        folder = result.save(where.outdir)
+        folder = result.save(outdir, inputs=files)
     continuation = result.continuation
     print(f"{continuation.stop.name}: {continuation.stop.value}")
     path = continuation.path

@@ -15,7 +15,8 @@ from diffodesic.cli.space_options import add_space, chosen_space
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.result import Interpolation
 from diffodesic.images.sequence import InterpolationSequence, interpolate_through
-from diffodesic.output.folder import check_outdir
+from diffodesic.output.folder import own_outdir
+from diffodesic.output.manifest import hashed
 
 __all__ = ["add"]
 
@@ -51,12 +52,13 @@ def run(given: argparse.Namespace) -> None:
     model = open_model(which)
     options = chosen(InterpolateOptions, given, space=chosen_space(given, model))
     images = read_pictures(model, given.images, default=DIGITS, resize=where.resize)
+    files = hashed(given.images)
     # a command that was stopped goes on; another begins anew beside what it left
     asked = repr((given.images, options, which, where))
     name = hashlib.sha256(asked.encode()).hexdigest()[:12]
-    stages = check_outdir(where.outdir) / "partial"
     result: Interpolation | InterpolationSequence
-    with progress() as say:
+    with own_outdir(where.outdir, "interpolate") as outdir, progress() as say:
+        stages = outdir / "partial"
         if len(images) == 2:
             result = interpolate(
                 model, *images, options=options, checkpoint=stages / name, progress=say
@@ -66,11 +68,11 @@ def run(given: argparse.Namespace) -> None:
                 model, images, options=options, checkpoint=stages / name, progress=say
             )
         say("writing")
-        folder = result.save(where.outdir)
-    shutil.rmtree(stages / name)
-    if not any(stages.iterdir()):  # another command that was stopped may still go on
-        stages.rmdir()
-    _summarise(result, folder)
+        result.save(outdir, inputs=files)
+        shutil.rmtree(stages / name)
+        if not any(stages.iterdir()):  # another command that was stopped may still go on
+            stages.rmdir()
+    _summarise(result, outdir)
 
 
 def _summarise(result: Interpolation | InterpolationSequence, folder: Path) -> None:

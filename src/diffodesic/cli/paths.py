@@ -14,7 +14,9 @@ from torch import Tensor
 from diffodesic.cli.options import add_flags, chosen, command, progress
 from diffodesic.cli.potential_options import PotentialOptions, potential
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.output.folder import check_outdir
+from diffodesic.models.folder import CONFIG, WEIGHTS
+from diffodesic.output.folder import own_outdir
+from diffodesic.output.manifest import hashed
 from diffodesic.output.options import Options, option
 from diffodesic.transitions.learned import load_denoiser
 from diffodesic.transitions.molecules import Molecule, from_amber
@@ -83,8 +85,8 @@ def run(given: argparse.Namespace) -> None:
     target = _potential(chosen(PotentialOptions, given), molecule)
     ends, atoms = _ends((given.start, given.end), target, molecule)
     denoiser = _denoiser(options, target)
-    check_outdir(options.outdir)
-    with progress() as say:
+    files = _files(given, options)
+    with own_outdir(options.outdir, "paths"), progress() as say:
         sampled = pathways(
             target, *ends, asked, denoiser=denoiser, store=options.store, progress=say
         )
@@ -94,8 +96,17 @@ def run(given: argparse.Namespace) -> None:
             notices = (*sampled.notices, *followed.notices)
             sampled = replace(sampled, atoms=followed, notices=notices)
         say("writing")
-        folder = save_paths(sampled, options.outdir)
+        folder = save_paths(sampled, options.outdir, inputs=files)
     _summarise(sampled, folder)
+
+
+def _files(given: argparse.Namespace, options: PathsOptions) -> tuple[tuple[str, str], ...]:
+    """The files that the paths are made of, with their hashes."""
+    potential = (given.__dict__.get("potential") or "").rpartition(".py:")
+    named = [potential[0] + ".py" if potential[1] else potential[2], given.start, given.end]
+    named += (options.system or "").split(",")
+    named += [f"{options.model}/{name}" for name in (CONFIG, WEIGHTS)]
+    return hashed(name for name in named if Path(name).is_file())
 
 
 def _molecule(options: PathsOptions) -> Molecule:

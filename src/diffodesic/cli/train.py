@@ -15,7 +15,7 @@ from diffodesic.models.image_training import TrainSettings, train
 from diffodesic.models.labels import load_labels
 from diffodesic.models.trainer import RunSettings
 from diffodesic.output.arrays import ARRAYS
-from diffodesic.output.folder import check_outdir
+from diffodesic.output.folder import own_outdir
 from diffodesic.transitions.coordinate_training import CoordinateSettings, train_denoiser
 
 __all__ = ["add"]
@@ -64,14 +64,15 @@ def run(given: argparse.Namespace) -> None:
     if unread and source.potential is None:
         raise ValueError(f"{', '.join(unread)} belongs to --potential, which is not given")
     if source.potential is None and source.period is None:
-        _images(given, _chosen(TrainSettings, given, "images"), check_outdir(given.outdir))
+        of_images = _chosen(TrainSettings, given, "images")
+        with own_outdir(given.outdir, "train") as outdir:
+            _images(given, of_images, outdir)
     elif given.labels:
         raise ValueError("--labels belongs to a model of images")
     else:
         settings = _chosen(CoordinateSettings, given, "coordinates")
-        _coordinates(
-            given.data, source, settings, check_outdir(given.outdir), resume=not given.fresh
-        )
+        with own_outdir(given.outdir, "train") as outdir:
+            _coordinates(given.data, source, settings, outdir, resume=not given.fresh)
 
 
 def _chosen(kind: type[S], given: argparse.Namespace, what: str) -> S:

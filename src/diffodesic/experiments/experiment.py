@@ -106,6 +106,8 @@ class Outcome:
     # longer results, plain lists and numbers, for ``result.json`` alone
     arrays: Mapping[str, Any] = field(default_factory=dict)
     figure: Callable[[Path], object] | None = None  # draws the figure into the file it is given
+    # further ones by the name of their file
+    pictures: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
 
 
 def table(outcome: Outcome) -> str:

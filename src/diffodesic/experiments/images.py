@@ -112,7 +112,6 @@ def run(context: Context) -> Outcome:
     records = _solve(source, images, labels, chosen, settings, outdir / "pairs", say)
     say("sampling trajectories")
     flows = _trajectories(source, images[chosen[: settings.trajectories[0], 0]], settings)
-    _strip(source, records, outdir / "paths.png", settings.log_snr)
     table = {key: [record[key] for record in records] for key in records[0] if key != "nodes"}
     return Outcome(
         settings,
@@ -120,6 +119,7 @@ def run(context: Context) -> Outcome:
         _notes(table, settings),
         {"pairs": table, "trajectories": flows},
         lambda path: _figure(path, table, flows),
+        {"paths.png": lambda path: _strip(source, records, path, settings.log_snr)},
     )
 
 

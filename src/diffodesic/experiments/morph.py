@@ -16,7 +16,8 @@ interrupted run goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -84,6 +85,7 @@ def run(context: Context) -> Outcome:
     )
     judged: dict[str, list[Evaluation]] = {}
     frames: dict[str, list[Tensor]] = {}
+    strips: dict[str, Callable[[Path], object]] = {}
     for i, (name, (images, words)) in enumerate(pairs.items()):
         context.progress(f"{name}, {i + 1} of {len(pairs)}")
         shown = _join(source.given(words) if words else source, images, settings, outdir, name)
@@ -93,9 +95,11 @@ def run(context: Context) -> Outcome:
             judged.setdefault(method, []).append(
                 evaluate(made.unsqueeze(0), features=extractor, ends=ends)
             )
-        filmstrip({m: to_uint8(x) for m, x in shown.items()}, outdir / f"strip-{name}.png")
+        rows = {method: to_uint8(made) for method, made in shown.items()}
+        strips[f"strip-{name}.png"] = partial(filmstrip, rows)
     reference = torch.cat([images for images, _ in pairs.values()])
-    return _outcome(judged, frames, reference, extractor, settings, said)
+    outcome = _outcome(judged, frames, reference, extractor, settings, said)
+    return replace(outcome, pictures=strips)
 
 
 def read_pairs(

@@ -6,8 +6,9 @@ import time
 
 from diffodesic.experiments.experiment import INPUTS, Context, Experiment, Outcome, table
 from diffodesic.output.files import write_text
-from diffodesic.output.folder import check_outdir, replace_files
-from diffodesic.output.records import versions, write_json
+from diffodesic.output.folder import own_outdir, replace_files
+from diffodesic.output.manifest import Run
+from diffodesic.output.records import json_ready, versions, write_json
 
 __all__ = ["EXPERIMENTS", "find", "reproduce"]
 
@@ -97,9 +98,16 @@ def reproduce(name: str, context: Context) -> Outcome:
         if key not in experiment.inputs and getattr(context, key) != getattr(default, key):
             raise ValueError(f"{name} takes no {key}; leave it out")
     run = experiment.function()
-    check_outdir(context.outdir)
-    began = time.perf_counter()
-    outcome = run(context)
+    with own_outdir(context.outdir, "reproduce"):
+        began = time.perf_counter()
+        outcome = run(context)
+        _write(experiment, context, outcome, time.perf_counter() - began)
+    return outcome
+
+
+def _write(experiment: Experiment, context: Context, outcome: Outcome, seconds: float) -> None:
+    """Write the files of an outcome."""
+    name = experiment.name
     record = {
         "experiment": name,
         "quick": context.quick,
@@ -108,14 +116,17 @@ def reproduce(name: str, context: Context) -> Outcome:
         "rows": outcome.numbers,
         "notes": outcome.notes,
         "arrays": outcome.arrays,
-        "seconds": round(time.perf_counter() - began, 2),
+        "seconds": round(seconds, 2),
         "versions": versions(),
     }
     mode = " (quick settings: not the numbers)" if context.quick else ""
     page = f"# {name}{mode}\n\n{experiment.about}.\n\n{table(outcome)}"
-    with replace_files(context.outdir, stale=("figure.png",)) as folder:
+    settings = {"experiment": name, **json_ready(outcome.settings)}
+    ran = Run(command="reproduce", settings=settings, kept=True)
+    with replace_files(context.outdir, ran) as folder:
         write_json(folder / "result.json", record)
         write_text(folder / "table.md", page)
         if outcome.figure is not None:
             outcome.figure(folder / "figure.png")
-    return outcome
+        for file, draw in outcome.pictures.items():
+            draw(folder / file)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.diagnosis_picture import draw
 from diffodesic.images.local_geometry import DiagnoseOptions, LocalGeometry, local_geometry
+from diffodesic.images.placement import run_of
 from diffodesic.images.trajectories import Trajectories, trajectories
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
@@ -25,6 +26,7 @@ from diffodesic.numerics.cost import Cost, counting
 from diffodesic.output.folder import replace_files
 from diffodesic.output.options import suggests
 from diffodesic.output.records import versions, write_json
+from diffodesic.output.stages import fingerprint
 
 __all__ = ["DiagnoseOptions", "Diagnosis", "diagnose"]
 
@@ -80,11 +82,14 @@ class Diagnosis:
             lines.append(f"| {level.log_snr:g} | " + " | ".join(cells) + " |")
         return "\n".join(lines)
 
-    def save(self, outdir: str | os.PathLike[str]) -> Path:
+    def save(
+        self, outdir: str | os.PathLike[str], *, inputs: tuple[tuple[str, str], ...] = ()
+    ) -> Path:
         """Write ``diagnosis.json`` and ``diagnosis.png`` into a folder.
 
         Args:
-            outdir: the folder, made if needed.
+            outdir: the folder, made if needed; files of the last run in it are removed.
+            inputs: names of the images, with hashes; default hashes of their values.
 
         Returns:
             the folder.
@@ -97,7 +102,9 @@ class Diagnosis:
             "seconds": round(self.seconds, 2),
             "versions": versions(),
         }
-        with replace_files(outdir) as folder:
+        run = run_of("diagnose", self.settings, (), inputs)
+        run = replace(run, inputs=inputs or (("points", str(self.settings["inputs"])),))
+        with replace_files(outdir, run) as folder:
             draw(folder / "diagnosis.png", self)
             write_json(folder / "diagnosis.json", content)
         return Path(outdir)
@@ -157,6 +164,7 @@ def diagnose(
         "fingerprint": short(identity(source)),
         **(model.words if model else {}),
         "points": len(points),
+        "inputs": fingerprint(points),
         **asked.settings(),
     }
     caveats = model.caveats() if model else ()

@@ -36,6 +36,7 @@ from diffodesic.images.editing import EditOptions, anchored, distances_of
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.identity import identity
 from diffodesic.models.model import Model
+from diffodesic.output.claims import claimed
 from diffodesic.output.files import UNREADABLE, write_atomically
 from diffodesic.output.options import option, suggests
 from diffodesic.output.records import write_json
@@ -293,12 +294,13 @@ def pairwise(
         "points": fingerprint(points),
         "model": identity(source),
     }
-    distances = _begin(len(data), asked.log_snr, settings, file)
-    distances = _run(solve, distances, file, progress or _silent)
-    if check and distances.accuracy is None:
-        distances = replace(distances, accuracy=_check(solve, distances, check))
-        if file is not None:
-            distances.save(file)
+    with claimed(None if file is None else Path(file)):
+        distances = _begin(len(data), asked.log_snr, settings, file)
+        distances = _run(solve, distances, file, progress or _silent)
+        if check and distances.accuracy is None:
+            distances = replace(distances, accuracy=_check(solve, distances, check))
+            if file is not None:
+                distances.save(file)
     return distances
 
 

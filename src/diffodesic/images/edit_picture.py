@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from diffodesic.images.editing import Edit
+from diffodesic.images.placement import run_of
 from diffodesic.output.figures import canvas
 from diffodesic.output.folder import replace_files
 from diffodesic.output.records import write_json
@@ -23,17 +24,21 @@ __all__ = ["draw_edit", "save_edit"]
 COLOURS = {"noise": "tab:red", "denoise": "tab:blue"}
 
 
-def save_edit(edit: Edit, outdir: str | os.PathLike[str]) -> Path:
+def save_edit(
+    edit: Edit, outdir: str | os.PathLike[str], *, inputs: tuple[tuple[str, str], ...] = ()
+) -> Path:
     """Write ``edit.json`` and, where the two ends differ, ``edit.png`` into a folder.
 
     Args:
         edit: the edit.
-        outdir: the folder, made if needed; the picture of an earlier edit is removed.
+        outdir: the folder, made if needed; files of the last run in it are removed.
+        inputs: names of the images, with hashes; default hashes of their values.
 
     Returns:
         the folder.
     """
-    with replace_files(outdir, stale=("edit.png",)) as folder:
+    run = run_of("distance", edit.settings, edit.geodesic.nodes[[0, -1]], inputs)
+    with replace_files(outdir, run) as folder:
         write_json(folder / "edit.json", edit.as_dict())
         if edit.steps():
             draw_edit(edit, folder / "edit.png")

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from diffodesic.geometry.metric import Metric
 from diffodesic.images.lifting import as_images
-from diffodesic.images.placement import JoinOptions, doubts, path_record, place
+from diffodesic.images.placement import JoinOptions, doubts, path_record, place, run_of
 from diffodesic.images.spaces import SPACES, ScoreSpace, Space, choose_space
 from diffodesic.metrics.continuation import Alarm, Continuation, Method, continue_path
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
-from diffodesic.output.folder import FRAMES, replace_files, write_frames
+from diffodesic.output.folder import replace_files, write_frames
 from diffodesic.output.images import to_uint8
 from diffodesic.output.options import option, suggests
 from diffodesic.output.records import versions, write_json
@@ -95,11 +95,14 @@ class Extrapolation:
             f"{self.continuation!r})"
         )
 
-    def save(self, outdir: str | os.PathLike[str]) -> Path:
+    def save(
+        self, outdir: str | os.PathLike[str], *, inputs: tuple[tuple[str, str], ...] = ()
+    ) -> Path:
         """Write frames, filmstrip and ``result.json`` into a folder.
 
         Args:
-            outdir: the folder, made if needed; files of an earlier run are replaced.
+            outdir: the folder, made if needed; files of the last run in it are removed.
+            inputs: names of the images, with hashes; default hashes of their values.
 
         Returns:
             the folder.
@@ -107,7 +110,8 @@ class Extrapolation:
         Raises:
             OSError: if it cannot be written.
         """
-        with replace_files(outdir, stale=(FRAMES,)) as folder:
+        run = run_of("extrapolate", self.settings, self.inputs, inputs)
+        with replace_files(outdir, run) as folder:
             _write(self, folder)
         return Path(outdir)
 

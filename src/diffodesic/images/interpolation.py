@@ -100,8 +100,8 @@ def interpolate(
     """
     asked = (options or InterpolateOptions()).but(space=choose_space(metric, space), frames=frames)
     inputs = as_images(image_a, image_b)
-    store = stages(checkpoint, model, inputs, asked)
-    return join(model, inputs, asked, store, progress).finish(asked.frames)
+    with stages(checkpoint, model, inputs, asked).held() as store:
+        return join(model, inputs, asked, store, progress).finish(asked.frames)
 
 
 def stages(

@@ -42,7 +42,7 @@ def write_interpolation_page(
         file: the .html file.
         paths: the paths by name, the geodesic first.
         inputs: the two images (2, C, H, W).
-        content: the numbers, as in ``result.json``.
+        content: the numbers, as in ``result.json``, and ``origin``.
         ok: whether the geodesic ended well.
 
     Returns:
@@ -74,6 +74,7 @@ def write_interpolation_page(
             )
         ),
         notices=content["notices"],
+        origin=content["origin"],
         settings=settings,
         versions=content["versions"],
     )

@@ -5,7 +5,7 @@ images --Space.lifting, Lifting.lift--> points at one level --Space.metric--> a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,9 +20,11 @@ from diffodesic.images.lifting import Lifting
 from diffodesic.images.spaces import Space
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import Cost
+from diffodesic.output.manifest import Run
 from diffodesic.output.options import Options, option
+from diffodesic.output.stages import fingerprint
 
-__all__ = ["REFINE", "JoinOptions", "Placement", "doubts", "path_record", "place"]
+__all__ = ["REFINE", "JoinOptions", "Placement", "doubts", "path_record", "place", "run_of"]
 
 REFINE = 4  # of the certificate, and of the lengths of the baselines
 
@@ -147,6 +149,28 @@ def path_record(path: Geodesic, *others: Cost) -> dict[str, Any]:
             "node_gradients": round(sum(cost.node_gradients for cost in costs)),
         },
     }
+
+
+def run_of(
+    command: str,
+    settings: Mapping[str, Any],
+    images: Iterable[Tensor],
+    inputs: tuple[tuple[str, str], ...] = (),
+) -> Run:
+    """What a folder of results says of the run behind it.
+
+    Args:
+        command: what was run.
+        settings: those of the result, with ``model`` and ``fingerprint``.
+        images: what the result was made of.
+        inputs: names of these, with hashes; default hashes of their values.
+
+    Returns:
+        the record.
+    """
+    values = tuple((f"image {i + 1}", fingerprint(image)) for i, image in enumerate(images))
+    model = {name: settings[name] for name in ("model", "fingerprint")}
+    return Run(command=command, inputs=inputs or values, model=model, settings=settings)
 
 
 def doubts(path: Geodesic) -> tuple[str, ...]:

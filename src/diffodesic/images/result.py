@@ -11,26 +11,24 @@ from typing import Any
 from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
-from diffodesic.images.placement import path_record
+from diffodesic.images.placement import path_record, run_of
 from diffodesic.images.shown_path import ShownPath
 from diffodesic.output.files import write_atomically
-from diffodesic.output.folder import FRAMES, replace_files, write_pictures
+from diffodesic.output.folder import replace_files, write_pictures
 from diffodesic.output.images import to_uint8
+from diffodesic.output.manifest import Run
 from diffodesic.output.records import versions, write_json
 
-__all__ = ["FILES", "Interpolation", "psnr_of", "result_dict", "write_interpolation"]
-
-_OF_PAIR = (FRAMES, "filmstrip.png", "path.gif", "path.safetensors", "result.json", "report.html")
-FILES = (*_OF_PAIR, *(f"pair-[0-9]*/{name}" for name in _OF_PAIR))
-"""Patterns of the files that an interpolation, or a sequence of them, leaves in its folder."""
+__all__ = ["Interpolation", "psnr_of", "result_dict", "write_interpolation"]
 
 
-def write_interpolation(result: Interpolation, folder: Path) -> None:
+def write_interpolation(result: Interpolation, folder: Path, run: Run) -> None:
     """Write everything about an interpolation into a folder; see ``Interpolation.save``.
 
     Args:
         result: the interpolation.
         folder: an empty folder.
+        run: what its page says it was made by and of.
     """
     from safetensors.torch import save
 
@@ -46,6 +44,7 @@ def write_interpolation(result: Interpolation, folder: Path) -> None:
     write_atomically(folder / "path.safetensors", save(kept))
     content = result_dict(result)
     write_json(folder / "result.json", content)
+    content["origin"] = run.origin
     write_interpolation_page(
         folder / "report.html", result.paths, result.inputs, content, ok=result.geodesic.ok
     )
@@ -129,11 +128,14 @@ class Interpolation:
         first, last = map(psnr_of, self.end_error)
         return first, last
 
-    def save(self, outdir: str | os.PathLike[str]) -> Path:
+    def save(
+        self, outdir: str | os.PathLike[str], *, inputs: tuple[tuple[str, str], ...] = ()
+    ) -> Path:
         """Write frames, filmstrip, GIF, path, result and report into a folder.
 
         Args:
-            outdir: the folder, made if needed; files of an earlier run are replaced.
+            outdir: the folder, made if needed; files of the last run in it are removed.
+            inputs: names of the images, with hashes; default hashes of their values.
 
         Returns:
             the folder.
@@ -141,6 +143,7 @@ class Interpolation:
         Raises:
             OSError: if it cannot be written; nothing is left half-written.
         """
-        with replace_files(outdir, stale=FILES) as folder:
-            write_interpolation(self, folder)
+        run = run_of("interpolate", self.settings, self.inputs, inputs)
+        with replace_files(outdir, run) as folder:
+            write_interpolation(self, folder, run)
         return Path(outdir)

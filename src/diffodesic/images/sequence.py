@@ -18,7 +18,8 @@ from torch import Tensor
 from diffodesic.geometry.metric import Metric
 from diffodesic.images.interpolation import InterpolateOptions, join, stages
 from diffodesic.images.lifting import as_images
-from diffodesic.images.result import FILES, Interpolation, result_dict, write_interpolation
+from diffodesic.images.placement import run_of
+from diffodesic.images.result import Interpolation, result_dict, write_interpolation
 from diffodesic.images.spaces import SPACES, Space, choose_space
 from diffodesic.models.model import Model
 from diffodesic.output.folder import replace_files, write_pictures
@@ -67,11 +68,14 @@ class InterpolationSequence:
             f"InterpolationSequence({len(self.parts) + 1} images, length {self.length:.4g}, {ends})"
         )
 
-    def save(self, outdir: str | os.PathLike[str]) -> Path:
+    def save(
+        self, outdir: str | os.PathLike[str], *, inputs: tuple[tuple[str, str], ...] = ()
+    ) -> Path:
         """Write frames, filmstrip, GIF and ``result.json``, and every pair into its own folder.
 
         Args:
-            outdir: the folder, made if needed; files of an earlier run are replaced.
+            outdir: the folder, made if needed; files of the last run in it are removed.
+            inputs: names of the images, with hashes; default hashes of their values.
 
         Returns:
             the folder; ``pair-1``, ... in it hold what :meth:`Interpolation.save` writes.
@@ -82,13 +86,15 @@ class InterpolationSequence:
         # a path that one pair lacks is no path of the whole
         shared = [name for name in self.parts[0].paths if all(name in p.paths for p in self.parts)]
         pairs = [result_dict(part) for part in self.parts]
-        with replace_files(outdir, stale=FILES) as folder:
+        images = [self.parts[0].inputs[0], *(part.inputs[1] for part in self.parts)]
+        run = run_of("interpolate", self.parts[0].settings, images, inputs)
+        with replace_files(outdir, run) as folder:
             write_pictures({name: to_uint8(self.frames_of(name)) for name in shared}, folder)
             content = {"keys": self.keys, "length": self.length, "pairs": pairs}
             write_json(folder / "result.json", content)
             for i, part in enumerate(self.parts):
                 (folder / f"pair-{i + 1}").mkdir()
-                write_interpolation(part, folder / f"pair-{i + 1}")
+                write_interpolation(part, folder / f"pair-{i + 1}", run)
         return Path(outdir)
 
 
@@ -132,20 +138,20 @@ def interpolate_through(
             f"{asked.frames} frames"
         )
     inputs = as_images(*images)
-    store = stages(checkpoint, model, inputs, asked)
     say, count = progress or (lambda _: None), len(images) - 1
     pairs = []
-    for i in range(count):
+    with stages(checkpoint, model, inputs, asked).held() as store:
+        for i in range(count):
 
-        def said(text: str, i: int = i) -> None:
-            say(f"pair {i + 1} of {count}: {text}")
+            def said(text: str, i: int = i) -> None:
+                say(f"pair {i + 1} of {count}: {text}")
 
-        part = store.part(f"pair-{i + 1}")
-        pairs.append(join(model, inputs[i : i + 2], asked, part, said))
-    steps = _shares([float(pair.path.length) for pair in pairs], asked.frames - 1)
-    return InterpolationSequence(
-        tuple(pair.finish(n + 1) for pair, n in zip(pairs, steps, strict=True))
-    )
+            part = store.part(f"pair-{i + 1}")
+            pairs.append(join(model, inputs[i : i + 2], asked, part, said))
+        steps = _shares([float(pair.path.length) for pair in pairs], asked.frames - 1)
+        return InterpolationSequence(
+            tuple(pair.finish(n + 1) for pair, n in zip(pairs, steps, strict=True))
+        )
 
 
 def _shares(lengths: Sequence[float], steps: int) -> list[int]:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffodesic.output.files import write_atomically, write_text
 from diffodesic.output.folder import replace_files
-from diffodesic.output.records import write_json
+from diffodesic.output.manifest import Run
+from diffodesic.output.records import json_ready, write_json
+from diffodesic.output.stages import fingerprint
 
 __all__ = [
     "CONFIG",
@@ -30,6 +32,7 @@ __all__ = [
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 _NOT_OF = "{path} does not hold the weights of this model ({reason}); train or copy it again"
+_DESCRIPTIVE = {"name", "training"}  # of a config: may be edited by hand
 
 
 class ModelError(ValueError):
@@ -43,6 +46,7 @@ def write_model(
     *,
     card: str | None = None,
     half: bool = False,
+    inputs: tuple[tuple[str, str], ...] = (),
 ) -> Path:
     """Write a model into a folder, all of its files or none.
 
@@ -52,6 +56,7 @@ def write_model(
         network: gives the weights.
         card: content of ``CARD.md``, Markdown; None writes none.
         half: keep the weights in half precision, 11 bits; they are read back as float32.
+        inputs: names of what it was trained on, with hashes.
 
     Returns:
         the folder.
@@ -63,13 +68,22 @@ def write_model(
         name: weight.to(device="cpu", dtype=kind).contiguous()
         for name, weight in network.state_dict().items()
     }
-    with replace_files(directory) as folder:
+    run = Run(command="train", inputs=inputs, kept=True)
+    checksum = {"checksum": _checksum(config, weights)}
+    with replace_files(directory, run) as folder:
         # safetensors itself reports a full disk as an error of its own kind
-        write_atomically(folder / WEIGHTS, save(weights))
+        write_atomically(folder / WEIGHTS, save(weights, checksum))
         write_json(folder / CONFIG, config)
         if card is not None:
             write_text(folder / "CARD.md", card)
     return Path(directory)
+
+
+def _checksum(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """Of the weights and of all in ``config.json`` that makes a denoiser of them."""
+    plain = json_ready({k: v for k, v in config.items() if k not in _DESCRIPTIVE})
+    content = [part for name in sorted(weights) for part in (name, weights[name])]
+    return fingerprint(json.dumps(plain, sort_keys=True), *content)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -120,25 +134,33 @@ def check_sizes(network: nn.Module, folder: Path) -> None:
         raise ModelError(_NOT_OF.format(path=path, reason="other tensors"))
 
 
-def read_weights(network: nn.Module, folder: Path) -> None:
+def read_weights(network: nn.Module, folder: Path, config: Mapping[str, Any] | None = None) -> None:
     """Load the weights of a network.
 
     Args:
         network: receives them.
         folder: holds the two files of a model.
+        config: what :func:`write_model` wrote beside the weights: it has a checksum with them.
 
     Raises:
-        ModelError: if the file holds those of another network, or numbers that are not finite.
+        ModelError: if the file holds those of another network, numbers that are not finite, or
+            other bytes than were written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     path = folder / WEIGHTS
     try:
-        network.load_state_dict(load_file(path))
+        with safe_open(path, "pt") as content:
+            weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            checksum = (content.metadata() or {}).get("checksum")
+        network.load_state_dict(weights)
     except (SafetensorError, RuntimeError, OSError) as error:
         # torch's own message has a line for every tensor
         reason = "other tensors" if isinstance(error, RuntimeError) else str(error)
         raise ModelError(_NOT_OF.format(path=path, reason=reason)) from error
+    if checksum not in (None, _checksum(config or {}, weights)):
+        raise ModelError(
+            f"{path} or {CONFIG} beside it is damaged: the checksum differs; train or copy it again"
+        )
     if not all(bool(torch.isfinite(w).all()) for w in network.parameters()):
         raise ModelError(f"{path} holds weights that are not finite; train or copy it again")

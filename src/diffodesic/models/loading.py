@@ -99,7 +99,7 @@ def _load_folder(folder: Path, device: torch.device | str) -> Model:
             f"{folder / CONFIG} does not describe a diffodesic model ({error!r}); give a folder "
             "written by `diffodesic train`"
         ) from error
-    read_weights(network, folder)
+    read_weights(network, folder, config)
     # convolutions on a CPU run half again as fast with the channels last
     to_device(network, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     codec = _codec(config, denoiser.shape, device)

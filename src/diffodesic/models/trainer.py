@@ -33,10 +33,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from diffodesic.models.folder import write_model
+from diffodesic.output.claims import claimed
 from diffodesic.output.stages import Store
 
 __all__ = ["RunSettings", "Training", "flags"]
 
+_DATA = ("data", "points")  # hashes among what a run depends on
 _VERSION = 3  # of the algorithm: raised where the same settings give other weights
 
 
@@ -164,16 +166,18 @@ class Training(ABC):
     def run(self, *, resume: bool, progress: bool) -> None:
         """Train until the end, from the checkpoint if there is one, and write the model."""
         self.outdir.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            shutil.rmtree(self.outdir / "checkpoint", ignore_errors=True)
-        self.restore()
-        cores = torch.get_num_threads()
-        torch.set_num_threads(1)  # small networks: more threads only wait for each other
-        try:
-            self.loop(progress)
-        finally:
-            torch.set_num_threads(cores)
-        self.export()
+        with claimed(self.outdir):
+            if not resume:
+                shutil.rmtree(self.outdir / "checkpoint", ignore_errors=True)
+            with self.store.held():
+                self.restore()
+                cores = torch.get_num_threads()
+                torch.set_num_threads(1)  # small networks: more threads only wait for each other
+                try:
+                    self.loop(progress)
+                finally:
+                    torch.set_num_threads(cores)
+            self.export()
 
     def loop(self, progress: bool) -> None:
         """Train until the end, with checkpoints and snapshots by wall time."""
@@ -253,8 +257,14 @@ class Training(ABC):
 
     def export(self) -> None:
         """Write the averaged weights as a complete model."""
-        half = self.settings.half
-        write_model(self.outdir, self.config(), self.average.module, card=self.card(), half=half)
+        write_model(
+            self.outdir,
+            self.config(),
+            self.average.module,
+            card=self.card(),
+            half=self.settings.half,
+            inputs=tuple((name, hash) for name, hash in self.kind().items() if name in _DATA),
+        )
 
     def restore(self) -> None:
         """Go on from the checkpoint, if there is one."""

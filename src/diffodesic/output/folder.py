@@ -9,14 +9,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FRAMES", "check_outdir", "replace_files", "write_frames", "write_pictures"]
+from diffodesic.output.claims import claimed
+from diffodesic.output.manifest import Run, refuse_kept, replaced, sha256
 
-FRAMES = "frame_[0-9][0-9][0-9][0-9].png"
-"""Pattern of the files that :func:`write_pictures` numbers."""
+__all__ = ["check_outdir", "own_outdir", "replace_files", "write_frames", "write_pictures"]
+
+
+@contextmanager
+def own_outdir(outdir: str | os.PathLike[str], command: str) -> Iterator[Path]:
+    """Make the output folder and hold it for a command, before work is spent.
+
+    Args:
+        outdir: the folder.
+        command: what is to be run in it.
+
+    Yields:
+        the folder; what a killed run left half-written in it is gone.
+
+    Raises:
+        OSError: if it is a file, cannot be written, or another process is at work in it.
+        ValueError: if it holds results that this command must leave alone.
+    """
+    target = check_outdir(outdir)
+    with claimed(target):
+        refuse_kept(target, command)
+        yield target
 
 
 def check_outdir(outdir: str | os.PathLike[str]) -> Path:
-    """Make the output folder and see that files can be made in it, before work is spent.
+    """Make the output folder and see that files can be made in it.
 
     Args:
         outdir: the folder.
@@ -42,34 +63,35 @@ def check_outdir(outdir: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
-def replace_files(outdir: str | os.PathLike[str], *, stale: Sequence[str] = ()) -> Iterator[Path]:
+def replace_files(outdir: str | os.PathLike[str], run: Run) -> Iterator[Path]:
     """Open a temporary folder, and move its files into ``outdir`` when the block has ended well.
 
     Args:
-        outdir: the folder of the results, made if needed. Its files are replaced one by one, and
-            each is whole at any time. After an error in the block all files are as before.
-        stale: patterns of the files that an earlier run of the same kind may have left in
-            ``outdir``; those that the block did not write are removed, and no others.
+        outdir: the folder of the results, made if needed. Files that the last run wrote there are
+            removed or replaced; no others are removed. After an error in the block all files are
+            as before.
+        run: what the files are made by and of, for ``run.json``
+            (:mod:`diffodesic.output.manifest`).
 
     Yields:
         the temporary folder, inside ``outdir``.
 
     Raises:
-        OSError: if ``outdir`` cannot be written.
+        OSError: if ``outdir`` cannot be written, or another process is at work in it.
+        ValueError: if it holds results that this command must leave alone.
     """
-    target = check_outdir(outdir)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as temporary:
+    with (
+        own_outdir(outdir, run.command) as target,
+        tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as temporary,
+    ):
         folder = Path(temporary)
         yield folder
-        written = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
-        for name in sorted(written):
-            (target / name).parent.mkdir(exist_ok=True)
-            (folder / name).replace(target / name)
-    for old in [file for pattern in stale for file in target.glob(pattern)]:
-        if old.relative_to(target) not in written:
-            old.unlink()
-            if not any(old.parent.iterdir()):
-                old.parent.rmdir()
+        found = sorted(file for file in folder.rglob("*") if file.is_file())
+        written = {file.relative_to(folder).as_posix(): sha256(file) for file in found}
+        with replaced(target, run, written):
+            for name in written:
+                (target / name).parent.mkdir(exist_ok=True)
+                (folder / name).replace(target / name)
 
 
 def write_pictures(rows: Mapping[str, list[Any]], folder: Path) -> None:

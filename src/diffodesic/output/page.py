@@ -36,7 +36,7 @@ def write_page(path: Path, template: Path, **values: Any) -> Path:
         path: the .html file; replaced whole or not at all.
         template: a file that extends ``base.html``.
         **values: what the template and its base show: ``title``, ``subtitle``, ``ok``, ``status``,
-            ``settings``, ``versions`` and the template's own.
+            ``origin``, ``settings``, ``versions`` and the template's own.
 
     Returns:
         the path written.

@@ -16,13 +16,15 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffodesic.output.claims import claimed
 from diffodesic.output.files import write_atomically
 from diffodesic.output.records import json_ready, write_json
 
@@ -55,18 +57,36 @@ class Store:
     ) -> None:
         self.folder = None if folder is None else Path(folder)
         self.depends = json_ready({"format": _FORMAT, **depends})
-        head = None if self.folder is None else self.folder / _HEAD
-        if head is None or not head.exists():
-            return
-        try:
-            before = dict(json.loads(head.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError):
-            return  # the checksums of the stages hold what they depend on, too
-        if before != self.depends:
+        before = None if self.folder is None else _described(self.folder / _HEAD)
+        # without a description the checksums of the stages tell, which hold it too
+        if before not in (None, self.depends):
             raise ValueError(
                 f"{self.folder} holds results of other settings "
                 f"({differences(before, self.depends)}); {afresh}"
             )
+
+    @contextmanager
+    def held(self) -> Iterator[Store]:
+        """Hold the folder for this process alone; one without a stage does not outlast the block.
+
+        Yields:
+            the store.
+
+        Raises:
+            OSError: if another process, or another thread, is at work in the folder.
+        """
+        if self.folder is None:
+            yield self
+            return
+        missing = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with claimed(self.folder):
+                yield self
+        finally:
+            for place in missing:
+                if not any(place.iterdir()):
+                    place.rmdir()
 
     def stage(
         self, name: str, make: Callable[[], Stage], device: torch.device | str = "cpu"
@@ -135,7 +155,8 @@ class Store:
             from safetensors.torch import save
 
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / _HEAD, self.depends)
+            checksum = fingerprint(json.dumps(self.depends))
+            write_json(self.folder / _HEAD, {"depends": self.depends, "checksum": checksum})
             kept = {key: value.cpu() for key, value in whole.items()}
             metadata = {"words": text, "checksum": self._checksum(name, kept, text)}
             write_atomically(self._file(name), save(kept, metadata))
@@ -184,6 +205,16 @@ class Store:
     def _checksum(self, name: str, tensors: Mapping[str, Tensor], words: str) -> str:
         content = [part for key in sorted(tensors) for part in (key, tensors[key])]
         return fingerprint(json.dumps(self.depends), name, words, *content)
+
+
+def _described(head: Path) -> dict[str, Any] | None:
+    """What the stages beside a file depend on; None where it is missing or damaged."""
+    try:
+        content = json.loads(head.read_text(encoding="utf-8"))
+        before, checksum = dict(content["depends"]), content["checksum"]
+    except (OSError, LookupError, TypeError, ValueError):
+        return None
+    return before if checksum == fingerprint(json.dumps(before)) else None
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -286,7 +286,7 @@ def load_denoiser(
         with torch.device("meta"):  # before anything of the sizes in the file is allocated
             check_sizes(CoordinateNet(law, **config["network"]), place)
         network = CoordinateNet(law, **config["network"])
-        read_weights(network, place)
+        read_weights(network, place, config)
     except _UNUSABLE as error:
         raise ValueError(
             f"{place} is no trained denoiser of coordinates ({error}); give a folder that "

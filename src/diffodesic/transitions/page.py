@@ -18,7 +18,7 @@ _TEMPLATE = Path(__file__).parent / "assets" / "paths.html"
 
 
 def write_paths_page(found: Pathways, content: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``report.html`` beside the pictures; ``content`` is that of ``result.json``."""
+    """Write ``report.html`` beside the pictures; ``content``: ``result.json`` and ``origin``."""
     potential, surface = found.paths.potential, folder / "landscape.png"
     return write_page(
         folder / "report.html",
@@ -34,6 +34,7 @@ def write_paths_page(found: Pathways, content: Mapping[str, Any], folder: Path) 
         saddles=_saddles(content),
         structures=_structures(content["structures"]),
         notices=content["notices"],
+        origin=content["origin"],
         settings={**content["settings"], "seconds": sum(content["seconds"].values())},
         versions=content["versions"],
     )

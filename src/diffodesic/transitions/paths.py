@@ -206,19 +206,8 @@ def transition_paths(
     denoiser = getattr(getattr(path, "metric", None), "denoiser", None)
     # the nodes tell one denoiser from another too, but not a reader which of the two it was
     kind |= {"denoiser": None if denoiser is None else identity(denoiser)}
-    stages = Store(store, kind)
-    room = stages.array("frames", (options.paths, len(kept), potential.dim))
-    blocks = []
-    for first in range(0, options.paths, options.block):
-        part = room[first : first + options.block]
-        title = f"paths {first + 1} to {first + len(part)} of {options.paths}"
-
-        def tell(node: int, title: str = title) -> None:
-            if progress:
-                progress(f"{title}, node {node + 1} of {len(nodes)}")
-
-        block = Block(potential, nodes, options, first // options.block)
-        blocks.append(_drawn(block, kept, part, stages, tell))
+    with Store(store, kind).held() as stages:
+        room, blocks = _blocks(potential, nodes, options, kept, stages, progress)
     shares = torch.stack([part["accepted"] for part in blocks])
     sizes = torch.tensor([float(len(part["max_energy"])) for part in blocks], dtype=torch.float64)
     names = ("energies", "max_energy", "peak", "peak_node")
@@ -233,6 +222,30 @@ def transition_paths(
         geodesic=path.status.name if isinstance(path, Geodesic) else "given nodes",
         **{name: torch.cat([part[name] for part in blocks]) for name in names},
     )
+
+
+def _blocks(
+    potential: Potential,
+    nodes: Tensor,
+    options: PathOptions,
+    kept: Tensor,
+    stages: Store,
+    progress: Callable[[str], None] | None,
+) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """All frames (P, F, d), and the rest block by block."""
+    room = stages.array("frames", (options.paths, len(kept), potential.dim))
+    blocks = []
+    for first in range(0, options.paths, options.block):
+        part = room[first : first + options.block]
+        title = f"paths {first + 1} to {first + len(part)} of {options.paths}"
+
+        def tell(node: int, title: str = title) -> None:
+            if progress:
+                progress(f"{title}, node {node + 1} of {len(nodes)}")
+
+        block = Block(potential, nodes, options, first // options.block)
+        blocks.append(_drawn(block, kept, part, stages, tell))
+    return room, blocks
 
 
 def _drawn(

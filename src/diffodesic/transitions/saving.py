@@ -16,12 +16,15 @@ import csv
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.models.identity import identity, short
 from diffodesic.output.files import write_atomically, write_text
 from diffodesic.output.folder import replace_files
+from diffodesic.output.manifest import Run
 from diffodesic.output.records import versions, write_json
 from diffodesic.transitions.molecules import wrap_angle
 from diffodesic.transitions.page import write_paths_page
@@ -32,12 +35,24 @@ from diffodesic.transitions.structures import AllAtomPath
 __all__ = ["paths_dict", "save_paths"]
 
 
-def save_paths(found: Pathways, outdir: str | os.PathLike[str]) -> Path:
-    """Write everything about sampled paths into a folder, made if needed; returns it."""
-    # an earlier run may have had a surface or a molecule
-    stale = ("landscape.png", "structures.pdb", "structures.dcd", "structures.csv")
+def save_paths(
+    found: Pathways, outdir: str | os.PathLike[str], *, inputs: tuple[tuple[str, str], ...] = ()
+) -> Path:
+    """Write everything about sampled paths into a folder.
+
+    Args:
+        found: the paths.
+        outdir: the folder, made if needed; files of the last run in it are removed.
+        inputs: names of the files that the paths were made of, with hashes.
+
+    Returns:
+        the folder.
+    """
     content = paths_dict(found)
-    with replace_files(outdir, stale=stale) as folder:
+    denoiser = identity(cast(Spacetime, found.geodesic.metric).denoiser)
+    model = {"model": denoiser["name"], "fingerprint": short(denoiser)}
+    run = Run(command="paths", inputs=inputs, model=model, settings=content["settings"])
+    with replace_files(outdir, run) as folder:
         _arrays(found, folder)
         write_json(folder / "result.json", content)
         if found.paths.potential.dim == 2:
@@ -45,7 +60,7 @@ def save_paths(found: Pathways, outdir: str | os.PathLike[str]) -> Path:
         draw_profiles(found, folder / "profiles.png")
         if found.atoms is not None:
             _molecule(found.atoms, folder)
-        write_paths_page(found, content, folder)
+        write_paths_page(found, {**content, "origin": run.origin}, folder)
     return Path(outdir)
 
 

@@ -96,7 +96,7 @@ def _compare(
     depends = {**asdict(settings), "methods": {name: asdict(m) for name, m in methods.items()}}
     depends |= {"model": identity(source), "images": fingerprint(digits)}
     store = Store(outdir / "partial", depends)
-    tables, places = {}, set()
+    tables, drawn, places = {}, {}, set()
     for gap in settings.gaps:
         given = pairs(digits, gap, settings.frames, settings.seed).to(place)
         scores, shown = {}, {"truth": given.truth[:SHOWN].cpu()}
@@ -112,7 +112,7 @@ def _compare(
         say(f"{gap:g} degrees: intervals")
         reference = {e.name: _features(e, given.reference) for e in extractors}
         tables[gap] = conclusions(scores, reference, weights)
-        strips(shown, outdir / f"frames-{gap:g}.png")
+        drawn[f"frames-{gap:g}.png"] = partial(strips, shown)
     beyond: dict[str, Any] = {}
     if settings.beyond:
         few = digits[: settings.beyond]
@@ -124,7 +124,7 @@ def _compare(
         "frames made on": sorted(places),
     }
     notes = pages(tables, beyond, ours, settings)
-    return Outcome(settings, (), notes, arrays, lambda to: picture(to, tables, beyond))
+    return Outcome(settings, (), notes, arrays, lambda to: picture(to, tables, beyond), drawn)
 
 
 def frames_of(model: Model, method: Method, given: Pairs, settings: Settings) -> Tensor:
