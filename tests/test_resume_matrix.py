@@ -8,6 +8,7 @@ alters the result, else its cell would show nothing.
 from __future__ import annotations
 
 import copy
+import random
 import re
 import shutil
 from collections.abc import Callable
@@ -326,3 +327,26 @@ def test_another_denoiser_of_the_same_nodes_is_refused(tmp_path):
     object.__setattr__(other, "metric", Spacetime(GaussianMixture(ends, std=0.5)))
     with pytest.raises(ValueError, match=r"\(denoiser\.answers was .* now\)"):
         transition_paths(well(), other, options, store=tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be used:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.*it is kept as:RuntimeWarning")
+@pytest.mark.parametrize("name", ["interpolate, data", "pairwise, data", "paths, seed"])
+@pytest.mark.parametrize("damage", ["flip", "zero", "truncate"])
+def test_what_is_damaged_is_made_again_and_never_believed(tmp_path, name, damage):
+    """Every file that a resumed run reads, at places spread over it."""
+    cell = CELLS[name]
+    first = cell.run(tmp_path, **cell.before)
+    dice = random.Random(7)
+    for file in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
+        for _ in range(3):
+            content = bytearray(file.read_bytes())
+            at = dice.randrange(len(content))
+            if damage == "flip":
+                content[at] ^= 1 << dice.randrange(8)
+            elif damage == "zero":
+                content[at:] = bytes(len(content) - at)
+            else:
+                del content[at:]
+            file.write_bytes(content)
+            assert torch.equal(cell.run(tmp_path, **cell.before), first)
