@@ -21,8 +21,10 @@ def test_interpolate_writes_everything(run, place, metric):
     assert files(place / "out").keys() == OUTPUTS | frames
     result = json.loads((place / "out" / "result.json").read_text())
     assert out.startswith(f"{result['status']}: {result['status_text']}\n")
-    assert f"length in the {metric} metric: geodesic" in out
-    assert out.endswith("wrote out/report.html, filmstrip.png, path.gif and 3 frames\n")
+    first = "arch" if metric == "spacetime" else "geodesic"
+    assert f"length in the {metric} metric: {first}" in out
+    written = "out/report.html, filmstrip.png, path.gif and 3 frames"
+    assert out.endswith(f"wrote {written} of the {first}\n")
     assert (result["settings"]["nodes"], result["settings"]["flow_steps"]) == (4, 4)
 
 

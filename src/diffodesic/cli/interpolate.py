@@ -103,4 +103,8 @@ def _summarise(result: Interpolation | InterpolationSequence, folder: Path) -> N
     )
     for notice in result.notices:
         print(f"note: {notice}")
-    print(f"wrote {folder}/report.html, filmstrip.png, path.gif and {len(result.frames)} frames")
+    first = next(iter(result.paths))
+    print(
+        f"wrote {folder}/report.html, filmstrip.png, path.gif and {len(result.frames)} frames of "
+        f"the {first}"
+    )

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from diffodesic.images.shown_path import Pace, ShownPath, show_path
 from diffodesic.images.spaces import SPACES, Fixed, Space, SpacetimeSpace, choose_space
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
+from diffodesic.numerics.curves import Polyline
 from diffodesic.output.options import option, suggests
 from diffodesic.output.stages import Store, fingerprint
 
@@ -88,7 +89,8 @@ def interpolate(
         progress: called with a short line on every step.
 
     Returns:
-        frames, path, certificate and the baselines.
+        frames, path, certificate and the baselines. In spacetime the frames of a network are those
+        of an arch over the ends' flow lines, beside the geodesic (:meth:`Space.arch`).
 
     Raises:
         ValueError: for images or a metric that do not fit the model, an unknown name, a noise level
@@ -183,6 +185,12 @@ class JoinedPair:
     say: Callable[[str], None]
     began: float
 
+    @cached_property
+    def arch(self) -> Polyline | None:
+        """The path that is shown first, where it is not the geodesic; see :meth:`Space.arch`."""
+        a, b = self.there.points
+        return self.there.space.arch(self.there.metric, a, b)
+
     def finish(self, frames: int) -> Interpolation:
         """Bring all paths back to images.
 
@@ -211,7 +219,8 @@ class JoinedPair:
     def _paths(self, frames: int) -> tuple[dict[str, ShownPath], list[str]]:
         """The paths by name, and a notice for each that does not exist between these ends."""
         paths, notices = {}, []
-        for name in ("geodesic", *self.asked.baselines):
+        arch = ("arch",) if self.arch else ()
+        for name in (*arch, "geodesic", *self.asked.baselines):
             made = partial(self._show, name, frames)
             tensors, words = self.store.stage(name, made, self.inputs.device)
             if "missing" in words:
@@ -237,6 +246,8 @@ class JoinedPair:
         """Points (S, d) of the metric by parameters (S,)."""
         if name == "geodesic":
             return self.path
+        if name == "arch" and self.arch:
+            return self.arch
         a, b = self.there.z
         curve = baseline_curve(name, self.there.lifting, (self.inputs[0], self.inputs[1]), (a, b))
         return lambda s: self.there.pack(curve(s))

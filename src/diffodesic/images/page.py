@@ -40,7 +40,7 @@ def write_interpolation_page(
 
     Args:
         file: the .html file.
-        paths: the paths by name, the geodesic first.
+        paths: the paths by name, the geodesic among them.
         inputs: the two images (2, C, H, W).
         content: the numbers, as in ``result.json``, and ``origin``.
         ok: whether the geodesic ended well.
@@ -48,9 +48,9 @@ def write_interpolation_page(
     Returns:
         the path written.
     """
-    settings, own = content["settings"], next(iter(paths.values()))
+    settings, own = content["settings"], paths["geodesic"]
     frames = {name: to_uint8(shown.frames) for name, shown in paths.items()}
-    reached = next(iter(frames.values()))
+    reached = frames["geodesic"]
     return write_page(
         file,
         _TEMPLATE,

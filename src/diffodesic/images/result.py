@@ -93,7 +93,8 @@ class Interpolation:
 
     Attributes:
         geodesic: the solved path with its certificate and cost.
-        paths: all paths by name, the geodesic first, then the baselines.
+        paths: all paths by name: the arch, where the space has one to look at, the geodesic, and
+            the baselines.
         inputs: the two images (2, C, H, W).
         end_error: root-mean-square error of the first and the last frame, pixels in [0, 1].
         seconds: wall-clock time.
@@ -119,7 +120,7 @@ class Interpolation:
 
     @property
     def frames(self) -> Tensor:
-        """Images along the geodesic, (F, C, H, W) in [0, 1]."""
+        """Images along the first of the paths, (F, C, H, W) in [0, 1]."""
         return next(iter(self.paths.values())).frames
 
     @property

@@ -43,7 +43,7 @@ class InterpolationSequence:
     @property
     def frames(self) -> Tensor:
         """All images along the way, every key once, (F, C, H, W) in [0, 1]."""
-        return self.frames_of("geodesic")
+        return self.frames_of(next(iter(self.parts[0].paths)))
 
     @property
     def keys(self) -> tuple[int, ...]:

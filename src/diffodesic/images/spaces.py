@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from dataclasses import MISSING, dataclass, replace
 from typing import Any, ClassVar, Literal, cast, overload
 
+import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
@@ -34,10 +35,12 @@ from diffodesic.metrics.one_level import weight_unit
 from diffodesic.metrics.score import ScoreMetric
 from diffodesic.metrics.score_jacobian import ScoreJacobian
 from diffodesic.metrics.score_published import FrozenScore
+from diffodesic.metrics.spacetime.flow_arches import flow_arches
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.mismatched_estimation import check_length
 from diffodesic.metrics.spacetime.points import NoisyPoints
 from diffodesic.models.model import Model
+from diffodesic.numerics.curves import Polyline, Spline
 from diffodesic.output.options import Options, option
 
 __all__ = [
@@ -136,6 +139,19 @@ class Space(Options, ABC):
         """The least energy that a path with this one's ends can have, where that is known."""
         return None
 
+    def arch(self, metric: Metric, a: Tensor, b: Tensor) -> Polyline | None:
+        """A path to look at beside the geodesic; None, the default, where that is the one.
+
+        Args:
+            metric: the metric.
+            a: start (d,), as :meth:`pack` makes it.
+            b: end (d,).
+
+        Returns:
+            points (S, d) by parameters (S,).
+        """
+        return None
+
     def second_length(
         self, metric: Metric, points: Tensor, seed: int
     ) -> tuple[float, float] | None:
@@ -169,6 +185,16 @@ class SpacetimeSpace(Space):
         low, high = denoiser.log_snr_range[0], clean_log_snr(denoiser)
         noisiest = max(low, min(log_snr, -math.log(denoiser.variance) - 5))
         return Spacetime(denoiser, seed=seed, log_snr_range=(noisiest, high))
+
+    def arch(self, metric: Metric, a: Tensor, b: Tensor) -> Polyline | None:
+        """The flow arch of depth 3 for a network; see :func:`flow_arches` for its cost."""
+        # the shortest path passes through posteriors that mix the two images, and its frames are
+        # double exposures; every point of the arch is a typical noisy image
+        space = cast(Spacetime, metric)
+        if not space.denoiser.learned or torch.equal(a, b):
+            return None
+        lowest = space.log_snr_range[0]
+        return Spline(flow_arches(space.denoiser, a, b, 32, lowest)["flow arch 3"])
 
     def second_length(
         self, metric: Metric, points: Tensor, seed: int
