@@ -61,6 +61,7 @@ CONTENT: dict[str, Any] = {
     "seconds": 21.4,
     "settings": {"model": "a", "metric": "spacetime", "log_snr": 2.0, "estimator": "secant"},
     "notices": ["A caveat."],
+    "origin": {"command": "diffodesic interpolate"},
     "versions": {"torch": "2.13.0"},
 }
 

@@ -61,7 +61,7 @@ def write_interpolation_page(
         status=content["status_text"],
         paths={name: {"frames": frames[name], **_numbers(paths[name], own)} for name in paths},
         s=own.s.tolist(),
-        readouts=_readouts(own),
+        readouts=_readouts(next(iter(paths.values()))),
         charts=_charts(paths, own.s.tolist()),
         certificate=_certificate(content, own),
         ends=list(
@@ -134,12 +134,16 @@ def _certificate(content: Mapping[str, Any], own: ShownPath) -> list[tuple[str, 
     c, cost = content["certificate"], content["cost"]
     floor = own.energy / own.floor if own.floor else None
     wrong = f"{100 * c['negative_fraction']:.3g} %"
+    judged = f"{c['judged']:.4g} ± {c['judged_error']:.2g}" if "judged" in c else None
+    noise = f"{c['least_noise']:.2f} to {c['most_noise']:.2f}" if "least_noise" in c else None
     return [
+        ("Length, judged", judged, "by an independent estimate"),
         ("Length, refined", c["length"], "on a grid finer than the nodes"),
         ("Length, discrete", c["discrete_length"], "between the nodes alone"),
         ("Energy", c["discrete_energy"], Markup("≥ <i>L</i>²/2, equal at constant speed")),
         ("Energy / floor", floor, "1 is the best possible"),
         ("Speed spread", c["speed_spread"], "relative; 0 at constant speed"),
+        ("Noise", noise, "of a point, of what its level says; networks know 1"),
         ("Negative steps", wrong, "0 % for a true posterior mean"),
         ("Gradient norm", c["gradient_norm"], "of the energy; 0 at a geodesic"),
         ("Network evaluations", cost["evaluations"], "forward passes, point by point"),
