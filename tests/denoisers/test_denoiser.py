@@ -113,3 +113,9 @@ def test_the_trial_has_the_dtype_of_the_mean():
     dd.Denoiser.from_callable(f, dim=4, variance=1.0, mean=torch.zeros(4))
     dd.Denoiser.from_callable(f, dim=4, variance=1.0, mean=1.0)
     assert seen == [(torch.float32,) * 2, (torch.float64,) * 2]
+
+
+def test_a_function_of_another_dimension_is_named():
+    weight = torch.eye(2, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"from_callable: f fails on z \(2, 3\)"):
+        dd.Denoiser.from_callable(lambda z, sigma: z @ weight, dim=3, variance=1.0)

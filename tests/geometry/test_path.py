@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -184,9 +185,9 @@ def test_single_precision_stays_single(draw: Draw):
     torch.testing.assert_close(path.length.double(), exact.length, rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("nodes", [1, 0, -3])
-def test_too_few_nodes_are_an_error(nodes: int, space: Spacetime, draw: Draw):
-    with pytest.raises(ValueError, match=f"nodes must be at least 2, got {nodes}"):
+@pytest.mark.parametrize("nodes", [1, 0, -3, 0.0, 8.0, "8"])
+def test_too_few_nodes_are_an_error(nodes: Any, space: Spacetime, draw: Draw):
+    with pytest.raises(ValueError, match=f"nodes must be at least 2, got {nodes!r}"):
         geodesic(space, *draw(2, 3), nodes=nodes)
 
 

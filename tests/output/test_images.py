@@ -494,3 +494,15 @@ def test_names_that_are_not_utf8_are_read_and_refused_like_others(tmp_path, grey
     path.write_bytes(b"")
     with pytest.raises(ImageError, match="cannot be read as a picture"):
         read_image(path, GREY)
+
+
+def test_a_png_file_is_read_only_if_its_checksums_hold(tmp_path):
+    file = tmp_path / "a.png"
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file)
+    sound = file.read_bytes()
+    pixels = range(sound.index(b"IDAT"), sound.index(b"IEND") - 4)
+    for at in pixels:
+        file.write_bytes(sound[:at] + bytes([sound[at] ^ 4]) + sound[at + 1 :])
+        with pytest.raises(ImageError, match="cannot be read as a picture"):
+            read_image(file, (3, 8, 8))

@@ -245,3 +245,18 @@ def test_a_surface_is_fitted_to_samples_of_a_known_law(rng):
         fit_surface(points((170.0, 20.0)), kT=1.0, smoothness=1.0)
     with pytest.raises(ValueError, match="at least 2 runs"):
         held_out(runs[:1], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda x: x.detach().square().sum(-1), "energies of potential have no derivative"),
+        (lambda x: torch.zeros_like(x[..., 0]), "energies of potential have no derivative"),
+        (lambda x: x.square().sum(-1).long(), "returned int64"),
+        (lambda x: torch.complex(x[..., 0], x[..., 1]), "returned complex128"),
+    ],
+)
+def test_functions_that_are_no_energy(function, sentence):
+    x = points((0.5, -0.5), (1.0, 0.25))
+    with pytest.raises(ValueError, match=sentence):
+        from_callable(function, dim=2, kT=1.0, box=((-2, 2),) * 2, unit="kT").gradient(x)

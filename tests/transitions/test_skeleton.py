@@ -175,3 +175,15 @@ def test_a_jump_is_noticed_and_its_cause_named(molecule: Molecule, folder: Path)
     (notice,) = follow(molecule, path, start, end).notices
     assert "HB1, HB2, HB3 at atom 11 (CB)" in notice
     assert "nm apart" in notice
+
+
+def test_a_topology_that_breaks_off_is_named(folder: Path, tmp_path: Path):
+    stem = folder / "amber/alanine-dipeptide"
+    lines = Path(f"{stem}.prmtop").read_text(encoding="utf-8").splitlines()
+    file = tmp_path / "mol.prmtop"
+    for at in range(4, len(lines), 11):
+        file.write_text("\n".join([*lines[:at], "no number", *lines[at + 1 :]]))
+        try:
+            from_amber(file, f"{stem}.crd")  # titles and comments may be anything
+        except ValueError as error:
+            assert "mol.prmtop" in str(error)  # noqa: PT017

@@ -347,8 +347,15 @@ class _CallableDenoiser(Denoiser):
             raise ValueError(f"from_callable: mean is {tuple(centre.shape)}; it must be ({dim},)")
         sigma = torch.full_like(centre, math.exp(-min(max(0.0, low), high) / 2)).flatten()[:1]
         points = 3 if dim == 2 else 2  # not D, so that a sigma broadcast over D is found out
-        with torch.no_grad():
-            self.posterior_mean(centre.expand(points, dim).contiguous(), sigma.repeat(points))
+        z, sigma = centre.expand(points, dim).contiguous(), sigma.repeat(points)
+        try:
+            with torch.no_grad():
+                self.posterior_mean(z, sigma)
+        except RuntimeError as error:  # what torch raises where shapes do not fit
+            raise ValueError(
+                f"from_callable: f fails on z {tuple(z.shape)} and sigma {tuple(sigma.shape)}: "
+                f"{' '.join(str(error).split())}"
+            ) from error
 
     def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
         """``f(z, sigma)`` for ``z`` (N, D) and ``sigma`` (N,), with its shape and dtype checked."""

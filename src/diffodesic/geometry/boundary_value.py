@@ -127,11 +127,10 @@ def search(
     """:func:`geodesic` without the warning, for verbs that tell the status themselves."""
     if refine < 1:
         raise ValueError(f"refine must be at least 1, got {refine}")
-    if not isinstance(nodes, int):
+    if nodes is None or isinstance(nodes, UntilSettled):
         at = partial(search, metric, a, b, solver=solver, refine=refine, progress=progress)
         return _until_settled(at, init, nodes or UntilSettled())
-    if nodes < 2:
-        raise ValueError(f"nodes must be at least 2, got {nodes}")
+    nodes = checks.whole(nodes, "nodes", 2)
     a, b = checked(metric, a, "a"), checked(metric, b, "b")
     a, b = checks.pair(a, b)
     batch = a.shape[:-1]

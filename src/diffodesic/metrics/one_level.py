@@ -30,10 +30,11 @@ NETWORK_SEARCH = Relax(
 def check_level(denoiser: Denoiser, log_snr: float) -> None:
     """Refuse a noise level that the denoiser does not know."""
     low, high = denoiser.log_snr_range
-    if not low <= log_snr <= high or not math.isfinite(log_snr):
+    low, high = max(low, -checks.WIDEST), min(high, checks.WIDEST)
+    if not low <= log_snr <= high:
         raise ValueError(
             f"log_snr = {log_snr} is outside the noise levels of the denoiser; "
-            f"choose a finite value between {low:g} and {high:g}"
+            f"choose one between {low:g} and {high:g}"
         )
 
 

@@ -74,7 +74,7 @@ def load_images(
         array = array[..., None]
     if array.ndim != 4 or array.shape[-1] not in {1, 3} or len(array) == 0:
         raise ValueError(
-            f"the data have shape {tuple(array.shape)}: give (N, H, W) or (N, H, W, C), C = 1 or 3."
+            f"{path} has shape {tuple(array.shape)}: give (N, H, W) or (N, H, W, C), C = 1 or 3."
         )
     images = array.permute(0, 3, 1, 2).contiguous()
     return unit(images) if images.dtype == torch.uint8 else images

@@ -7,11 +7,15 @@ metric) reads no values: there a point that is not finite makes its own row NaN,
 from __future__ import annotations
 
 import math
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
-__all__ = ["expanded", "finite", "floating", "pair", "points"]
+__all__ = ["WIDEST", "expanded", "finite", "floating", "pair", "points", "whole"]
+
+WIDEST = 300.0
+"""Largest size of a log SNR: beyond it sigma^4 or its inverse is no number of float64."""
 
 
 def floating(x: Tensor, name: str) -> Tensor:
@@ -22,6 +26,25 @@ def floating(x: Tensor, name: str) -> Tensor:
     if x.is_complex():
         raise TypeError(f"{name} is complex ({x.dtype}); give real numbers")
     return x.to(torch.get_default_dtype())
+
+
+def whole(value: object, name: str, least: int) -> int:
+    """A whole number of at least ``least``.
+
+    Args:
+        value: the number.
+        name: of the argument, for the message.
+        least: the smallest that is taken.
+
+    Returns:
+        the number.
+
+    Raises:
+        ValueError: for a smaller number, or what is no whole number.
+    """
+    if not isinstance(value, SupportsIndex) or value.__index__() < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}; give a whole number")
+    return value.__index__()
 
 
 def finite(x: Tensor, name: str) -> Tensor:

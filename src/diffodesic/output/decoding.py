@@ -145,6 +145,9 @@ def _from_picture(path: str | os.PathLike[str]) -> Decoded:
     Image.init()
     known = [name for name in _FORMATS if name in Image.OPEN]
     with Image.open(path, formats=known) as file:
+        if file.format == "PNG":
+            file.verify()  # the checksum of its last pixels, which reading them leaves out
+    with Image.open(path, formats=known) as file:
         width, height = file.size
         if width * height > MOST_PIXELS:
             file.draft(None, (width // 2, height // 2))  # a JPEG file can be decoded at a half

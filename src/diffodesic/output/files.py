@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
 
 __all__ = ["UNREADABLE", "not_a_file", "write_atomically", "write_text"]
 
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 """What numpy may raise for a file of arrays that is damaged or of another kind."""
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.numerics import checks
 from diffodesic.transitions.potentials import Potential
 
 __all__ = ["GridDenoiser"]
@@ -59,9 +60,7 @@ class GridDenoiser(Denoiser):
                 f"a grid serves up to 3 coordinates, {potential.name} has {potential.dim}; "
                 "train a denoiser instead"
             )
-        points = points or _POINTS[potential.dim]
-        if points < 8:
-            raise ValueError(f"points must be at least 8, got {points}")
+        points = _POINTS[potential.dim] if points is None else checks.whole(points, "points", 8)
         self.potential, self.dim, self.period = potential, potential.dim, potential.period
         # the last line of a periodic grid is the first
         self.axes = [

@@ -77,19 +77,14 @@ def from_amber(
         raise ValueError(f"temperature must be a positive number of kelvins, got {temperature:g}")
     parameters = _read(app.AmberPrmtopFile, prmtop, "AMBER prmtop")
     coordinates = _read(app.AmberInpcrdFile, inpcrd, "AMBER coordinate")
-    system = parameters.createSystem(
-        nonbondedMethod=app.NoCutoff,
-        constraints=None,
-        rigidWater=False,
-        implicitSolvent=solvent and getattr(app, solvent),
-        removeCMMotion=False,
-    )
+    system = _system(parameters, prmtop, solvent)
     positions = in_nanometres(coordinates.positions)
     atoms = system.getNumParticles()
     if len(positions) != atoms:
         raise ValueError(
             f"{inpcrd} holds {len(positions)} atoms and {prmtop} {atoms}; give files of one system"
         )
+    _skeleton(parameters.topology, system, positions).check(positions, str(inpcrd))
     molecule = Molecule(
         parameters.topology,
         system,
@@ -99,6 +94,20 @@ def from_amber(
     )
     _check_amino_acids(parameters.topology, positions, inpcrd)
     return molecule
+
+
+def _system(parameters: Any, prmtop: str | os.PathLike[str], solvent: str | None) -> Any:
+    app = openmm().app
+    try:
+        return parameters.createSystem(
+            nonbondedMethod=app.NoCutoff,
+            constraints=None,
+            rigidWater=False,
+            implicitSolvent=solvent and getattr(app, solvent),
+            removeCMMotion=False,
+        )
+    except Exception as error:  # some sections of a file are read only now
+        raise _unreadable(prmtop, "AMBER prmtop", error) from error
 
 
 def _check_amino_acids(topology: Any, x: Tensor, file: str | os.PathLike[str]) -> None:
@@ -282,8 +291,12 @@ def _read(kind: Any, path: str | os.PathLike[str], what: str) -> Any:
     try:
         return kind(str(path))
     except Exception as error:  # OpenMM's readers raise exceptions of many types
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} cannot be read as {what}: {said}") from error
+        raise _unreadable(path, what, error) from error
+
+
+def _unreadable(path: str | os.PathLike[str], what: str, error: Exception) -> ValueError:
+    said = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(f"{path} cannot be read as {what}: {said}")
 
 
 def openmm() -> Any:

@@ -82,6 +82,11 @@ class Potential(ABC):
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             energy = self.energy(leaf)
+            if not energy.requires_grad:
+                raise ValueError(
+                    f"the energies of {self.name} have no derivative; write them in torch "
+                    "functions of the points, without detach() or numpy"
+                )
             (slope,) = torch.autograd.grad(energy.sum(), leaf)
         return energy.detach(), slope
 
@@ -178,6 +183,11 @@ class _Callable(Potential):
             raise ValueError(
                 f"the potential returned {found} for points of shape {tuple(x.shape)}; "
                 f"it must return a tensor of shape {tuple(x.shape[:-1])}"
+            )
+        if not out.is_floating_point():
+            raise ValueError(
+                f"the potential returned {str(out.dtype).removeprefix('torch.')}; it must return "
+                "real floating-point numbers"
             )
         if bool(torch.isnan(out).any()):
             where = x[torch.isnan(out)][0].tolist()

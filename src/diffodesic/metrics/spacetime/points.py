@@ -83,7 +83,8 @@ class NoisyPoints(Metric):
         z = checks.points(z, "z", self.data_dim, what, empty=True, detach=False)
         lam = checks.expanded(log_snr, z, "log_snr")
         low, high = self.log_snr_range
-        if not bool(((lam >= low) & (lam <= high) & lam.isfinite()).all()):
+        low, high = max(low, -checks.WIDEST), min(high, checks.WIDEST)
+        if not bool(((lam >= low) & (lam <= high)).all()):
             raise ValueError(
                 f"log SNR must be finite and between {low:g} and {high:g}, the range of this space"
             )
