@@ -1,12 +1,16 @@
 # The README's lines under a name. `make demo` and `make test` are the same commands, character for
 # character (held by tests/test_architecture.py).
-.PHONY: demo test lint format bench
+.PHONY: demo test campaign lint format bench
 
 demo:
 	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt ".[app]" && .venv/bin/diffodesic interpolate
 
 test:
 	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt ".[app,evaluate,molecules,test]" && .venv/bin/python -m pytest -n auto
+
+campaign:
+	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,evaluate,molecules,test]"
+	.venv/bin/python -m pytest tests/campaign --campaign full -n auto
 
 lint:
 	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,evaluate,molecules,test,dev]"
