@@ -217,6 +217,10 @@ def test_weights_of_another_network_are_refused(folder):
         save_file(other, path)
         with pytest.raises(ModelError, match=r"\(other tensors\); train or copy it again$"):
             load(folder)
+    for dtype in (torch.int8, torch.complex64):
+        save_file({**weights, first: weights[first].to(dtype)}, path)
+        with pytest.raises(ModelError, match=r"\(tensors of integers or complex numbers\)"):
+            load(folder)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -153,6 +153,9 @@ def read_weights(network: nn.Module, folder: Path, config: Mapping[str, Any] | N
         with safe_open(path, "pt") as content:
             weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
             checksum = (content.metadata() or {}).get("checksum")
+        if not all(weight.is_floating_point() for weight in weights.values()):
+            reason = "tensors of integers or complex numbers"  # which torch would convert
+            raise ModelError(_NOT_OF.format(path=path, reason=reason))
         network.load_state_dict(weights)
     except (SafetensorError, RuntimeError, OSError) as error:
         # torch's own message has a line for every tensor

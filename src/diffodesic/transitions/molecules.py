@@ -216,7 +216,7 @@ class Molecule(Potential):
         Raises:
             ValueError: if the file cannot be read or is of another molecule.
         """
-        read = _read(openmm().app.PDBFile, pdb, "PDB")
+        read = _read(_pdb, pdb, "PDB")
         ours, theirs = (list(t.atoms()) for t in (self.topology, read.topology))
         if len(ours) != len(theirs):
             raise ValueError(
@@ -283,6 +283,12 @@ def in_nanometres(positions: Any) -> Tensor:
     """Positions of OpenMM as (N, 3) in nm."""
     nanometre = openmm().unit.nanometer
     return torch.tensor(positions.value_in_unit(nanometre), dtype=torch.float64)
+
+
+def _pdb(path: str) -> Any:
+    # OpenMM leaves a file open that it cannot read; remarks may be in any language
+    with open(path, encoding="latin-1") as file:
+        return openmm().app.PDBFile(file)
 
 
 def _read(kind: Any, path: str | os.PathLike[str], what: str) -> Any:
