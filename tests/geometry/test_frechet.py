@@ -79,6 +79,17 @@ def test_mean_of_the_means_of_a_mixture_meets_its_first_order_condition(name: st
     assert float(first_order_miss(metric, found, points, 64)) < 5e-3
 
 
+@pytest.mark.slow
+def test_a_mean_settles_where_the_gradient_is_that_of_a_slightly_other_energy():
+    """The energy of a score metric and its gradient agree to 1e-3: near the mean |v| decides."""
+    generator = torch.Generator().manual_seed(0)
+    law = GaussianMixture(torch.randn(5, 4, generator=generator, dtype=torch.float64), std=0.5)
+    points = torch.randn(5, 4, generator=generator, dtype=torch.float64)
+    metric = ScoreMetric(law, log_snr=3.0, weight=1.0)
+    found = mean(metric, points, nodes=32, tol=1e-4)
+    assert float(first_order_miss(metric, found, points, 64)) < 5e-3
+
+
 @pytest.mark.parametrize("count", [2, 7, 20])
 def test_means_of_a_batch_are_the_means_one_by_one(count: int, draw: Draw):
     space = Spacetime(GaussianMixture(draw(1, 2), std=1.2))

@@ -39,7 +39,7 @@ def mean(
     weights: Tensor | None = None,
     nodes: int = 32,
     tol: float = 1e-5,
-    iterations: int = 50,
+    iterations: int = 100,
     solver: Solver | None = None,
 ) -> Tensor:
     """Frechet (Karcher) mean: the point of least weighted sum of squared distances.
@@ -78,6 +78,7 @@ def mean(
     karcher = _Karcher(metric, nodes, solver or Relax(rtol=tol**2 / 100))
     now = karcher.look((shares.unsqueeze(-1) * points).sum(1), points, shares, None)
     length = torch.ones_like(now.objective)
+    known = max(LEVEL, metric.energy().tolerance)
     for _ in range(iterations):
         left = ~(now.miss <= tol) & (length >= SHORTEST)
         if not bool(left.any()):
@@ -85,9 +86,9 @@ def mean(
         old = now.take(left)
         to = karcher.move(old, length[left])
         new = karcher.look(to, points[left], shares[left], old)
-        # some energies have gradients to 1e-8 of themselves only; near the mean |v| tells more
-        level = (new.objective <= (1 + LEVEL) * old.objective) & (new.size < old.size)
-        better = (new.objective < (1 - LEVEL) * old.objective) | level
+        # v is the gradient of a slightly other energy, for some; near the mean |v| tells more
+        level = (new.objective <= (1 + known) * old.objective) & (new.size < old.size)
+        better = (new.objective < (1 - known) * old.objective) | level
         length[left] = torch.where(better, karcher.next_length(old, new), length[left] / 4)
         now.put(torch.nonzero(left).flatten()[better], new.take(better))
     _judge(now, tol)
