@@ -145,7 +145,7 @@ def search(
         # a constraint may cost length, and a judge compares with the start itself
         if not isinstance(solver, AugmentedLagrangian | Redraw):
             found = no_longer_than(energy, found, init, refine)
-        found = judged(energy, found)
+        found = judged(energy, found, solution.statuses)
     solution, rated = found.solution, vars(found.certificate)
     return Geodesic(
         metric,

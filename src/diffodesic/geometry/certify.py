@@ -137,12 +137,14 @@ def no_longer_than(
     return found
 
 
-def judged(energy: PathEnergy, found: Certified) -> Certified:
+def judged(energy: PathEnergy, found: Certified, ended: list[Status]) -> Certified:
     """Add what other estimates of the energy say of the paths.
 
     Args:
         energy: the energy that was minimised.
-        found: the paths, judged.
+        found: the paths, with their certificates.
+        ended: the solver's own statuses. They hold where only squared steps that are negative spoke
+            against them: a judged length has none.
 
     Returns:
         the same with ``judged``, ``least_noise`` and the like; UNTRAINED in place of a status that
@@ -155,7 +157,10 @@ def judged(energy: PathEnergy, found: Certified) -> Certified:
     for i, path in enumerate(x):
         ratio = energy.noise_ratio(path)
         noise = nothing if ratio is None else (float(ratio.min()), float(ratio.max()))
-        rows.append((*(energy.judge(path, JUDGE_SEED) or nothing), *noise))
+        length = energy.judge(path, JUDGE_SEED)
+        rows.append((*(length or nothing), *noise))
+        if length and statuses[i] is Status.NEGATIVE_STEPS:
+            statuses[i] = ended[i]
         if ratio is not None and statuses[i] in (Status.CONVERGED, Status.FIXED_BUDGET):
             scatter = 3 * math.sqrt(2 / energy.dim)  # of the noise of typical points
             if noise[0] < QUIET * min(1.0, float(ratio[[0, -1]].min())) - scatter:

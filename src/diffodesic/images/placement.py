@@ -16,6 +16,7 @@ from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import Geodesic
+from diffodesic.geometry.status import Status
 from diffodesic.images.lifting import Lifting
 from diffodesic.images.spaces import Space
 from diffodesic.models.model import Model
@@ -175,4 +176,9 @@ def run_of(
 
 def doubts(path: Geodesic) -> tuple[str, ...]:
     """A sentence on a path that did not end well, for the notices of a result."""
-    return () if path.ok else (f"the geodesic ended with {path.status.name}: {path.status.value}",)
+    if path.ok:
+        return ()
+    text = f"the geodesic ended with {path.status.name}: {path.status.value}"
+    if path.status is Status.START_KEPT and path.start[0] == "chord":
+        text = f"no path better than the straight line was found. {text}"
+    return (text,)

@@ -24,6 +24,11 @@ from diffodesic.numerics.curves import Polyline
 __all__ = ["Redraw"]
 
 
+# how the rounds of a draw may end where the length that is judged no longer falls: steps that probes
+# find negative say nothing of it
+WELL = (Status.ITERATION_LIMIT, Status.HELD_BACK, Status.NEGATIVE_STEPS)
+
+
 @dataclass(frozen=True)
 class Redraw:
     """Descent with probes drawn anew, for the energies of networks.
@@ -92,7 +97,7 @@ class Redraw:
             best[better], shortest[better] = x[better], length[gain > 0]
             for i, row in enumerate(rows.tolist()):
                 if not going[i]:
-                    well = found.statuses[i] is Status.ITERATION_LIMIT  # of the rounds of a draw
+                    well = found.statuses[i] in WELL
                     statuses[row] = Status.CONVERGED if well else found.statuses[i]
             rows = rows[going]
             if not len(rows):
