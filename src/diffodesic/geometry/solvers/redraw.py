@@ -24,8 +24,8 @@ from diffodesic.numerics.curves import Polyline
 __all__ = ["Redraw"]
 
 
-# how the rounds of a draw may end where the length that is judged no longer falls: steps that probes
-# find negative say nothing of it
+# how the rounds of a draw may end where the judged length no longer falls: steps that probes find
+# negative say nothing of it
 WELL = (Status.ITERATION_LIMIT, Status.HELD_BACK, Status.NEGATIVE_STEPS)
 
 
