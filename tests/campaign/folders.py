@@ -61,10 +61,13 @@ def _weights(rng: Random, place: Path) -> str:
 
 def _tensors(rng: Random, place: Path) -> str:
     """Weights that are whole, but not those of the model."""
+    from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
     file = place / "weights.safetensors"
     tensors = load_file(file)
+    with safe_open(file, "pt") as content:
+        checksum = content.metadata()
     name = rng.choice(sorted(tensors))
     tensor = tensors.pop(name)
     what, changed = rng.choice(
@@ -77,11 +80,11 @@ def _tensors(rng: Random, place: Path) -> str:
             ("is shorter", {name: tensor[:0]}),
             ("is complex", {name: tensor.to(torch.complex64)}),
             ("holds integers", {name: tensor.to(torch.int8)}),
-            ("is zero", {name: torch.zeros_like(tensor) - 1}),
+            ("is -1", {name: torch.zeros_like(tensor) - 1}),
             ("comes with another", {name: tensor, "other": tensor.clone()}),
         ]
     )
-    save_file({**tensors, **changed}, file)
+    save_file({**tensors, **changed}, file, checksum)
     return f"weights.safetensors: {name} {what}"
 
 
