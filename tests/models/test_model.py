@@ -150,6 +150,14 @@ def test_other_configurations_are_refused(folder, content):
         ("config", "sigma_max", math.nan),
         ("config", "sigma_data", 0.0),
         ("config", "sigma_data", None),
+        ("config", "sigma_max", 1e308),
+        ("config", "sigma_max", True),
+        ("config", "sigma_max", "40"),
+        ("config", "sigma_min", 1e-320),
+        ("config", "shape", [True, 8, 8]),
+        ("network", "blocks", [1, True]),
+        ("network", "heads", True),
+        ("network", "width", 96.0),
         ("network", "in_channels", -1),
         ("network", "channels", []),
         ("network", "heads", 3),
@@ -169,6 +177,7 @@ def test_configurations_that_cannot_work_are_refused(folder, where, key, value):
     ("where", "key", "value", "words"),
     [
         ("network", "blocks", [1, 10**9], "give at most 1000 in all"),
+        ("network", "blocks", [1, 1e30], "not made of whole numbers"),
         ("network", "blocks", [1, 9], "other tensors"),
         ("network", "channels", [4, 10**9], "Storage size|other tensors"),
         ("network", "channels", [4, 2**70], "does not describe a diffodesic model"),
@@ -221,6 +230,30 @@ def test_weights_of_another_network_are_refused(folder):
         save_file({**weights, first: weights[first].to(dtype)}, path)
         with pytest.raises(ModelError, match=r"\(tensors of integers or complex numbers\)"):
             load(folder)
+
+
+def test_other_bytes_than_were_written_are_refused(folder):
+    """Bits of the weights, weights of another training, settings; not words that describe."""
+    weights, config = folder / "weights.safetensors", folder / "config.json"
+    whole, words = weights.read_bytes(), json.loads(config.read_text())
+    for at in (len(whole) - 4000, len(whole) - 1):
+        weights.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(ModelError, match=r"is damaged: the checksum differs"):
+            load(folder)
+    other = {name: value + 1 for name, value in load_file(weights).items()}
+    save_file(other, weights)
+    with pytest.raises(ModelError, match=r"is damaged: the checksum differs"):
+        load(folder)
+    weights.write_bytes(whole)
+    for name, value in {"sigma_max": 41.0, "checksum": None}.items():
+        config.write_text(json.dumps({**words, name: value}))
+        with pytest.raises(ModelError, match=r"is damaged: the checksum differs"):
+            load(folder)
+    config.write_text(json.dumps({**words, "name": "mine", "training": {}}))
+    assert load(folder).name == "mine"
+    del words["checksum"]  # as an earlier version wrote it
+    config.write_text(json.dumps(words))
+    load(folder)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

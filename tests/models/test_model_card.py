@@ -14,6 +14,7 @@ from torch import Tensor
 import diffodesic
 from diffodesic.images.digit_classifier import load_classifier
 from diffodesic.models.datasets import held_out, unit
+from diffodesic.models.folder import ModelError
 from tools import model_card, photographs
 from tools.digit_classifier import accuracy
 from tools.example_digits import write_digits
@@ -73,8 +74,15 @@ def test_shipped_classifier_reads_shipped_digits():
     images, labels = unit(digits["images"][:, None]), digits["labels"].long()
     assert labels.tolist() == sorted(10 * list(range(10)))
     assert accuracy(load_classifier(), images, labels) >= 0.95
-    with pytest.raises(FileNotFoundError, match=r"tools\.digit_classifier"):
+    with pytest.raises(ModelError, match=r"lacks config\.json and weights\.safetensors"):
         load_classifier(SHIPPED)
+
+
+def test_shipped_weights_have_a_checksum():
+    found = sorted(SHIPPED.rglob("weights.safetensors"))
+    assert len(found) == 3
+    for file in found:
+        assert json.loads((file.parent / "config.json").read_text())["checksum"]
 
 
 def test_frechet_tells_noise_from_digits():

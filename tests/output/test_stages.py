@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def flip(file: Path, at: int) -> None:
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", ["values", "words", "head", "half", "empty", "folder"])
+@pytest.mark.parametrize("damage", ["values", "words", "head", "half", "empty"])
 def test_a_damaged_stage_is_made_again_with_a_notice(tmp_path, damage):
     make = Maker()
     store = Store(tmp_path, {"seed": 1})
@@ -98,12 +99,6 @@ def test_a_damaged_stage_is_made_again_with_a_notice(tmp_path, damage):
         flip(file, -1 if damage == "values" else 0)
     elif damage == "words":
         flip(file, file.read_bytes().index(b"0.1") + 2)
-    elif damage == "folder":
-        file.unlink()
-        file.mkdir()
-        with pytest.warns(RuntimeWarning, match="cannot be used"):
-            assert store.read("one") is None
-        return
     else:
         file.write_bytes(file.read_bytes()[: 100 if damage == "half" else 0])
     with pytest.warns(RuntimeWarning, match=r"one\.safetensors cannot be used .*made again"):
@@ -114,7 +109,46 @@ def test_a_damaged_stage_is_made_again_with_a_notice(tmp_path, damage):
     assert make.count == 2
 
 
-@pytest.mark.parametrize("head", [None, b"", b"[1, 2]", b"\xff{", b'{"depends": {"seed": 3}}'])
+def put(kind: str, place: Path) -> None:
+    """Something that is no file, in the place of one."""
+    place.unlink()
+    if kind == "a pipe":
+        os.mkfifo(place)
+    else:
+        target = {"a folder": "..", "a device": "/dev/zero", "nothing": "none", "itself": place}
+        place.symlink_to(target[kind])
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device", "nothing", "itself"])
+def test_what_is_no_file_is_no_stage_and_is_replaced(tmp_path, kind):
+    """A pipe has no writer and a device no end: neither is opened."""
+    make = Maker()
+    first = Store(tmp_path, {}).stage("one", make)
+    Store(tmp_path, {}).array("rows", (2, 3)).fill_(7)
+    for name in ("one.safetensors", "depends.json", "rows.bin"):
+        put(kind, tmp_path / name)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        again = Store(tmp_path, {}).stage("one", make)
+    there = kind not in ("nothing", "itself")
+    assert [f"it is {kind}, not a file" in str(each.message) for each in said] == [True] * there
+    assert same_bits(first[0]["x"], again[0]["x"])
+    Store(tmp_path, {}).array("rows", (2, 3)).fill_(8)
+    for name in ("one.safetensors", "depends.json", "rows.bin"):
+        assert (tmp_path / name).is_file()
+        assert not (tmp_path / name).is_symlink()
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused_before_anything_is_made(tmp_path):
+    for name in ("one.safetensors", "depends.json"):
+        (tmp_path / name / name).mkdir(parents=True)
+        with pytest.raises(OSError, match="is a folder, where a file of results belongs"):
+            Store(tmp_path / name, {}).stage("one", lambda: pytest.fail("it was made"))
+
+
+@pytest.mark.parametrize(
+    "head", [None, b"", b"[1, 2]", b"\xff{", b"[" * 9999, b'{"depends": {"seed": 3}}']
+)
 def test_stages_are_known_by_themselves_where_the_description_is_lost(tmp_path, head):
     """A folder without a readable description is not refused, and its stages are not believed."""
     make = Maker()

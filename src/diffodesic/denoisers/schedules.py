@@ -268,7 +268,7 @@ class EDM(Schedule):
         sigma_max: highest noise level, in data units.
 
     Raises:
-        ValueError: if the levels are out of order.
+        ValueError: if the levels are out of order, or their squares no numbers of float32.
     """
 
     sigma_min: float = 0.002
@@ -276,9 +276,10 @@ class EDM(Schedule):
     time_range: tuple[float, float] = field(init=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+        if not 1e-18 <= self.sigma_min < self.sigma_max <= 1e18:
             raise ValueError(
-                f"need sigma_min < sigma_max, positive: {self.sigma_min}, {self.sigma_max}"
+                "need sigma_min < sigma_max, both between 1e-18 and 1e18: "
+                f"{self.sigma_min}, {self.sigma_max}"
             )
         object.__setattr__(self, "time_range", (self.sigma_min, self.sigma_max))
 

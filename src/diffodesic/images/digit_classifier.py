@@ -17,6 +17,8 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffodesic.models.folder import read_config, read_weights
+
 __all__ = ["ASSETS", "NAME", "DigitClassifier", "load_classifier"]
 
 NAME = "digit-classifier-1"
@@ -64,13 +66,9 @@ def load_classifier(folder: str | os.PathLike[str] | None = None) -> DigitClassi
         the classifier, with frozen weights.
 
     Raises:
-        FileNotFoundError: if there is none.
+        ModelError: if there is none, or it is damaged.
     """
-    from safetensors.torch import load_file
-
-    path = Path(folder or ASSETS) / "weights.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(f"no classifier at {path}: train one with tools.digit_classifier.")
+    place = Path(folder or ASSETS)
     network = DigitClassifier()
-    network.load_state_dict(load_file(path))
+    read_weights(network, place, read_config(place))
     return network.eval().requires_grad_(False)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from diffodesic.output.files import write_atomically, write_text
 from diffodesic.output.folder import replace_files
 from diffodesic.output.manifest import Run
-from diffodesic.output.records import json_ready, write_json
+from diffodesic.output.records import json_ready, read_json, write_json
 from diffodesic.output.stages import fingerprint
 
 __all__ = [
@@ -32,7 +32,8 @@ __all__ = [
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 _NOT_OF = "{path} does not hold the weights of this model ({reason}); train or copy it again"
-_DESCRIPTIVE = {"name", "training"}  # of a config: may be edited by hand
+_CHECKSUM = "checksum"
+_DESCRIPTIVE = {"name", "training", _CHECKSUM}  # of a config; the first two may be edited by hand
 
 
 class ModelError(ValueError):
@@ -69,11 +70,10 @@ def write_model(
         for name, weight in network.state_dict().items()
     }
     run = Run(command="train", inputs=inputs, kept=True)
-    checksum = {"checksum": _checksum(config, weights)}
     with replace_files(directory, run) as folder:
         # safetensors itself reports a full disk as an error of its own kind
-        write_atomically(folder / WEIGHTS, save(weights, checksum))
-        write_json(folder / CONFIG, config)
+        write_atomically(folder / WEIGHTS, save(weights))
+        write_json(folder / CONFIG, {**config, _CHECKSUM: _checksum(config, weights)})
         if card is not None:
             write_text(folder / "CARD.md", card)
     return Path(directory)
@@ -97,18 +97,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         ModelError: if a file is missing.
-        ValueError: if ``config.json`` is not a JSON object.
+        ValueError: if ``config.json`` is too large, or not a JSON object.
     """
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise ModelError(f"{folder} is not a diffodesic model: it lacks {' and '.join(missing)}")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"it holds a {type(config).__name__}, not an object")
-    return config
+    return read_json(folder / CONFIG)
 
 
 def check_sizes(network: nn.Module, folder: Path) -> None:
@@ -134,17 +128,17 @@ def check_sizes(network: nn.Module, folder: Path) -> None:
         raise ModelError(_NOT_OF.format(path=path, reason="other tensors"))
 
 
-def read_weights(network: nn.Module, folder: Path, config: Mapping[str, Any] | None = None) -> None:
+def read_weights(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     """Load the weights of a network.
 
     Args:
         network: receives them.
         folder: holds the two files of a model.
-        config: what :func:`write_model` wrote beside the weights: it has a checksum with them.
+        config: the content of ``config.json``; it may have the checksum of :func:`write_model`.
 
     Raises:
-        ModelError: if the file holds those of another network, numbers that are not finite, or
-            other bytes than were written.
+        ModelError: if the file holds those of another network, numbers that are no floats or not
+            finite, or other bytes than were written.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -152,7 +146,6 @@ def read_weights(network: nn.Module, folder: Path, config: Mapping[str, Any] | N
     try:
         with safe_open(path, "pt") as content:
             weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-            checksum = (content.metadata() or {}).get("checksum")
         if not all(weight.is_floating_point() for weight in weights.values()):
             reason = "tensors of integers or complex numbers"  # which torch would convert
             raise ModelError(_NOT_OF.format(path=path, reason=reason))
@@ -161,9 +154,9 @@ def read_weights(network: nn.Module, folder: Path, config: Mapping[str, Any] | N
         # torch's own message has a line for every tensor
         reason = "other tensors" if isinstance(error, RuntimeError) else str(error)
         raise ModelError(_NOT_OF.format(path=path, reason=reason)) from error
-    if checksum not in (None, _checksum(config or {}, weights)):
+    if not all(bool(torch.isfinite(w).all()) for w in network.parameters()):
+        raise ModelError(f"{path} holds weights that are not finite; train or copy it again")
+    if _CHECKSUM in config and config[_CHECKSUM] != _checksum(config, weights):
         raise ModelError(
             f"{path} or {CONFIG} beside it is damaged: the checksum differs; train or copy it again"
         )
-    if not all(bool(torch.isfinite(w).all()) for w in network.parameters()):
-        raise ModelError(f"{path} holds weights that are not finite; train or copy it again")

@@ -114,9 +114,16 @@ def _check(config: Mapping[str, Any], folder: Path) -> None:
     Nothing is allocated: a configuration of a few bytes may ask for more than there is.
 
     Raises:
-        ValueError: for images that are too large.
+        ValueError: for images that are too large, and what is not the number that it should be.
     """
-    channels, height, width = (int(n) for n in config["shape"])
+    for name in ("sigma_min", "sigma_max", "sigma_data"):
+        if type(config[name]) not in (int, float):  # True is no 1
+            raise ValueError(f"{name} is {config[name]!r}, not a number")
+    for name, value in {"shape": config["shape"], **config["network"]}.items():
+        counts = value if isinstance(value, list) else [value]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"{name} is {value!r}, not made of whole numbers")
+    channels, height, width = config["shape"]
     if channels * height * width > MOST_PIXELS:
         raise ValueError(f"its images have more than {MOST_PIXELS:,} numbers")
     with torch.device("meta"):

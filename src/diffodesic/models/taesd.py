@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffodesic.models.codec import check_images
-from diffodesic.models.folder import ModelError, read_weights
+from diffodesic.models.folder import ModelError, read_config, read_weights
 from diffodesic.models.prepare import for_evaluation, to_device
 
 __all__ = ["SPREAD", "Taesd", "TaesdCodec", "load_codec", "load_taesd", "normalisation"]
@@ -155,7 +155,7 @@ def load_taesd(device: torch.device | str = "cpu") -> Taesd:
         ModelError: for a device that is not there.
     """
     autoencoder = for_evaluation(Taesd())
-    read_weights(autoencoder, _SHIPPED)
+    read_weights(autoencoder, _SHIPPED, read_config(_SHIPPED))
     return to_device(autoencoder, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -15,7 +15,6 @@ user's.  While files are moved, ``before`` lists those of the last run that stil
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffodesic.output.records import versions, write_json
+from diffodesic.output.records import read_json, versions, write_json
 
 __all__ = ["MANIFEST", "Run", "hashed", "refuse_kept", "replaced", "sha256"]
 
@@ -120,9 +119,9 @@ def _of_last(target: Path) -> dict[str, str]:
 def _read(target: Path) -> dict[str, Any]:
     """What the last run said; nothing where it said nothing that can be read."""
     try:
-        content = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+        content = read_json(target / MANIFEST)
         lists = [content.get(name, {}) for name in ("before", "files")]
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         return {}
     sound = all(isinstance(each, dict) for each in lists)
     return content if sound else {}

@@ -1,4 +1,4 @@
-"""Results as JSON: plain values, and the versions of the libraries behind them."""
+"""Results as JSON, written and read, and the versions of the libraries behind them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
-from diffodesic.output.files import write_atomically
+from diffodesic.output.files import not_a_file, write_atomically
 
-__all__ = ["json_ready", "versions", "write_json"]
+__all__ = ["json_ready", "read_json", "versions", "write_json"]
+
+_MOST_BYTES = 2**26  # of the largest JSON file that is read; the longest of ours has kilobytes
 
 
 def json_ready(value: Any) -> Any:
@@ -55,6 +57,33 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
     """
     text = json.dumps(json_ready(value), indent=indent, allow_nan=False)
     return write_atomically(path, f"{text}\n".encode())
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON object from a file, in bounded time and memory whatever lies there.
+
+    Args:
+        path: the file.
+
+    Returns:
+        the object.
+
+    Raises:
+        OSError: if there is nothing, or nothing that may be read.
+        ValueError: if it is no file but a folder, a pipe, a socket or a device; too large; or no
+            JSON object in UTF-8.
+    """
+    if kind := not_a_file(path):
+        raise ValueError(f"it is {kind}, not a file")
+    if os.stat(path).st_size > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not an object")
+    return content
 
 
 def versions() -> dict[str, str]:

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from diffodesic.output.claims import claimed
-from diffodesic.output.files import write_atomically
-from diffodesic.output.records import json_ready, write_json
+from diffodesic.output.files import not_a_file, write_atomically
+from diffodesic.output.records import json_ready, read_json, write_json
 
 __all__ = ["Stage", "Store", "differences", "fingerprint"]
 
@@ -47,6 +47,7 @@ class Store:
 
     Raises:
         ValueError: if the folder holds stages of other settings; it names those that differ.
+        OSError: here and where a stage is read, if a folder lies in the place of a file.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Store:
     ) -> None:
         self.folder = None if folder is None else Path(folder)
         self.depends = json_ready({"format": _FORMAT, **depends})
-        before = None if self.folder is None else _described(self.folder / _HEAD)
+        before = None if self.folder is None else _described(_place(self.folder / _HEAD))
         # without a description the checksums of the stages tell, which hold it too
         if before not in (None, self.depends):
             raise ValueError(
@@ -115,7 +116,10 @@ class Store:
         """
         from safetensors import safe_open
 
-        if self.folder is None or not self._file(name).exists():
+        if self.folder is None or not _place(self._file(name)).exists():
+            return None
+        if kind := not_a_file(self._file(name)):
+            self.warn(name, f"it is {kind}, not a file")
             return None
         try:
             with safe_open(self._file(name), "pt") as content:
@@ -178,7 +182,9 @@ class Store:
         if self.folder is None:
             return torch.empty(shape, dtype=torch.float64)
         self.folder.mkdir(parents=True, exist_ok=True)
-        file, size = self.folder / f"{name}.bin", math.prod(shape)
+        file, size = _place(self.folder / f"{name}.bin"), math.prod(shape)
+        if os.path.lexists(file) and (not file.exists() or not_a_file(file)):
+            file.unlink()  # a link to a device, or to nothing: no rows of ours are in it
         # torch would make the file longer too, but spoils its first byte on the way
         with file.open("ab") as end:
             if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a crash later
@@ -207,10 +213,17 @@ class Store:
         return fingerprint(json.dumps(self.depends), name, words, *content)
 
 
+def _place(file: Path) -> Path:
+    """A file of a store; a folder there, which no file can replace, is refused."""
+    if file.is_dir() and not file.is_symlink():
+        raise OSError(f"{file} is a folder, where a file of results belongs; take it away")
+    return file
+
+
 def _described(head: Path) -> dict[str, Any] | None:
     """What the stages beside a file depend on; None where it is missing or damaged."""
     try:
-        content = json.loads(head.read_text(encoding="utf-8"))
+        content = read_json(head)
         before, checksum = dict(content["depends"]), content["checksum"]
     except (OSError, LookupError, TypeError, ValueError):
         return None
