@@ -108,3 +108,27 @@ def test_shipped_model_keeps_its_promises(tmp_path):
     model_card.sheet((images + 1) / 2, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as picture:
         assert picture.size == (8 * 30 * 3, 30 * 3)
+
+
+def test_shipped_model_of_photographs_keeps_its_promises():
+    folder = SHIPPED / "models/assets/fruits"
+    report = json.loads((folder / "quality.json").read_text())
+    assert report["features"] == "squeezenet-1.1"
+    assert report["frechet"]["ratio"] < 5
+    for row in report["jacobian"]:
+        assert abs(row["ratio"] - 1) < 0.1 + 2 * row["ratio_se"]
+    model, (images, _) = diffodesic.load("fruits"), diffodesic.shipped_photographs()
+    z = model.codec.encode(images)
+    lost = (model.codec.decode(z) - images).square().mean((1, 2, 3))
+    assert float((-10 * lost.log10()).min()) > 26
+    # latents have variance .25; of that the model finds most again under noise of their own size
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(11))
+    sigma = torch.tensor(0.5)
+    error = (model.denoiser(z + sigma * noise, sigma) - z).square().mean()
+    assert float(error) < 0.25 / 4
+    size = sum(
+        file.stat().st_size
+        for name in ("fruits", "taesd")
+        for file in (SHIPPED / "models/assets" / name).glob("*.safetensors")
+    )
+    assert size <= 12e6

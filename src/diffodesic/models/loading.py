@@ -35,8 +35,9 @@ def available() -> dict[str, str]:
         config = json.loads(path.read_text(encoding="utf-8"))
         if "prediction" in config:
             shape = "x".join(map(str, config["shape"]))
+            data = f"{shape} latents of photographs" if "codec" in config else f"{shape} images"
             lines[path.parent.name] = (
-                f"{config['name']}: {shape} images, EDM U-Net, card in {path.parent.name}/CARD.md"
+                f"{config['name']}: {data}, EDM U-Net, card in {path.parent.name}/CARD.md"
             )
     return lines
 
