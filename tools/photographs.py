@@ -70,13 +70,15 @@ FRUITS = Kind(
     "squeezenet:SqueezeNet_fp16.onnx",
     """
 The sets of the Frechet distances are other frames of the turning fruits that were trained on; the
-points of the Jacobian lie in arcs of 28 degrees of which no frame was.
+points of the Jacobian lie in arcs of 28 degrees of which no frame was. The autoencoder's part of
+the distance: held-out photographs that went through it and back are at 1530 from other held-out
+photographs, 1.7 times that of real against real (one pair of sets of 1024, in bfloat16).
 
 ## Data and use
 
 Trained on photographs of Fruits-360 by Mihai Oltean and Horea Muresan (MIT), subsampled and resized
 from 100x100 to 128x128 pixels. The latents are those of TAESD by Ollin Boer Bohan (MIT), which is
-not exact: photographs come back with about 30 dB. For studying and showing the geometry of a
+not exact: 58 test frames come back with 23.8 to 34.4 dB, median 29.6. For studying and showing the geometry of a
 learned model; it knows single fruits, vegetables and nuts on white, and nothing else.
 """,
 )
