@@ -78,7 +78,8 @@ photographs, 1.7 times that of real against real (one pair of sets of 1024, in b
 
 Trained on photographs of Fruits-360 by Mihai Oltean and Horea Muresan (MIT), subsampled and resized
 from 100x100 to 128x128 pixels. The latents are those of TAESD by Ollin Boer Bohan (MIT), which is
-not exact: 58 test frames come back with 23.8 to 34.4 dB, median 29.6. For studying and showing the geometry of a
-learned model; it knows single fruits, vegetables and nuts on white, and nothing else.
+not exact: 58 test frames come back with 23.8 to 34.4 dB, median 29.6. For studying
+and showing the geometry of a learned model; it knows single fruits, vegetables and nuts on white,
+and nothing else.
 """,
 )

@@ -80,7 +80,7 @@ def test_shipped_classifier_reads_shipped_digits():
 
 def test_shipped_weights_have_a_checksum():
     found = sorted(SHIPPED.rglob("weights.safetensors"))
-    assert len(found) == 3
+    assert len(found) == 4
     for file in found:
         assert json.loads((file.parent / "config.json").read_text())["checksum"]
 
