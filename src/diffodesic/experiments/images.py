@@ -201,7 +201,7 @@ def _distances(model: Model, images: Tensor, settings: Settings) -> dict[str, An
     spent = (time.monotonic() - began) / len(images)
     return {
         "nodes": path.nodes,
-        "diffed": path.length.tolist(),
+        "diffed": path.certificate.length.tolist(),
         "path": [length for length, _ in checks],
         "path_error": [error for _, error in checks],
         "via": _via_noise(space, a, b).tolist(),

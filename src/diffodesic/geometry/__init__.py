@@ -24,6 +24,7 @@ from diffodesic.geometry.graph_start import graph_path
 from diffodesic.geometry.metric import Metric, MetricEnergy
 from diffodesic.geometry.path import Certificate, Geodesic
 from diffodesic.geometry.solvers.lagrangian import AugmentedLagrangian
+from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import SearchWarning, Status
@@ -43,6 +44,7 @@ __all__ = [
     "PathEnergy",
     "Problem",
     "Progress",
+    "Redraw",
     "Relax",
     "SearchWarning",
     "Solution",

@@ -160,7 +160,8 @@ def judged(energy: PathEnergy, found: Certified, ended: list[Status]) -> Certifi
         length = energy.judge(path, JUDGE_SEED)
         rows.append((*(length or nothing), *noise))
         if length and statuses[i] is Status.NEGATIVE_STEPS:
-            statuses[i] = ended[i]
+            outside, coarse = energy.outside(x[i : i + 1]), ~energy.resolves(x[i : i + 1])
+            statuses[i] = _judge(ended[i], False, bool(outside), bool(coarse))
         if ratio is not None and statuses[i] in (Status.CONVERGED, Status.FIXED_BUDGET):
             scatter = 3 * math.sqrt(2 / energy.dim)  # of the noise of typical points
             if noise[0] < QUIET * min(1.0, float(ratio[[0, -1]].min())) - scatter:

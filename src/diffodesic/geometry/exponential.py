@@ -93,7 +93,7 @@ def log(
     d + 1 of them at once, of looser tolerance.
     """
     x, y = checks.pair(checked(metric, x, "x"), checked(metric, y, "y"), ("x", "y"))
-    path = search(metric, x, y, nodes=nodes, solver=solver)
+    path = search(metric, x, y, nodes=nodes, solver=solver, refine=1)
     scale = path.length.clamp(min=torch.finfo(x.dtype).tiny)
 
     def miss(v: Tensor) -> Tensor:

@@ -170,7 +170,13 @@ class _Karcher:
             if isinstance(solver, Relax):  # the first search looked around
                 solver = replace(solver, explore=False)
         found = search(
-            self.metric, here[:, None], points, nodes=self.nodes, solver=solver, init=init, refine=1
+            self.metric,
+            here[:, None],
+            points,
+            nodes=self.nodes,
+            solver=solver,
+            init=init,
+            refine=1,
         )
         step = (shares[..., None] * velocity_at_start(found)).sum(1)
         rank = {status: i for i, status in enumerate(Status)}

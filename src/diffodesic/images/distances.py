@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
+from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.images.editing import EditOptions, anchored, distances_of
@@ -44,8 +45,7 @@ from diffodesic.output.stages import differences, fingerprint
 
 __all__ = ["DamagedError", "PairSolver", "PairwiseDistances", "PairwiseOptions", "pairwise"]
 
-EXACT = (16, Relax(rtol=1e-3))  # nodes and solver in closed form: about 1 %
-NETWORK = (16, Relax(rtol=1e-2, coarse_rtol=1e-2, splines=(8, 2, 20), polish=False))
+NODES, EXACT = 16, Relax(rtol=1e-3)  # in closed form: about 1 %
 MEMORY = 2**22  # numbers in the largest tensor of a batch of a mixture: 32 MB in float64
 ORDER = list(Status)
 
@@ -60,12 +60,13 @@ class PairwiseOptions(EditOptions):
 
     Args:
         nodes: segments of a path; default 16.
-        solver: default EXACT or NETWORK, looser than for a single pair.
+        solver: default that of the metric's energy for a network, else one looser than for a
+            single pair.
         batch: pairs solved together; default what fits in some hundred MB.
     """
 
     nodes: int | None = option(None, least=2, most=10_000)
-    solver: Relax | None = option(None, flag=False)
+    solver: Relax | Redraw | None = option(None, flag=False)
     batch: int | None = option(None, least=1)
 
 
@@ -289,6 +290,7 @@ def pairwise(
         "estimator": space.estimator,
         "nodes": solve.nodes,
         "solver": repr(solve.solver),
+        "order": [status.name for status in ORDER],  # a file holds places in it
         "flow_steps": asked.flow_steps,
         "seed": asked.seed,
         "points": fingerprint(points),
@@ -323,19 +325,19 @@ class PairSolver:
     space: Spacetime
     points: Tensor
     nodes: int
-    solver: Relax
+    solver: Relax | Redraw
     batch: int
 
     @classmethod
     def of(cls, space: Spacetime, points: Tensor, asked: PairwiseOptions) -> PairSolver:
         """The solver that the options ask for, its defaults those of the denoiser."""
         denoiser = space.denoiser
-        nodes, solver = EXACT if denoiser.closed_form else NETWORK
-        nodes, batch = asked.nodes or nodes, asked.batch or 4
+        own = cast(Relax | Redraw | None, space.energy().default_solver)
+        nodes, batch = asked.nodes or NODES, asked.batch or 4
         if asked.batch is None and isinstance(denoiser, GaussianMixture):
             # a network cuts its own batches, and keeps a graph per point; a mixture holds N x K
             batch = max(1, MEMORY // (max(len(denoiser.means), denoiser.dim) * (nodes + 1)))
-        return cls(space, points, nodes, asked.solver or solver, batch)
+        return cls(space, points, nodes, asked.solver or own or EXACT, batch)
 
     def __call__(self, pairs: Tensor) -> Geodesic:
         """The geodesics of pairs (B, 2) of places of points."""
@@ -405,8 +407,8 @@ def _check(solve: PairSolver, distances: PairwiseDistances, count: int) -> tuple
     which = which[distances.lengths[which] > 0]
     if not len(which):
         return 0.0, 0.0
-    relax = replace(solve.solver, rtol=solve.solver.rtol / 10)
-    finer = replace(solve, nodes=2 * solve.nodes, solver=relax)
+    closer = replace(solve.solver, rtol=solve.solver.rtol / 10)
+    finer = replace(solve, nodes=2 * solve.nodes, solver=closer)
     lengths = [distances_of(finer(distances.pairs[part])) for part in which.split(solve.batch)]
     lost = 1 - torch.cat(lengths).double().cpu() / distances.lengths[which]
     return float(lost.mean()), float(lost.abs().max())

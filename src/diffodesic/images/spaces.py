@@ -194,7 +194,8 @@ class SpacetimeSpace(Space):
         if not space.denoiser.learned or torch.equal(a, b):
             return None
         lowest = space.log_snr_range[0]
-        return Spline(flow_arches(space.denoiser, a, b, 32, lowest)["flow arch 3"])
+        found = flow_arches(space.denoiser, a, b, 32, lowest, depths=(3.0,))
+        return Spline(found["flow arch 3"]) if found else None
 
     def second_length(
         self, metric: Metric, points: Tensor, seed: int

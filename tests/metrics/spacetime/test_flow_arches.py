@@ -91,4 +91,20 @@ def test_a_batch_of_pairs_at_several_levels_is_every_pair_alone(rng: torch.Gener
     for i, (first, last) in enumerate(pairs):
         for name, path in flow_arches(law, first, last, 6, lowest=-9.0).items():
             # steps of the flow are equal shares of the way: other counts differ by Heun's error
-            torch.testing.assert_close(together[name][i], path, rtol=0, atol=5e-3)
+            torch.testing.assert_close(together[name][i], path, rtol=0, atol=1e-2)
+
+
+def test_ends_at_different_levels_keep_typical_noise(rng: torch.Generator):
+    law, scale = gaussian(), math.sqrt(VARIANCE + math.exp(2.0))
+    clean = ends(rng)[0]
+    noisy = torch.cat(
+        [scale * torch.randn(DIM, generator=rng, dtype=torch.float64), clean[-1:] - 4]
+    )
+    for path in flow_arches(law, clean, noisy, 16, lowest=-9.0).values():
+        size = path[:, :-1].square().mean(-1) / (VARIANCE + (-path[:, -1]).exp())
+        assert float((size - 1).abs().max()) < 4 * math.sqrt(2 / DIM)
+
+
+def test_there_is_no_arch_from_below_the_lowest_level(rng: torch.Generator):
+    a, b = ends(rng)
+    assert flow_arches(gaussian(), a, b, 16, lowest=2.5) == {}

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import PathEnergy, Problem, Solution, evaluate
+from diffodesic.geometry.energy import PathEnergy, Problem, Solution
 from diffodesic.geometry.solvers.descent import Descent
 from diffodesic.geometry.solvers.starts import measure, respace
 from diffodesic.geometry.status import Status
-from diffodesic.numerics.curves import Polyline
 
 __all__ = ["Redraw"]
 
@@ -73,41 +72,57 @@ class Redraw:
             ITERATION_LIMIT where the judgements ran out, START_KEPT where no path was judged
             shorter than the first one, else what ended the descent.
 
-        Cost: per judgement and active pair ``draws (rounds + 1)`` energy gradients on ``nodes``
-        segments and one :meth:`PathEnergy.judge` there.
+        Cost: the starts and their lengths on ``2 nodes`` segments; then per judgement and active
+        pair ``draws (rounds + 1)`` energy gradients on ``nodes`` segments and one
+        :meth:`PathEnergy.judge` there.
         """
         energy = problem.energy
         x, names = self._start(problem)
-        given = problem.init
-        best, shortest = x.clone(), self._judged(energy, x if given is None else given)
-        first, norm = shortest.clone(), torch.full_like(shortest, torch.nan)
-        scale, taken = torch.full_like(shortest, self.scale), [0] * len(x)
+        # which pairs no judge can tell of, decided once: lengths of two kinds are not compared
+        blind = torch.tensor([energy.judge(path, self.seed, samples=1) is None for path in x])
+        blind = blind.to(x.device)
+        best, shortest = x.clone(), self._judged(energy, x, blind)
+        first, taken = shortest.clone(), torch.zeros(len(x), dtype=torch.long)
+        scale = torch.full_like(shortest, self.scale)
         statuses = [Status.ITERATION_LIMIT] * len(x)
         rows = torch.arange(len(x), device=x.device)
         for judgement in range(self.judgements):
             for draw in range(self.draws):
                 drawn = energy.redrawn(self.seed + judgement * self.draws + draw)
                 found = self._descend(drawn, x[rows], scale[rows], problem)
-                x[rows], scale[rows], norm[rows] = found.result, found.scale, found.gradient_norm
-                for row, steps in zip(rows.tolist(), found.iterations.tolist(), strict=True):
-                    taken[row] += steps
-            length = self._judged(energy, x[rows])
+                x[rows], scale[rows] = found.result, found.scale
+                taken[rows.cpu()] += found.iterations
+            length = self._judged(energy, x[rows], blind[rows])
             gain = 1 - length / shortest[rows]
             better, going = rows[gain > 0], gain > self.rtol
             best[better], shortest[better] = x[better], length[gain > 0]
             for i, row in enumerate(rows.tolist()):
                 if not going[i]:
-                    well = found.statuses[i] in WELL
+                    well = found.statuses[i] in WELL and bool(taken[row])
                     statuses[row] = Status.CONVERGED if well else found.statuses[i]
             rows = rows[going]
             if not len(rows):
                 break
-        spread, kept = _spread(energy, best, problem.nodes), ~(shortest < first)
+        kept = ~(shortest < first)
+        for row in torch.nonzero(kept & ~blind).flatten().tolist():
+            if statuses[row] in (Status.CONVERGED, *WELL):
+                statuses[row] = Status.START_KEPT
+        nodes = self._spread(energy, best, problem.nodes)
+        given = problem.init
         if given is not None:  # which few nodes may have made longer
-            spread[kept] = respace(energy, given[kept], problem.nodes)
-        for row in torch.nonzero(kept).flatten().tolist():
-            statuses[row] = Status.START_KEPT
-        return Solution(spread, norm, statuses, torch.tensor(taken), names)
+            same = given.shape[1] == problem.nodes + 1
+            nodes[kept] = given[kept] if same else respace(energy, given[kept], problem.nodes)
+        # the last gradient was that of other probes, on few nodes
+        norm = torch.full_like(shortest, torch.nan)
+        return Solution(nodes, norm, statuses, taken, names)
+
+    @staticmethod
+    def _spread(energy: PathEnergy, x: Tensor, nodes: int) -> Tensor:
+        """Points at equal steps of the smooth curve through few nodes, (B, n + 1, d)."""
+        # equal steps between few nodes would bend the curve: its own parameter first
+        fine = torch.linspace(0, 1, nodes + 1, dtype=x.dtype, device=x.device)
+        inside = energy.confine(energy.curve(x)(fine))[:, 1:-1]
+        return respace(energy, torch.cat([x[:, :1], inside, x[:, -1:]], 1), nodes)
 
     def _start(self, problem: Problem) -> tuple[Tensor, list[str]]:
         """The shortest start of every pair (B, k + 1, d) among sound ones, and its name."""
@@ -123,13 +138,15 @@ class Redraw:
         rows = torch.arange(len(paths), device=paths.device)
         return paths[rows, best, ::2], [list(named)[i] for i in best.tolist()]
 
-    def _judged(self, energy: PathEnergy, x: Tensor) -> Tensor:
-        """Lengths of paths (B, k + 1, d): by the judge, or where there is none by other probes."""
-        found = [energy.judge(path, self.seed, samples=1) for path in x]
-        if any(one is None for one in found):
-            unseen = energy.redrawn(self.seed + self.draws * self.judgements)
-            return measure(unseen, x[:, None]).length[:, 0]
-        return x.new_tensor([one[0] for one in found if one is not None])
+    def _judged(self, energy: PathEnergy, x: Tensor, blind: Tensor) -> Tensor:
+        """Lengths of paths (B, k + 1, d): by the judge, or of pairs ``blind`` by unseen probes."""
+        unseen = energy.redrawn(self.seed + self.draws * self.judgements)
+        lengths = measure(unseen, x[:, None]).length[:, 0] if bool(blind.any()) else x[:, 0, 0]
+        lengths = lengths.clone()
+        for i in torch.nonzero(~blind).flatten().tolist():
+            found = energy.judge(x[i], self.seed, samples=1)
+            lengths[i] = torch.inf if found is None else found[0]
+        return lengths
 
     def _descend(self, energy: PathEnergy, x: Tensor, scale: Tensor, problem: Problem) -> Descent:
         """A few rounds from paths (B, k + 1, d)."""
@@ -142,23 +159,3 @@ class Redraw:
             line = f"{x.shape[1] - 1} nodes, round {descent.rounds}: {descent.active} paths active"
             problem.tell(line, descent.current())
         return descent
-
-
-def _spread(energy: PathEnergy, x: Tensor, nodes: int) -> Tensor:
-    """Points at equal steps of the smooth curve through few nodes (B, k + 1, d), (B, n + 1, d)."""
-    curve = energy.curve(x)
-    fine = torch.linspace(0, 1, nodes + 1, dtype=x.dtype, device=x.device)
-    steps = evaluate(energy, energy.confine(curve(fine)), order=0).squared_steps
-    arc = Polyline(fine.expand(len(x), -1).unsqueeze(-1)).with_knots(_arc(steps))
-    s = arc(fine)[..., 0]
-    inside = energy.confine(curve(s))[:, 1:-1]
-    return torch.cat([x[:, :1], inside, x[:, -1:]], 1)
-
-
-def _arc(squared_steps: Tensor) -> Tensor:
-    """Share of the length (B, n) that is behind each node, (B, n + 1), growing from 0 to 1."""
-    steps = squared_steps.abs().nan_to_num().sqrt()
-    # a part of the parameter keeps steps of no length apart
-    steps = steps + 1e-2 * steps.mean(-1, keepdim=True) + torch.finfo(steps.dtype).tiny
-    behind = torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
-    return behind / behind[:, -1:]

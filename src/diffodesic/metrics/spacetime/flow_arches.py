@@ -15,6 +15,7 @@ third, and comes down the other.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -31,7 +32,12 @@ STEP = 0.25  # of log SNR along a flow line, one step of Heun's rule each
 
 
 def flow_arches(
-    denoiser: Denoiser, a: Tensor, b: Tensor, nodes: int, lowest: float
+    denoiser: Denoiser,
+    a: Tensor,
+    b: Tensor,
+    nodes: int,
+    lowest: float,
+    depths: Sequence[float] = DEPTHS,
 ) -> dict[str, Tensor]:
     """Arches of slerps between the flow lines of two points.
 
@@ -41,20 +47,26 @@ def flow_arches(
         b: ends (..., D + 1).
         nodes: number n of segments.
         lowest: log SNR below which no arch goes.
+        depths: how many e-folds of SNR each arch falls.
 
     Returns:
         paths (..., n + 1, D + 1) by name, with exact ends; an arch that would go below ``lowest``
-        keeps to it.
+        keeps to it. None where an end lies below ``lowest``.
 
-    Cost: ``8 (max(lam) - lowest)`` evaluations per end, at most 32 where the ends share a level.
+    Cost: 8 evaluations per end and e-fold between the cleaner end and the deepest level of the
+    arches: 32 where both ends are at one level and the deepest arch falls by 4.
     """
+    tops = torch.stack([a[..., -1], b[..., -1]])
+    if bool((tops < lowest).any()):
+        return {}
     s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device)
     chord = torch.lerp(a[..., -1:], b[..., -1:], s)
-    deepest = (torch.minimum(a[..., -1], b[..., -1]) - max(DEPTHS)).clamp(min=lowest)
-    lines = [_flow_line(denoiser, end, deepest) for end in (a, b)]
+    deepest = (tops.amin(0) - max(depths)).clamp(min=lowest)
+    # both lines reach every level of the arch: the noisier end is first carried down to the other
+    lines = [_flow_line(denoiser, end, tops.amax(0), deepest) for end in (a, b)]
     centre = torch.as_tensor(denoiser.mean).to(a)
     found = {}
-    for depth in DEPTHS:
+    for depth in depths:
         level = torch.maximum(chord - 4 * depth * s * (1 - s), deepest.unsqueeze(-1))
         first, last = (_at(*line, level) for line in lines)
         for name, still in CROSSINGS.items():
@@ -66,14 +78,19 @@ def flow_arches(
     return found
 
 
-def _flow_line(denoiser: Denoiser, end: Tensor, deepest: Tensor) -> tuple[Tensor, Tensor]:
-    """Levels (..., k + 1), falling to ``deepest`` (...), and the points (..., k + 1, D) there."""
-    z, top = end[..., :-1], end[..., -1]
-    count = max(1, math.ceil(float((top - deepest).max()) / STEP))
-    share = torch.linspace(0, 1, count + 1, dtype=z.dtype, device=z.device)
-    levels = torch.lerp(top.unsqueeze(-1), deepest.unsqueeze(-1), share)
-    points = [z]
+def _flow_line(
+    denoiser: Denoiser, end: Tensor, top: Tensor, deepest: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Levels (..., k + 1) from ``top`` (...) to ``deepest``, and points (..., k + 1, D) there."""
+    z, own = end[..., :-1], end[..., -1]
     with torch.no_grad():
+        if bool((top > own).any()):
+            count = math.ceil(float((top - own).max()) / STEP)
+            z = integrate(denoiser, z, own, top, steps=count)
+        count = max(1, math.ceil(float((top - deepest).max()) / STEP))
+        share = torch.linspace(0, 1, count + 1, dtype=z.dtype, device=z.device)
+        levels = torch.lerp(top.unsqueeze(-1), deepest.unsqueeze(-1), share)
+        points = [z]
         for i in range(count):
             z = integrate(denoiser, z, levels[..., i], levels[..., i + 1], steps=1)
             points.append(z)

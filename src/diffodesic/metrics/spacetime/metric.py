@@ -61,8 +61,8 @@ class Spacetime(NoisyPoints):
             ``path`` (relative entropy along reverse trajectories), or an estimator of one's own
             settings. Default ``exact`` for denoisers in closed form and ``secant`` for networks.
         probes: number P of random directions for ``hutchinson``, ``secant`` and ``closure``, or
-            the probes themselves, (P, D) with unit second moment; fixed for the life of the
-            object, so that the energy is a deterministic function.
+            the probes themselves, (P, D) with unit second moment. The metric is a deterministic
+            function; the search of networks draws a number of probes anew, never given ones.
         seed: seed of the probes, and of the trajectories of ``path``.
         log_snr_range: noise levels that a path may use; default the denoiser's own range, and not
             below an SNR of e^-14 per coordinate.
@@ -96,6 +96,7 @@ class Spacetime(NoisyPoints):
         if not isinstance(estimator, SpacetimeEnergy):
             name = estimator or ("exact" if denoiser.closed_form else "secant")
             found = self._build(name, gradient, seed)
+            found.keeps_probes = isinstance(probes, Tensor)
         else:
             found = estimator
         self._energy = found if log_snr_range is None else found.within(log_snr_range)

@@ -57,6 +57,8 @@ class SpacetimeEnergy(PathEnergy):
     Attributes:
         name: what results call the estimator.
         largest_step: largest change of log SNR along one segment for its rule to hold.
+        probes: random directions (P, D), or None for an estimator without any.
+        keeps_probes: whether they are the caller's own, and never drawn anew.
         check: what :meth:`settled` has found about the network, or None.
 
     Raises:
@@ -66,6 +68,8 @@ class SpacetimeEnergy(PathEnergy):
     name = "estimator"
     largest_step = math.inf
     check: SelfCheck | None = None
+    probes: Tensor | None = None
+    keeps_probes = False
 
     def __init__(
         self,
@@ -192,6 +196,14 @@ class SpacetimeEnergy(PathEnergy):
             floor = max(low, -math.log(share * scale) - 6)
             found[name] = space.path(a, b, nodes, lowest=floor)
         return {name: self.confine(path) for name, path in found.items()}
+
+    def redrawn(self, seed: int) -> SpacetimeEnergy:
+        """The same with other probes; itself where it has none, or where they were given."""
+        if self.probes is None or self.keeps_probes:
+            return self
+        other = copy.copy(self)
+        other.probes = rademacher(len(self.probes), self.denoiser.dim, seed)
+        return other
 
     def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[float, float] | None:
         """By :func:`check_length` for a network of at least 64 coordinates; else None."""

@@ -12,8 +12,6 @@ along directions where J is not positive.  Such segments are doubtful.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
@@ -23,7 +21,6 @@ from diffodesic.metrics.spacetime.estimators.base import (
     SpacetimeEnergy,
     either,
     frobenius,
-    rademacher,
     relative_step,
     sides_of,
     trapezoid,
@@ -48,6 +45,7 @@ class Closure(SpacetimeEnergy):
     """
 
     name = "closure"
+    probes: Tensor
     coarsest = 16
     largest_step = 1.0  # a factor e in the metric
 
@@ -61,12 +59,6 @@ class Closure(SpacetimeEnergy):
     ) -> None:
         super().__init__(denoiser, gradient=gradient, log_snr_range=log_snr_range)
         self.probes = probes
-
-    def redrawn(self, seed: int) -> SpacetimeEnergy:
-        """The same with other probes."""
-        other = copy.copy(self)
-        other.probes = rademacher(len(self.probes), self.denoiser.dim, seed)
-        return other
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """``k w_u.J w_v + |J|_F^2 u_lam v_lam / 2``, with the symmetric part of J."""

@@ -21,8 +21,6 @@ small share of the variance are added (as of one more, independent, observation 
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
@@ -31,7 +29,6 @@ from diffodesic.metrics.spacetime.estimators.base import (
     Gradient,
     SpacetimeEnergy,
     frobenius,
-    rademacher,
     relative_step,
 )
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
@@ -57,6 +54,7 @@ class Secant(SpacetimeEnergy):
     """
 
     name = "secant"
+    probes: Tensor
     coarsest = 16
     largest_step = 2.0  # the trapezoidal rule for |J|_F^2, which changes by a factor e or two
 
@@ -75,12 +73,6 @@ class Secant(SpacetimeEnergy):
         self.probes, self.floor = probes, floor
         variance = floor * denoiser.variance
         self.ground = Hyperbolic(denoiser.dim, variance, denoiser.mean) if floor else None
-
-    def redrawn(self, seed: int) -> SpacetimeEnergy:
-        """The same with other probes."""
-        other = copy.copy(self)
-        other.probes = rademacher(len(self.probes), self.denoiser.dim, seed)
-        return other
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """``q_u.dm(v)`` made symmetric, ``+ |J|_F^2 u_lam v_lam / 2``, and the floor's."""
