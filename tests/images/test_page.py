@@ -60,6 +60,7 @@ CONTENT: dict[str, Any] = {
     "end_error_rms": [0.0041, 0.0038],
     "seconds": 21.4,
     "settings": {"model": "a", "metric": "spacetime", "log_snr": 2.0, "estimator": "secant"},
+    "alarms": [],
     "notices": ["A caveat."],
     "origin": {"command": "diffodesic interpolate"},
     "versions": {"torch": "2.13.0"},

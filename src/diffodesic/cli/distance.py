@@ -94,6 +94,8 @@ def run_one(given: argparse.Namespace) -> None:
         f"(model {model.name}, {result.settings['estimator']} metric)"
     )
     print(f"{status.name}: {status.value}")
+    for notice in result.notices:
+        print(f"note: {notice}")
     for phase in result.phases():
         start, stop = phase.log_snr
         print(f"{phase.kind:8} log SNR {start:.2f} to {stop:.2f}, {phase.share:.0%} of the length")

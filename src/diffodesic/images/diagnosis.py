@@ -18,6 +18,7 @@ from torch import Tensor
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.diagnosis_picture import draw
 from diffodesic.images.local_geometry import DiagnoseOptions, LocalGeometry, local_geometry
+from diffodesic.images.own_kind import strange
 from diffodesic.images.placement import run_of
 from diffodesic.images.trajectories import Trajectories, trajectories
 from diffodesic.models.identity import identity, short
@@ -140,7 +141,7 @@ def diagnose(
 
     Cost per point and level: D VJPs where ``rank + 8 >= D``, else 2 (rank + 8) JVPs and VJPs; d +
     probes JVPs and VJPs; ``scores`` evaluations; D or ``probes`` JVPs for FLIPD. Per point
-    ``2 flow_steps`` evaluations.
+    ``2 flow_steps`` evaluations, and 12 for a model.
     """
     began, say = time.monotonic(), progress or (lambda _: None)
     levels = (log_snr,) if isinstance(log_snr, int | float) else log_snr
@@ -167,8 +168,10 @@ def diagnose(
         "inputs": fingerprint(points),
         **asked.settings(),
     }
-    caveats = model.caveats() if model else ()
-    notices = (*caveats, *_notices(measured, denoiser.dim, left_out))
+    names = [f"picture {i + 1}" for i in range(len(points))]
+    pictures = x.unsqueeze(0) if x.ndim == 3 else x
+    alarms = (*strange(model, pictures, names), *model.caveats()) if model else ()
+    notices = (*alarms, *_notices(measured, denoiser.dim, left_out))
     return Diagnosis(measured, paths, cost, time.monotonic() - began, settings, notices)
 
 

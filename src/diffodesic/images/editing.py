@@ -34,6 +34,7 @@ from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.status import SearchWarning, Status
 from diffodesic.images.lifting import Lifting, as_floats
+from diffodesic.images.own_kind import PICTURES, strange
 from diffodesic.images.placement import REFINE, JoinOptions, doubts, path_record, place
 from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.metrics.spacetime.metric import Spacetime
@@ -117,12 +118,14 @@ class Edit:
         log_snr: the anchor, log SNR of both ends.
         model: where the images come from; None for points of a denoiser.
         settings: what was asked for and what was chosen.
+        alarms: what makes the edit mean little: an image is not of the model's kind.
     """
 
     geodesic: Geodesic
     log_snr: float
     model: Model | None
     settings: dict[str, Any]
+    alarms: tuple[str, ...] = ()
 
     @property
     def distance(self) -> float:
@@ -132,7 +135,7 @@ class Edit:
     @property
     def notices(self) -> tuple[str, ...]:
         """What is doubtful, one sentence each."""
-        return (*doubts(self.geodesic), *(self.model.caveats() if self.model else ()))
+        return (*self.alarms, *doubts(self.geodesic), *(self.model.caveats() if self.model else ()))
 
     @property
     def levels(self) -> Tensor:
@@ -291,7 +294,7 @@ def edit(
         ValueError: for more than one pair, data that do not fit, or an anchor outside the noise
             levels known.
 
-    Cost: as for ``geodesic``, and ``2 flow_steps`` evaluations per image.
+    Cost: as for ``geodesic``, and ``2 flow_steps + 12`` evaluations per image.
     """
     asked = (options or EditOptions()).but(log_snr=log_snr, nodes=nodes)
     x, y = torch.as_tensor(x), torch.as_tensor(y)
@@ -310,7 +313,8 @@ def edit(
         "estimator": cast(Spacetime, path.metric).estimator,
         "nodes": path.nodes.shape[-2] - 1,
     }
-    return Edit(path, asked.log_snr, model, settings)
+    alarms = strange(model, as_floats(torch.stack([x, y])), PICTURES) if model else ()
+    return Edit(path, asked.log_snr, model, settings, alarms)
 
 
 @suggests(options=(EditOptions,))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from diffodesic.geometry.metric import Metric
 from diffodesic.images.lifting import as_images
+from diffodesic.images.own_kind import PICTURES, strange
 from diffodesic.images.placement import JoinOptions, doubts, path_record, place, run_of
 from diffodesic.images.spaces import SPACES, ScoreSpace, Space, choose_space
 from diffodesic.metrics.continuation import Alarm, Continuation, Method, continue_path
@@ -149,14 +150,15 @@ def extrapolate(
     Raises:
         ValueError: for images or a metric that do not fit the model, or options out of range.
 
-    Cost: that of ``geodesic`` and of ``continue_path``, and ``2 flow_steps`` evaluations per end
-    and frame.
+    Cost: that of ``geodesic`` and of ``continue_path``, ``2 flow_steps`` evaluations per end
+    and frame, and 12 per end.
     """
     asked = (options or ExtrapolateOptions()).but(space=choose_space(metric, space), amount=amount)
     began, say = time.monotonic(), progress or (lambda _: None)
     inputs = as_images(image_a, image_b)
     say("lifting the images to their noise level")
     there = place(model, asked.space, inputs, asked)
+    alarms = strange(model, inputs, PICTURES)
     a, b = there.points
     path = there.geodesic(a, b, nodes=asked.nodes, solver=asked.solver, progress=say)
     say("continuing beyond the second image")
@@ -184,7 +186,7 @@ def extrapolate(
             "fingerprint": short(identity(model)),
             **asked.settings(),
         },
-        notices=(*model.caveats(), *_notices(continuation)),
+        notices=(*alarms, *model.caveats(), *_notices(continuation)),
     )
 
 

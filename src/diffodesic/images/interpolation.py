@@ -25,6 +25,7 @@ from diffodesic.images.baselines.between import Baseline, baseline_curve
 from diffodesic.images.baselines.latent import with_norm
 from diffodesic.images.features import Features, load_features
 from diffodesic.images.lifting import as_images
+from diffodesic.images.own_kind import PICTURES, strange
 from diffodesic.images.placement import JoinOptions, Placement, doubts
 from diffodesic.images.result import Interpolation, psnr_of
 from diffodesic.images.shown_path import Pace, ShownPath, show_path
@@ -96,8 +97,8 @@ def interpolate(
         ValueError: for images or a metric that do not fit the model, an unknown name, a noise level
             or rank out of range, a score without size, or a checkpoint of other settings.
 
-    Cost: ``2 flow_steps`` evaluations per end and per frame of every path; the geodesic (see
-    ``geodesic``); for the length of every path ``4 nodes`` steps, and for spacetime
+    Cost: ``2 flow_steps`` evaluations per end and per frame of every path, and 12 per end; the
+    geodesic (see ``geodesic``); for the length of every path ``4 nodes`` steps, and for spacetime
     ``71 nodes`` evaluations more for its check, and as many for that of its start.
     """
     asked = (options or InterpolateOptions()).but(space=choose_space(metric, space), frames=frames)
@@ -153,12 +154,17 @@ def join(
     there = Placement(asked.space, lifting, ends)
     a, b = there.points
 
+    def looked() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return {}, {"alarms": strange(model, inputs, PICTURES)}
+
+    alarms = tuple(store.stage("alarms", looked, inputs.device)[1]["alarms"])
+
     def joined() -> tuple[dict[str, Tensor], dict[str, Any]]:
         return there.geodesic(a, b, nodes=asked.nodes, solver=asked.solver, progress=say).split()
 
     tensors, words = store.stage("path", joined, inputs.device)
     path = Geodesic.joined(there.metric, tensors, words)
-    return JoinedPair(asked, there, path, inputs, features, store, say, began)
+    return JoinedPair(asked, there, path, inputs, features, alarms, store, say, began)
 
 
 @dataclass(frozen=True)
@@ -171,6 +177,7 @@ class JoinedPair:
         path: the geodesic.
         inputs: the images (2, C, H, W).
         features: of a perceptual pace.
+        alarms: what makes a result mean little, one sentence each.
         store: finished stages.
         say: called with a short line on every step.
         began: when the work began, by the monotonic clock.
@@ -181,6 +188,7 @@ class JoinedPair:
     path: Geodesic
     inputs: Tensor
     features: Features | None
+    alarms: tuple[str, ...]
     store: Store
     say: Callable[[str], None]
     began: float
@@ -213,7 +221,8 @@ class JoinedPair:
             end_error=errors,
             seconds=time.monotonic() - self.began,
             settings=self._settings(frames),
-            notices=(*missing, *self._notices(errors, lost)),
+            alarms=self.alarms,
+            notices=(*self.alarms, *missing, *self._notices(errors, lost)),
         )
 
     def _paths(self, frames: int) -> tuple[dict[str, ShownPath], list[str]]:
@@ -283,7 +292,7 @@ class JoinedPair:
                 f"{last:.1f} dB, which no path can better"
             )
         made = max(error - least for error, least in zip(errors, lost, strict=True))
-        if made > 0.05:
+        if made > 0.05 and not self.alarms:
             notices.append(
                 f"the end frames differ from the images by {max(errors):.3f} (root mean "
                 "square, pixels in [0, 1]): raise flow_steps, or lower the noise of the ends "

@@ -73,7 +73,8 @@ def write_interpolation_page(
                 strict=True,
             )
         ),
-        notices=content["notices"],
+        alarms=content["alarms"],
+        notices=[one for one in content["notices"] if one not in content["alarms"]],
         origin=content["origin"],
         settings=settings,
         versions=content["versions"],

@@ -76,6 +76,7 @@ def result_dict(result: Interpolation) -> dict[str, Any]:
             for name, shown in result.paths.items()
         },
         "settings": result.settings,
+        "alarms": list(result.alarms),
         "notices": list(result.notices),
         "seconds": round(result.seconds, 2),
         "versions": versions(),
@@ -99,7 +100,8 @@ class Interpolation:
         end_error: root-mean-square error of the first and the last frame, pixels in [0, 1].
         seconds: wall-clock time.
         settings: what was asked for and what was chosen.
-        notices: what was changed or is doubtful, one sentence each.
+        notices: what was changed or is doubtful, one sentence each, the alarms first.
+        alarms: notices that make the result mean little: an end is not of the model's kind.
     """
 
     geodesic: Geodesic
@@ -109,6 +111,7 @@ class Interpolation:
     seconds: float
     settings: dict[str, object]
     notices: tuple[str, ...]
+    alarms: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """One line: what it is of, how long, and how it ended."""
