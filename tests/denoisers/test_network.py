@@ -376,7 +376,7 @@ def test_networks_without_forward_mode_are_told_what_to_do() -> None:
     def network(x: Tensor, t: Tensor) -> Tensor:
         return Reverse.apply(x + t[:, None])
 
-    given = {"shape": (4,), "schedule": VP(), "prediction": "x0"}
+    given: dict[str, Any] = {"shape": (4,), "schedule": VP(), "prediction": "x0"}
     z = _randn(3, 4, seed=90, dtype=torch.float32)
     with pytest.raises(NetworkError, match="finite-difference"):
         from_network(network, **given)

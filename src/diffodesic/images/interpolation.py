@@ -148,16 +148,11 @@ def join(
 
     def lifted() -> tuple[dict[str, Tensor], dict[str, Any]]:
         say("lifting the images to their noise level")
-        return {"ends": lifting.lift(inputs)}, {}
+        return {"ends": lifting.lift(inputs)}, {"alarms": strange(model, inputs, PICTURES)}
 
-    ends = store.stage("ends", lifted, inputs.device)[0]["ends"]
-    there = Placement(asked.space, lifting, ends)
+    placed, known = store.stage("ends", lifted, inputs.device)
+    there, alarms = Placement(asked.space, lifting, placed["ends"]), tuple(known["alarms"])
     a, b = there.points
-
-    def looked() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        return {}, {"alarms": strange(model, inputs, PICTURES)}
-
-    alarms = tuple(store.stage("alarms", looked, inputs.device)[1]["alarms"])
 
     def joined() -> tuple[dict[str, Tensor], dict[str, Any]]:
         return there.geodesic(a, b, nodes=asked.nodes, solver=asked.solver, progress=say).split()

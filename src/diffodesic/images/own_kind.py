@@ -11,7 +11,8 @@ sides are measured with the same few noises +-eps, the right one by Stein's iden
 
 and summed over the levels at which v/sigma^2 is e^2, e^3 and e^4 for data of variance v: there the
 error is that of details.  Pictures of the model's kind have a ratio near 1.  :data:`OUTSIDE` was
-chosen on half of some held-out pictures; docs/diagnose.md has its rates on the other half.
+chosen by looking at all the pictures whose rates docs/diagnose.md has: these are no independent
+test of it.
 """
 
 from __future__ import annotations
