@@ -14,7 +14,14 @@ from diffodesic.denoisers.network import NetworkDenoiser, NetworkOptions, from_n
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.models.adapters.registry import find_family, prefixes
 from diffodesic.models.codec import Codec, PixelCodec
-from diffodesic.models.folder import CONFIG, ModelError, check_sizes, read_config, read_weights
+from diffodesic.models.folder import (
+    CONFIG,
+    WEIGHTS,
+    ModelError,
+    check_sizes,
+    read_config,
+    read_weights,
+)
 from diffodesic.models.model import Conditioner, Model, tried
 from diffodesic.models.prepare import for_evaluation, to_device
 from diffodesic.models.taesd import load_codec
@@ -78,6 +85,11 @@ def load(
         )
     if (folder / "model_index.json").is_file():
         raise ModelError(f"{folder} holds a pipeline of diffusers; give diffusers:{folder}")
+    if (folder.parent / "model_index.json").is_file() and not (folder / WEIGHTS).is_file():
+        raise ModelError(
+            f"{folder} holds one component of a pipeline of diffusers; give the folder above it, "
+            f"diffusers:{folder.parent}"
+        )
     return _load_folder(folder, device)
 
 

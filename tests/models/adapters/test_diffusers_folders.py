@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,14 @@ def damaged(path: str) -> Callable[[Path], None]:
     return change
 
 
+def replaced(path: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / path).unlink(missing_ok=True)
+        make(folder / path)
+
+    return change
+
+
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 INDEX = "model_index.json"
 SPOILED = {
@@ -165,7 +174,59 @@ SPOILED = {
         edited("vae/config.json", shift_factor=0.1),
         "the autoencoder's shift_factor is 0.1, which the decoding of this pipeline does not read",
     ),
-    "damaged weights": ("ddpm", damaged(WEIGHTS), "one of its files is damaged"),
+    "damaged weights": ("ddpm", damaged(WEIGHTS), f"{WEIGHTS} cannot be read"),
+    "damaged encoder": (
+        "sd1",
+        damaged("text_encoder/model.safetensors"),
+        r"text_encoder/model\.safetensors cannot be read",
+    ),
+    "a pipe": ("ddpm", replaced("unet/config.json", os.mkfifo), "unet/config.json is a pipe"),
+    "a device": (
+        "ddpm",
+        replaced("scheduler/scheduler_config.json", lambda path: path.symlink_to("/dev/zero")),
+        "scheduler/scheduler_config.json is a device",
+    ),
+    "a device as index": (
+        "ddpm",
+        replaced(f"{WEIGHTS}.index.json", lambda path: path.symlink_to("/dev/zero")),
+        "index.json is a device",
+    ),
+    "a link to nothing": (
+        "ddpm",
+        replaced(WEIGHTS, lambda path: path.symlink_to("blob")),
+        f"{WEIGHTS} cannot be read",
+    ),
+    "size": (
+        "ddpm",
+        edited("unet/config.json", sample_size=-1e308),
+        "ddpm: the network's sample_size is -1e[+]308, no size of pictures",
+    ),
+    "size of three": ("ddpm", edited("unet/config.json", sample_size=[8, 8, 8]), "no size of"),
+    "padding": (
+        "ddpm",
+        edited("unet/config.json", downsample_padding={}),
+        "ddpm: its components do not work .* a config of one of them is damaged",
+    ),
+    "betas that are no table": (
+        "ddpm",
+        edited("scheduler/scheduler_config.json", trained_betas=1e308),
+        "ddpm: the scheduler's betas are no table",
+    ),
+    "betas of one time": (
+        "ddpm",
+        edited("scheduler/scheduler_config.json", trained_betas=[0.01]),
+        "ddpm: scheduler DDPMScheduler has no usable process",
+    ),
+    "levels of noise": (
+        "edm",
+        edited("scheduler/scheduler_config.json", sigma_max=1e308),
+        "edm: scheduler EDMEulerScheduler has no usable process",
+    ),
+    "tokens that the encoder does not know": (
+        "sd1",
+        edited("tokenizer/tokenizer_config.json", bos_token="1"),
+        "sd1: the pipeline's tokenizer and text encoder do not encode a prompt",
+    ),
     "no weights": ("ddpm", lambda f: (f / WEIGHTS).unlink(), "cannot be loaded by diffusers"),
     "no shard": (
         "ddpm",
@@ -235,6 +296,8 @@ def test_what_is_no_pipeline_says_what_to_give(saved, tmp_path, monkeypatch):
     }.items():
         with pytest.raises(ModelError, match=words):
             load(f"diffusers:{source}")
+    with pytest.raises(ModelError, match=f"give the folder above it, diffusers:{folder}"):
+        load(folder / "unet")
 
 
 # --- networks and pictures that do not fit --------------------------------------------------------

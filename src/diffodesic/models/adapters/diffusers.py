@@ -157,7 +157,10 @@ def _input_shape(
         native = network.config.get("sample_size") or getattr(pipe, "default_sample_size", None)
         if native is None:
             raise ModelError("the network's config names no sample_size; say which size you want")
-        height, width = (native, native) if isinstance(native, int) else tuple(native)
+        sides = tuple(native) if isinstance(native, list | tuple) else (native, native)
+        if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+            raise ModelError(f"the network's sample_size is {native!r}, no size of pictures")
+        height, width = sides
     else:
         sides = (size, size) if isinstance(size, int) else size
         step = factor * multiple
@@ -186,4 +189,14 @@ def load(
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
             to_device(part, device)
-    return from_pipeline(pipe, name=Path(rest).name)
+    try:
+        return from_pipeline(pipe, name=Path(rest).name)
+    except ModelError as error:
+        raise ModelError(f"{rest}: {error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        # a component takes any value from its config, and fails when it is used
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"{rest}: its components do not work ({reason}); a config of one of them is damaged, "
+            "or from another version of diffusers"
+        ) from error

@@ -6,7 +6,6 @@ Weights are read from safetensors, whole or in shards, of any variant such as ``
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import FATAL
@@ -15,6 +14,8 @@ from typing import Any
 
 from diffodesic.models.adapters.diffusers_pipelines import UNUSED, find_kind
 from diffodesic.models.folder import ModelError
+from diffodesic.output.files import not_a_file
+from diffodesic.output.records import read_json
 
 __all__ = ["open_pipeline"]
 
@@ -97,6 +98,8 @@ def _check_folder(folder: Path, allow_pickle: bool) -> dict[str, Any]:
         raise ModelError(f"{folder} lacks {' and '.join(missing)}, which {_INDEX} names")
     if "safety_checker" in parts:
         absent["requires_safety_checker"] = False
+    for part in present:
+        _check_files(folder / part)
     variants = {_variant(folder / part, allow_pickle) for part in present} - {None}
     if len(variants) > 1:
         raise ModelError(
@@ -106,13 +109,29 @@ def _check_folder(folder: Path, allow_pickle: bool) -> dict[str, Any]:
     return {**absent, "variant": variants.pop()} if variants else absent
 
 
+def _check_files(part: Path) -> None:
+    """Refuse a component with a pipe or a device among its files, or weights that are damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(part.iterdir()):
+        try:
+            kind = not_a_file(path)
+            if not kind and path.suffix == ".safetensors":
+                with safe_open(path, "pt"):  # reads the head alone
+                    pass
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{path} cannot be read ({error}); copy it again") from error
+        if kind not in ("", "a folder"):
+            raise ModelError(f"{path} is {kind}, not a file: copy it again")
+
+
 def _read_index(folder: Path) -> tuple[str, dict[str, str | None]]:
     """Class of a folder's pipeline, and the library of each of its components."""
     index = folder / _INDEX
     if not index.is_file():
         raise ModelError(f"{folder} holds no pipeline of diffusers: {_instead(folder)}")
     try:
-        content = json.loads(index.read_text())
+        content = read_json(index)
         name = content["_class_name"]
         parts = {part: value[0] for part, value in content.items() if isinstance(value, list)}
     except (ValueError, AttributeError, LookupError, TypeError) as error:
@@ -172,7 +191,7 @@ def _check_shards(part: Path, kind: str, variant: str | None) -> None:
         if words != ({variant} if variant else set()):
             continue  # that of another variant, which may have been left out
         try:
-            wanted = set(json.loads(index.read_text())["weight_map"].values())
+            wanted = set(read_json(index)["weight_map"].values())
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ModelError(f"{index} is no index of weights ({error!r})") from error
         if missing := sorted(name for name in wanted if not (part / name).is_file()):

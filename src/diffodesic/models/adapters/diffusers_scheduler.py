@@ -204,6 +204,8 @@ def _betas(scheduler: Any, config: Any) -> Convention:
 def _alphas_cumprod(scheduler: Any) -> tuple[int, Tensor]:
     """The first time with noise, and alpha^2 from it on while there is signal, in float64."""
     betas = torch.as_tensor(scheduler.betas).double().cpu()
+    if betas.ndim != 1 or not len(betas):
+        raise ModelError(f"the scheduler's betas are no table: their shape is {tuple(betas.shape)}")
     wrong = ~((betas >= 0) & (betas <= 1))
     wrong[:-1] |= betas[:-1] == 1
     if bool(wrong.any()):

@@ -124,10 +124,14 @@ def _between(
     share = 0.5 if blend is None else float(blend)
     if not 0 <= share <= 1:
         raise ModelError(f"blend must be between 0 (prompt) and 1 (prompt_b), got {blend}")
-    first = dict(encode(prompt))
-    if prompt_b is None:
-        return first
-    second = encode(prompt_b)
+    try:
+        first = dict(encode(prompt))
+        second = first if prompt_b is None else encode(prompt_b)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"the pipeline's tokenizer and text encoder do not encode a prompt ({error}): one of "
+            "them is damaged, or they do not belong together"
+        ) from error
     # a mask of words is that of both prompts
     return {
         name: torch.lerp(a, second[name], share)
