@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 from diffodesic.cli.options import add_flags, chosen, command, progress
 from diffodesic.cli.potential_options import PotentialOptions, periods, potential
 from diffodesic.models.datasets import load_images
+from diffodesic.models.folder import read_config
 from diffodesic.models.image_training import TrainSettings, train
 from diffodesic.models.labels import load_labels
+from diffodesic.models.learned import nothing_learned
 from diffodesic.models.trainer import RunSettings
 from diffodesic.output.arrays import ARRAYS
 from diffodesic.output.folder import own_outdir
@@ -91,6 +93,8 @@ def _images(given: argparse.Namespace, settings: TrainSettings, outdir: Path) ->
         raise
     labels = load_labels(given.data) if given.labels else None
     folder = train(images, outdir, labels=labels, settings=settings, resume=not given.fresh)
+    for sentence in nothing_learned(read_config(folder)["training"]):
+        print(f"note: {sentence}", file=sys.stderr)
     print(f"wrote {folder}: try `diffodesic interpolate A.png B.png --model {folder}`")
 
 

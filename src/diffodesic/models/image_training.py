@@ -33,6 +33,7 @@ from torch import Tensor
 
 from diffodesic.denoisers.predictions import edm_preconditioning
 from diffodesic.models.datasets import load_images, rotate
+from diffodesic.models.learned import pixelwise
 from diffodesic.models.trainer import RunSettings, Training, check_positive, flags
 from diffodesic.models.training_data import Examples, as_latents, check_images, resized
 from diffodesic.models.unet import UNet
@@ -259,19 +260,25 @@ class ImageTraining(Training):
         return Batch(z, x0, sigma, labels)
 
     @torch.no_grad()
+    def errors(self, rows: Tensor) -> tuple[float, float]:
+        """Of the averaged weights and of the best linear denoiser of each pixel, on equal draws."""
+        batch = self.draw(rows, _CHECKED, torch.Generator(self.device).manual_seed(0))
+        parts = -(-_CHECKED // self.settings.batch)
+        total = sum(
+            float(self.error(self.average.module, batch.every(parts, i))) for i in range(parts)
+        )
+        sigma = _wide(batch.sigma)
+        gain = edm_preconditioning(sigma, self.sigma_data)[1]
+        linear = (pixelwise(batch.z, batch.x0, sigma) - batch.x0) / gain
+        return total / batch.x0.numel(), float(linear.square().mean())
+
     def check(self) -> str:
         """The denoising error of the averaged weights, in words."""
         errors = []
         for rows in (self.trained_on, self.held_out):
             if len(rows) == 0:
                 continue
-            g = torch.Generator(self.device).manual_seed(0)
-            batch = self.draw(rows, _CHECKED, g)
-            parts = -(-_CHECKED // self.settings.batch)
-            total = sum(
-                float(self.error(self.average.module, batch.every(parts, i))) for i in range(parts)
-            )
-            errors.append(f"{total / batch.x0.numel():.4f}")
+            errors.append(f"{self.errors(rows)[0]:.4f}")
         names = ("trained on", "held out")
         found = ", ".join(f"{e} on pictures {name}" for e, name in zip(errors, names, strict=False))
         return f"denoising error {found} (1: nothing is known but the mean)"
@@ -294,7 +301,10 @@ class ImageTraining(Training):
         if examples.names:
             config["labels"] = list(examples.names)
         seen = {"images": len(self.trained_on), "images_held_out": len(self.held_out)}
-        return {**config, "training": {**self.spent(), **seen}}
+        found = dict(
+            zip(("denoising_error", "linear_error"), self.errors(self.trained_on), strict=True)
+        )
+        return {**config, "training": {**self.spent(), **seen, **found}}
 
     def card(self) -> str:
         """The model card, Markdown."""

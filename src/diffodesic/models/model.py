@@ -15,6 +15,7 @@ from diffodesic.denoisers.network import NetworkDenoiser
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.models.codec import Codec, PixelCodec
 from diffodesic.models.folder import ModelError, write_model
+from diffodesic.models.learned import nothing_learned
 from diffodesic.models.unet import UNet
 
 __all__ = ["Conditioner", "Model", "ModelError", "as_model", "require_label", "tried"]
@@ -148,10 +149,12 @@ class Model:
 
     def caveats(self) -> tuple[str, ...]:
         """Sentences that every result of this model should show to its reader."""
+        untaught = nothing_learned(self.config.get("training", {}))
         guidance = self.words.get("guidance", 1.0)
         if guidance == 1.0:
-            return ()
+            return untaught
         return (
+            *untaught,
             f"with guidance {guidance:g} the model is no posterior mean: lengths are those of "
             "the guided field; guidance 1 gives the geometry of the data under the prompt",
         )
