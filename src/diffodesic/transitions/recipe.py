@@ -53,7 +53,7 @@ class PathwayOptions(PathOptions):
 
     Args:
         nodes: segments of the geodesic.
-        log_snr: log SNR of both ends; default that of the basins, log k (see above).
+        log_snr: log SNR of both ends; default log k, k the largest curvature there.
         descend: replace the states by the minima below them, instead of refusing them.
 
     Raises:
