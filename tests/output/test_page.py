@@ -22,6 +22,7 @@ BASE = {
     "ok": True,
     "status": "Converged: <all> is well & `rtol` was met.",
     "settings": {"nodes": 32, "weight": 2.0, "solver": "Relax<x>"},
+    "origin": {"command": "diffodesic interpolate"},
     "versions": {"torch": "2.13.0"},
 }
 
