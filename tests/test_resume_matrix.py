@@ -233,7 +233,7 @@ def cells() -> dict[str, Cell]:
         {
             "potential": {"source": well(2.0)},
             "temperature": {"source": well(kT=0.6)},
-            "samples": {"source": POINTS, "period": (None, None)},
+            "samples": {"source": POINTS.repeat(25, 1), "period": (None, None)},
             "seed": {"settings": replace(COORDINATES, seed=1)},
         },
         needs_folder=True,
@@ -295,7 +295,8 @@ def test_a_model_that_was_saved_over_another_is_another(tmp_path):
     shutil.copytree(tmp_path / "a", tmp_path / "m")
     first = joined(tmp_path / "c", m=load(tmp_path / "m"))
     assert torch.equal(first, joined(tmp_path / "c", m=load(tmp_path / "m")))
-    shutil.copy(tmp_path / "b" / WEIGHTS, tmp_path / "m" / WEIGHTS)
+    for path in (tmp_path / "b").iterdir():  # weights alone are refused as damaged
+        shutil.copy(path, tmp_path / "m" / path.name)
     with pytest.raises(ValueError, match=r"\(model\.weights was .*model\.answers was .* now\)"):
         joined(tmp_path / "c", m=load(tmp_path / "m"))
 

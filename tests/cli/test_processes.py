@@ -217,9 +217,9 @@ def test_names_and_terminals_that_are_not_utf8_lose_nothing(place, monkeypatch):
         ("distances", "set", "--model", "tiny", "--nodes", "4"),
         ("interpolate", *pair, "--model", "tiny", *FAST),
     ):
-        assert main([*words, "--outdir", out]) == 0
+        assert main([*words, "--outdir", out + words[0]]) == 0
     assert len(load_images("set")) == 3
-    table = (Path(out) / "distances.csv").read_text(encoding="utf-8")
+    table = (Path(out + "distances") / "distances.csv").read_text(encoding="utf-8")
     assert all(name in table for name in ("\\udcff\\udcfe.png", "\u00e9\u4e2d.png", '"a\nb.png"'))
     terminal.seek(0)
     assert "nearest to \\udcff\\udcfe.png: " in terminal.read()

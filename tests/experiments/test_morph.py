@@ -20,7 +20,7 @@ from support.tiny import tiny_model
 
 DATA = Path(os.environ.get("DIFFODESIC_DATA", "nowhere"))
 METHODS = {
-    *("spacetime", "score", "jacobian", "conformal", "score, mode=paper"),
+    *("spacetime", "arch", "score", "jacobian", "conformal", "score, mode=paper"),
     *("LERP", "SLERP", "NAO", "NoiseDiffusion", "likely path"),
 }
 

@@ -72,8 +72,12 @@ def test_ends_that_move_by_little_change_no_length_by_much(name: str):
     moved[:2] += 1e-4
     for end in (x[3], x[4]):
         near = moved - x[4] + end
-        lengths = search(metric, x[0], torch.stack([end, near]), nodes=32).length
-        assert float(lengths[1] / lengths[0]) == pytest.approx(1, abs=0.01)
+        path = search(metric, x[0], torch.stack([end, near]), nodes=32)
+        if name == "score Jacobian":  # as above: these lengths are no promise
+            assert set(path.statuses) == {Status.TOO_COARSE}
+            continue
+        assert path.ok
+        assert float(path.length[1] / path.length[0]) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("dim", [2, 3, 10])

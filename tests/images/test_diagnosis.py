@@ -259,4 +259,5 @@ def test_the_command_writes_a_diagnosis(capsys: pytest.CaptureFixture[str], tmp_
     )
     assert code == 0
     assert "| log SNR |" in capsys.readouterr().out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["diagnosis.json", "diagnosis.png"]
+    written = ["diagnosis.json", "diagnosis.png", "run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == written

@@ -19,7 +19,7 @@ class Status(Enum):
     FIXED_BUDGET = "the solver ran its fixed number of steps; it does not test convergence"
     ITERATION_LIMIT = (
         "stopped at the iteration limit before the tolerance was met; "
-        "raise the solver's limit (`iterations`, or `judgements` of `Redraw`), or loosen `rtol`"
+        "raise `iterations` (`judgements` of `Redraw`) or loosen `rtol`"
     )
     STALLED = (
         "no further descent was found although the tolerance is not met; the energy is "

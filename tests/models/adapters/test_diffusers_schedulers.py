@@ -259,6 +259,7 @@ def steps_of(scheduler: Any, case: Case, low: float, high: float) -> Iterator[tu
             yield i, level
 
 
+@pytest.mark.filterwarnings("ignore:the network rounds its time to a table:RuntimeWarning")
 @pytest.mark.parametrize(
     ("case", "prediction"),
     [(case, prediction) for case in CASES for prediction in case.predictions],
