@@ -244,7 +244,10 @@ class JoinedPair:
         kept = name == "geodesic" and self.there.space.keeps_norm
         a, b = self.there.z
         restore = (lambda z, s: with_norm(z, a, b, s)) if kept else None
-        return show_path(self.there, curve, frames, nodes, self.features, restore).split()
+        rated, judged = self.path.certificate, None
+        if name == "geodesic" and not bool(rated.judged.isnan()):  # once is enough
+            judged = (float(rated.judged), float(rated.judged_error))
+        return show_path(self.there, curve, frames, nodes, self.features, restore, judged).split()
 
     def _curve(self, name: str) -> Callable[[Tensor], Tensor]:
         """Points (S, d) of the metric by parameters (S,)."""

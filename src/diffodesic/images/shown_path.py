@@ -77,6 +77,7 @@ def show_path(
     nodes: int,
     features: Features | None = None,
     restore: Callable[[Tensor, Tensor], Tensor] | None = None,
+    judged: tuple[float, float] | None = None,
 ) -> ShownPath:
     """Frames and lengths of a curve.
 
@@ -88,6 +89,7 @@ def show_path(
         features: the extractor of a perceptual pace; None paces by the parameter.
         restore: makes of points (S, D) and parameters (S,) what is brought back; lengths are those
             of the path itself.
+        judged: length of the path by an independent estimate and its standard error, where known.
 
     Returns:
         the path.
@@ -110,7 +112,7 @@ def show_path(
         on_fine = curve(fine)
         steps = metric.squared_steps(on_fine)
         speed = steps.clamp(min=0).sqrt() * steps.shape[-1]
-        judged = metric.energy().judge(on_fine[::REFINE], there.lifting.seed)
+        judged = judged or metric.energy().judge(on_fine[::REFINE], there.lifting.seed)
         check = judged or space.second_length(metric, on_fine[::REFINE], there.lifting.seed)
         return ShownPath(
             frames=images,
