@@ -24,18 +24,6 @@ from diffodesic.output.images import ImageError, read_image, to_uint8
 GREY, COLOUR = (1, 6, 8), (3, 6, 8)
 
 
-@pytest.fixture
-def grey(rng: torch.Generator) -> np.ndarray:
-    """Random bytes, 6 rows of 8."""
-    return torch.randint(0, 256, (6, 8), generator=rng, dtype=torch.uint8).numpy()
-
-
-@pytest.fixture
-def colour(rng: torch.Generator) -> np.ndarray:
-    """Random bytes, 6 rows of 8, three channels."""
-    return torch.randint(0, 256, (6, 8, 3), generator=rng, dtype=torch.uint8).numpy()
-
-
 def bytes_of(image: torch.Tensor) -> np.ndarray:
     """The 8-bit array of a picture (C, H, W)."""
     return to_uint8(image[None])[0]
