@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from diffodesic.images.editing import edit, edit_distance
     from diffodesic.images.evaluation import evaluate
     from diffodesic.images.extrapolation import extrapolate
+    from diffodesic.images.information import iem
     from diffodesic.images.interpolation import interpolate
     from diffodesic.images.neighbours import nearest
     from diffodesic.images.sequence import interpolate_through
@@ -68,8 +69,8 @@ _NAMES = {
     "denoisers": "Denoiser GaussianMixture drop from_network lift schedules",
     "geometry": "Certificate Geodesic Metric Relax Status constrained_geodesic distance exp "
     "geodesic log mean transport",
-    "images": "diagnose edit edit_distance evaluate extrapolate interpolate interpolate_through "
-    "nearest pairwise",
+    "images": "diagnose edit edit_distance evaluate extrapolate iem interpolate "
+    "interpolate_through nearest pairwise",
     "metrics": "Conformal Euclidean Pullback ScoreJacobian ScoreMetric",
     "metrics.spacetime": "Spacetime",
     "models": "Model load shipped_digits shipped_photographs",
@@ -110,6 +111,7 @@ __all__ = [
     "from_network",
     "geodesic",
     "geometry",
+    "iem",
     "images",
     "interpolate",
     "interpolate_through",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffodesic.numerics.quadrature import adaptive, legendre
+from diffodesic.numerics.quadrature import adaptive, clenshaw_curtis, legendre
 
 EDGES = (0.0, 0.5, 1.0)
 
@@ -83,3 +83,19 @@ def test_gauss_legendre_is_exact_to_its_degree(count: int):
     moments = (weights * nodes ** powers[:, None]).sum(-1)
     torch.testing.assert_close(moments, 1 / (powers + 1), rtol=1e-12, atol=0)
     assert bool((nodes.diff() > 0).all())
+
+
+@pytest.mark.parametrize("count", [2, 4, 8, 16, 32])
+def test_clenshaw_curtis_is_exact_to_its_degree_and_nested(count: int):
+    like = torch.zeros((), dtype=torch.float64)
+    nodes, weights = clenshaw_curtis(count, like)
+    for degree in range(count + 1):
+        assert float(weights @ nodes**degree) == pytest.approx(1 / (degree + 1), abs=1e-14)
+    assert bool((weights > 0).all())
+    torch.testing.assert_close(clenshaw_curtis(2 * count, like)[0][::2], nodes, atol=1e-15, rtol=0)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_clenshaw_curtis_refuses_odd_numbers_of_intervals(count: int):
+    with pytest.raises(ValueError, match="even and at least 2"):
+        clenshaw_curtis(count, torch.zeros(()))

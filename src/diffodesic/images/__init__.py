@@ -6,6 +6,7 @@ from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pair
 from diffodesic.images.editing import Edit, EditOptions, edit, edit_distance
 from diffodesic.images.evaluation import Evaluation, evaluate
 from diffodesic.images.extrapolation import ExtrapolateOptions, Extrapolation, extrapolate
+from diffodesic.images.information import IemOptions, MeanOptions, NoisyDistance, iem
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.neighbours import NearestOptions, Neighbours, nearest
 from diffodesic.images.result import Interpolation
@@ -34,13 +35,16 @@ __all__ = [
     "ExtrapolateOptions",
     "Extrapolation",
     "Fixed",
+    "IemOptions",
     "InterpolateOptions",
     "Interpolation",
     "InterpolationSequence",
     "JacobianSpace",
     "LikelyPath",
+    "MeanOptions",
     "NearestOptions",
     "Neighbours",
+    "NoisyDistance",
     "PairwiseDistances",
     "PairwiseOptions",
     "PublishedScoreSpace",
@@ -52,6 +56,7 @@ __all__ = [
     "edit_distance",
     "evaluate",
     "extrapolate",
+    "iem",
     "interpolate",
     "interpolate_through",
     "likely_path",

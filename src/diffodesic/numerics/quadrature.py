@@ -1,4 +1,4 @@
-r"""Integrals of smooth functions on tensors: adaptive Gauss-Kronrod, and fixed Gauss-Legendre.
+r"""Integrals of smooth functions on tensors: adaptive Gauss-Kronrod, and two fixed rules.
 
 :func:`adaptive` integrates a batch of functions at once.  Every piece of every function takes the
 rule of 15 nodes (Kronrod 1965) and is halved until the embedded rule of 7 nodes agrees,
@@ -11,13 +11,14 @@ evaluated together, so the number of calls is the depth of the deepest piece.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Integral", "adaptive", "legendre"]
+__all__ = ["Integral", "adaptive", "clenshaw_curtis", "legendre"]
 
 # Kronrod's 15 nodes (the non-negative half) and weights; every second node is one of Gauss's 7
 _NODES = (
@@ -135,3 +136,30 @@ def legendre(count: int, like: Tensor) -> tuple[Tensor, Tensor]:
     beside = i / (4 * i**2 - 1).sqrt()
     values, vectors = torch.linalg.eigh(torch.diag(beside, 1) + torch.diag(beside, -1))
     return ((values + 1) / 2).to(like), (vectors[0] ** 2).to(like)
+
+
+def clenshaw_curtis(count: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of the rule of Clenshaw & Curtis (1960) on [0, 1], ends included.
+
+    Every second node of ``2 count`` intervals is one of ``count``.
+
+    Args:
+        count: number n of intervals, even.
+        like: a tensor whose dtype and device are those of the result.
+
+    Returns:
+        nodes (n + 1,), increasing, and weights (n + 1,), positive, which sum to 1.
+
+    Raises:
+        ValueError: for an odd number, or one below 2.
+    """
+    if count < 2 or count % 2:
+        raise ValueError(f"count must be even and at least 2, got {count}")
+    angle = math.pi * torch.arange(count + 1, dtype=torch.float64) / count
+    order = 2 * torch.arange(count // 2 + 1, dtype=torch.float64)
+    # integrals of the even Chebyshev polynomials; the first and the last have half a weight
+    part = 2 / (1 - order**2)
+    part[[0, -1]] /= 2
+    weights = torch.cos(torch.outer(angle, order)) @ part / count
+    weights[[0, -1]] /= 2
+    return ((1 - angle.cos()) / 2).to(like), weights.to(like)
