@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from diffodesic.denoisers.network import NetworkDenoiser, NetworkOptions, from_network
 from diffodesic.denoisers.schedules import Tabulated
-from diffodesic.denoisers.trial import NetworkError, networks_of
+from diffodesic.denoisers.trial import NetworkError
 
 PAGE = Path(__file__).parents[2] / "docs" / "bring-your-own-model.md"
 SHAPE = (1, 4, 6)
@@ -255,32 +254,6 @@ def test_a_finite_difference_denoiser_needs_no_gradient() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             wrap(FAULTS[kind](), jvp_mode="finite-difference")
-
-
-def test_networks_are_found_where_functions_hold_them() -> None:
-    net = Net()
-
-    class Object:
-        def __init__(self) -> None:
-            self.net = net
-
-        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-            return self.net(x, t)
-
-    def function(x: Tensor, t: Tensor) -> Tensor:
-        return net(x, t)
-
-    for fn in (
-        net,
-        net.forward,
-        function,
-        lambda x, t: function(x, t),
-        Object(),
-        Object().__call__,
-    ):
-        assert networks_of(fn) == [net]
-    assert networks_of(partial(function, t=torch.zeros(1))) == [net]
-    assert networks_of(lambda x, t: x) == []
 
 
 def test_a_chunk_of_one_is_kept() -> None:

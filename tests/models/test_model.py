@@ -100,8 +100,19 @@ def test_shipped_models_are_listed_and_load():
 
 def test_conditions_are_bound_before_geometry_starts():
     model = tiny_model()
-    assert model.given({"label": 3}).denoiser.condition == {"label": 3}
+    label = torch.tensor(3)
+    assert model.given({"class_labels": label}).denoiser.condition == {"class_labels": label}
     assert model.denoiser.condition == {}
+
+
+WORDS = ("prompt", "prompt_b", "blend", "negative_prompt", "guidance", "label")
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_that_a_model_does_not_take_are_refused(folder, word):
+    for model in (tiny_model(), load(folder)):  # of a network of one's own, and of a folder
+        with pytest.raises(ValueError, match=rf"takes no {word};"):
+            model.given({word: 1})
 
 
 @pytest.mark.parametrize("source", ["nonesuch", "digit_classifier", "no/such/folder"])

@@ -25,6 +25,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from diffodesic.denoisers.callables import networks_of, unknown_words
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.differentiable import (
     autocast,
@@ -42,7 +43,6 @@ from diffodesic.denoisers.trial import (
     NonFiniteError,
     Trial,
     check_output,
-    networks_of,
 )
 from diffodesic.numerics import derivatives
 from diffodesic.numerics.cost import record
@@ -206,7 +206,19 @@ class NetworkDenoiser(Denoiser):
             )
 
     def given(self, condition: Mapping[str, Any]) -> NetworkDenoiser:
-        """The same network under a condition, added to those already bound."""
+        """The same network under a condition, added to those already bound.
+
+        Args:
+            condition: keyword arguments of the network, by name.
+
+        Returns:
+            the denoiser.
+
+        Raises:
+            NetworkError: for arguments that the network does not take.
+        """
+        if unknown := unknown_words(self.fn, condition):
+            raise NetworkError(f"this network takes no {' or '.join(unknown)}; leave it out")
         return replace(self, condition={**self.condition, **condition})
 
     def trial(self) -> None:

@@ -16,11 +16,9 @@ and raises, or names what is doubtful.  Buffers and the random state are put bac
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +29,6 @@ __all__ = [
     "Trial",
     "check_output",
     "check_weights",
-    "networks_of",
 ]
 
 WRONG_GRADIENT = 0.2  # differences in float32 are good to 1e-2
@@ -43,42 +40,6 @@ class NetworkError(ValueError):
 
 class NonFiniteError(NetworkError, FloatingPointError):
     """A network's output is not finite; solvers end the path with a status."""
-
-
-def networks_of(fn: object) -> list[nn.Module]:
-    """The networks that a function calls, as far as can be seen.
-
-    Args:
-        fn: a network, a method of one, an object that holds one, or a function or ``partial`` that
-            refers to one.
-
-    Returns:
-        the networks, in the order in which they are found; none where nothing is seen.
-    """
-    if isinstance(fn, nn.Module):
-        return [fn]
-    if isinstance(fn, partial):
-        parts: Sequence[object] = (fn.func, *fn.args, *fn.keywords.values())
-    elif inspect.ismethod(fn):
-        parts = (fn.__self__,)
-    elif inspect.isfunction(fn):
-        cells = (cell.cell_contents for cell in fn.__closure__ or () if _filled(cell))
-        named = (fn.__globals__.get(name) for name in fn.__code__.co_names)
-        defaults = fn.__defaults__ or ()
-        parts = (*cells, *defaults, *(one for one in named if isinstance(one, nn.Module)))
-    else:
-        held = getattr(fn, "__dict__", {}).values()
-        return [one for one in held if isinstance(one, nn.Module)]
-    return [network for part in parts if callable(part) for network in networks_of(part)]
-
-
-def _filled(cell: object) -> bool:
-    """Whether a variable of a closure has a value already."""
-    try:
-        cell.cell_contents  # type: ignore[attr-defined]  # noqa: B018
-    except ValueError:
-        return False
-    return True
 
 
 def check_weights(networks: Sequence[nn.Module]) -> None:

@@ -117,7 +117,7 @@ def _load_folder(folder: Path, device: torch.device | str) -> Model:
     to_device(network, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     codec = _codec(config, denoiser.shape, device)
     name, names = str(config.get("name", folder.name)), config.get("labels", ())
-    conditioner = Conditioner.of_labels(len(names), lambda label: label) if names else None
+    conditioner = Conditioner.of_labels(len(names), lambda label: label)
     return tried(Model(denoiser, codec, name, config, conditioner=conditioner))
 
 

@@ -102,12 +102,11 @@ class Model:
 
         Raises:
             ModelError: for words that the model does not take.
+            NetworkError: for keyword arguments that a network of one's own does not take.
         """
         words = {**self.words, **condition}
         if self.conditioner is not None:
             condition = self.conditioner(words)
-        elif "prompt" in condition:
-            raise ModelError(f"model {self.name!r} takes no prompt")
         plain = {name: _as_plain(word) for name, word in words.items()}
         return replace(self, denoiser=self.denoiser.given(condition), words=plain)
 

@@ -107,7 +107,10 @@ def test_distance_takes_a_function(place, capsys):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--model", "mnist", "--prompt", "a cat"), "model 'mnist' takes no prompt"),
+        (
+            ("--model", "mnist", "--prompt", "a cat"),
+            "this model takes no prompt; it takes no condition",
+        ),
         (("--model", "edm:a.pkl"), "give allow_pickle=True (--allow-pickle)"),
         (("--model", "diffusers:nowhere/here"), "--allow-download"),
         (("--model", "python:absent:model"), "module 'absent' cannot be imported"),
