@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import Any
 from diffodesic.cli.model_options import ModelOptions, open_model
 from diffodesic.cli.options import add_flags, chosen, command, progress
 from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_pictures
+from diffodesic.geometry.energy import Solver
+from diffodesic.geometry.solvers.redraw import Redraw
+from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
 from diffodesic.images.editing import EditOptions, edit
-from diffodesic.metrics.one_level import NETWORK_SEARCH
+from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.identity import short
 from diffodesic.output.files import write_text
 from diffodesic.output.folder import own_outdir, replace_files
@@ -41,11 +45,12 @@ class OneOptions(PictureOptions):
     """What ``distance`` has beside the options of an edit.
 
     Args:
-        iterations: limit of the search among splines; default 24.
+        iterations: limit on the rounds of the model's own search, in whole judgements where it has
+            these.
         outdir: folder for edit.png and edit.json; default none.
     """
 
-    iterations: int | None = None
+    iterations: int | None = option(None, least=1)
     outdir: str | None = None
 
 
@@ -78,9 +83,10 @@ def run_one(given: argparse.Namespace) -> None:
     from diffodesic.images.edit_picture import save_edit
 
     options, own = chosen(EditOptions, given), chosen(OneOptions, given)
-    if own.iterations is not None:
-        options = options.but(solver=replace(NETWORK_SEARCH, splines=(8, 2, own.iterations)))
     model = open_model(chosen(ModelOptions, given))
+    if own.iterations is not None:
+        search = Spacetime(model.denoiser).energy().default_solver or Relax()
+        options = options.but(solver=_limited(search, own.iterations))
     images = read_pictures(model, given.images, resize=own.resize)
     files = hashed(given.images)
     place = nullcontext() if own.outdir is None else own_outdir(own.outdir, "distance")
@@ -101,6 +107,17 @@ def run_one(given: argparse.Namespace) -> None:
         print(f"{phase.kind:8} log SNR {start:.2f} to {stop:.2f}, {phase.share:.0%} of the length")
     if folder is not None:
         print(f"wrote {folder}")
+
+
+def _limited(solver: Solver, rounds: int) -> Solver:
+    """The same search with another limit."""
+    if isinstance(solver, Redraw):
+        return replace(solver, judgements=math.ceil(rounds / (solver.rounds * solver.draws)))
+    if not isinstance(solver, Relax):
+        raise ValueError(f"--iterations does not limit {type(solver).__name__}; leave it out")
+    if solver.splines:
+        return replace(solver, splines=(*solver.splines[:2], rounds))
+    return replace(solver, iterations=rounds)
 
 
 def run_many(given: argparse.Namespace) -> None:

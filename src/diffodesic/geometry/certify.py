@@ -25,7 +25,7 @@ ENOUGH = 1 + 1e-3  # a search that ends longer by more than this was misled by i
 
 JUDGED = ("judged", "judged_error", "least_noise", "most_noise")
 JUDGE_SEED = 0x6A756467  # no search draws from it
-QUIET = 0.7  # share of the ends' noise with which a network was not trained on a point
+QUIET = 0.3  # share of the ends' noise without which a network was not trained on a point
 
 
 @dataclass(frozen=True)
@@ -152,25 +152,36 @@ def judged(energy: PathEnergy, found: Certified, ended: list[Status]) -> Certifi
 
     Cost: that of :meth:`PathEnergy.judge` and :meth:`PathEnergy.noise_ratio` per path.
     """
-    x, nothing = found.solution.nodes, (math.nan, math.nan)
-    rows, statuses = [], list(found.solution.statuses)
-    for i, path in enumerate(x):
-        ratio = energy.noise_ratio(path)
-        noise = nothing if ratio is None else (float(ratio.min()), float(ratio.max()))
-        length = energy.judge(path, JUDGE_SEED)
-        rows.append((*(length or nothing), *noise))
-        if length and statuses[i] is Status.NEGATIVE_STEPS:
-            outside, coarse = energy.outside(x[i : i + 1]), ~energy.resolves(x[i : i + 1])
-            statuses[i] = _judge(ended[i], False, bool(outside), bool(coarse))
-        if ratio is not None and statuses[i] in (Status.CONVERGED, Status.FIXED_BUDGET):
-            scatter = 3 * math.sqrt(2 / energy.dim)  # of the noise of typical points
-            if noise[0] < QUIET * min(1.0, float(ratio[[0, -1]].min())) - scatter:
-                statuses[i] = Status.UNTRAINED
-    values = found.certificate.length.new_tensor(rows).unbind(-1)
+    x, statuses = found.solution.nodes, list(found.solution.statuses)
+    unknown = torch.full_like(found.certificate.length, torch.nan)
+    length, error = energy.judge(x, JUDGE_SEED) if energy.fitted else (unknown, unknown)
+    ratio = _noise_ratios(energy, x)
+    # the noise of typical points scatters by sqrt(2 / D)
+    share = 1 - max(QUIET, 3 * math.sqrt(2 / energy.dim))
+    quiet = ratio.amin(-1) < share * ratio[:, [0, -1]].amin(-1).clamp(max=1)
+    outside, coarse = energy.outside(x), ~energy.resolves(x)
+    for i, status in enumerate(statuses):
+        if status is Status.NEGATIVE_STEPS and not bool(length[i].isnan()):
+            statuses[i] = _judge(ended[i], False, bool(outside[i]), bool(coarse[i]))
+        if bool(quiet[i]) and statuses[i] in (Status.CONVERGED, Status.FIXED_BUDGET):
+            statuses[i] = Status.UNTRAINED
+    values = (length, error, ratio.amin(-1), ratio.amax(-1))
     certificate = replace(found.certificate, **dict(zip(JUDGED, values, strict=True)))
     return replace(
         found, certificate=certificate, solution=replace(found.solution, statuses=statuses)
     )
+
+
+def _noise_ratios(energy: PathEnergy, x: Tensor) -> Tensor:
+    """:meth:`PathEnergy.noise_ratio` of paths (B, n+1, d); NaN for one that a denoiser refuses."""
+    unknown = torch.full_like(x[..., 0], torch.nan)
+    try:
+        found = energy.noise_ratio(x)
+    except FloatingPointError:
+        if len(x) == 1:
+            return unknown
+        return torch.cat([_noise_ratios(energy, path[None]) for path in x])
+    return unknown if found is None else found
 
 
 def _instead(

@@ -94,6 +94,8 @@ class PathEnergy(ABC):
         tolerance: relative difference between the energy of ``squared_steps`` and the one that
             ``gradient`` belongs to; 0 where they are one.
         doubt: what a search ends with where it is held back by doubtful segments.
+        fitted: True where ``squared_steps`` are estimates that a search fits; the length of a path
+            is then that of :meth:`judge`.
         default_solver: the search to use where none is given; None leaves it to ``geodesic``.
     """
 
@@ -104,6 +106,7 @@ class PathEnergy(ABC):
     cheap_hessian: bool = False
     tolerance: float = 0.0
     doubt: Status = Status.HELD_BACK
+    fitted: bool = False
     default_solver: Solver | None = None
 
     @abstractmethod
@@ -222,18 +225,20 @@ class PathEnergy(ABC):
         """The energy with its random probes drawn anew; itself where it has none."""
         return self
 
-    def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[float, float] | None:
-        """The length of a path by an estimate that shares no formula with ``squared_steps``.
+    def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[Tensor, Tensor]:
+        """Lengths of paths by an estimate that shares no formula with ``squared_steps``.
 
         Args:
-            x: nodes (n+1, d).
+            x: nodes (B, n+1, d); the estimate of a path does not depend on its company.
             seed: of the estimate.
             samples: pairs of random trajectories, or the like; of one there is no error.
 
         Returns:
-            the length and its standard error; None, the default, where there is no such estimate.
+            lengths and standard errors, each (B,); NaN, the default, where there is no such
+            estimate of a path.
         """
-        return None
+        unknown = x.new_full((len(x),), torch.nan)
+        return unknown, unknown
 
     def noise_ratio(self, x: Tensor) -> Tensor | None:
         """How much noise points carry, relative to what their level says.

@@ -64,6 +64,7 @@ def write_interpolation_page(
         readouts=_readouts(next(iter(paths.values()))),
         charts=_charts(paths, own.s.tolist()),
         certificate=_certificate(content, own),
+        judged="judged" in content["certificate"],
         ends=list(
             zip(
                 "AB",
@@ -141,7 +142,7 @@ def _certificate(content: Mapping[str, Any], own: ShownPath) -> list[tuple[str, 
         ("Length, judged", judged, "by an independent estimate"),
         ("Length, refined", c["length"], "on a grid finer than the nodes"),
         ("Length, discrete", c["discrete_length"], "between the nodes alone"),
-        ("Energy", c["discrete_energy"], Markup("≥ <i>L</i>²/2, equal at constant speed")),
+        ("Energy", c["discrete_energy"], Markup("≥ <i>L</i>²/2 of the discrete length")),
         ("Energy / floor", floor, "1 is the best possible"),
         ("Speed spread", c["speed_spread"], "relative; 0 at constant speed"),
         ("Noise", noise, "of a point, of what its level says; networks know 1"),

@@ -95,7 +95,7 @@ def show_path(
         the path.
 
     Cost: that of :meth:`Lifting.images` per frame, three times with a perceptual pace; ``REFINE
-    nodes`` steps; and that of :meth:`Space.second_length`.
+    nodes`` steps; and that of :meth:`PathEnergy.judge`.
     """
     space, metric = there.space, there.metric
     s = torch.linspace(0, 1, frames, dtype=there.z.dtype, device=there.z.device)
@@ -112,14 +112,16 @@ def show_path(
         on_fine = curve(fine)
         steps = metric.squared_steps(on_fine)
         speed = steps.clamp(min=0).sqrt() * steps.shape[-1]
-        judged = judged or metric.energy().judge(on_fine[::REFINE], there.lifting.seed)
-        check = judged or space.second_length(metric, on_fine[::REFINE], there.lifting.seed)
+        energy = metric.energy()
+        if judged is None:
+            length, error = energy.judge(on_fine[None, ::REFINE], there.lifting.seed)
+            judged = None if bool(length.isnan()) else (float(length), float(error))
         return ShownPath(
             frames=images,
-            length=judged[0] if judged else float(speed.mean()),
+            length=judged[0] if judged and energy.fitted else float(speed.mean()),
             energy=float(steps.sum()) * len(steps) / 2,
             floor=space.energy_floor(metric, on_fine),
-            check=check,
+            check=judged,
             s=s,
             log_snr=level,
             curve_s=(fine[1:] + fine[:-1]) / 2,

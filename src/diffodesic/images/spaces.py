@@ -37,7 +37,6 @@ from diffodesic.metrics.score_jacobian import ScoreJacobian
 from diffodesic.metrics.score_published import FrozenScore
 from diffodesic.metrics.spacetime.flow_arches import flow_arches
 from diffodesic.metrics.spacetime.metric import Spacetime
-from diffodesic.metrics.spacetime.mismatched_estimation import check_length
 from diffodesic.metrics.spacetime.points import NoisyPoints
 from diffodesic.models.model import Model
 from diffodesic.numerics.curves import Polyline, Spline
@@ -152,21 +151,6 @@ class Space(Options, ABC):
         """
         return None
 
-    def second_length(
-        self, metric: Metric, points: Tensor, seed: int
-    ) -> tuple[float, float] | None:
-        """The length of a path by an estimate that shares no formula with the metric.
-
-        Args:
-            metric: the metric.
-            points: nodes (n + 1, d).
-            seed: of the estimate.
-
-        Returns:
-            the length and its standard error; None where there is no such estimate.
-        """
-        return None
-
     def described(self, metric: Metric) -> dict[str, Any]:
         """What a result says of the metric that was used, for JSON."""
         return {"metric": self.name, "estimator": self.rule}
@@ -195,13 +179,7 @@ class SpacetimeSpace(Space):
             return None
         lowest = space.log_snr_range[0]
         found = flow_arches(space.denoiser, a, b, 32, lowest, depths=(3.0,))
-        return Spline(found["flow arch 3"]) if found else None
-
-    def second_length(
-        self, metric: Metric, points: Tensor, seed: int
-    ) -> tuple[float, float] | None:
-        """By :func:`check_length`, at ``71 n`` evaluations; None for paths too clean for it."""
-        return check_length(cast(Spacetime, metric).denoiser, points, seed)
+        return Spline(found["flow arch 3"])
 
     def described(self, metric: Metric) -> dict[str, Any]:
         """The name and the estimator of the squared lengths."""

@@ -26,6 +26,7 @@ class Probed(PathEnergy):
     """
 
     dim = DIM
+    fitted = True
 
     def __init__(self, seed: int = 0, bias: float = 0.0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -61,12 +62,11 @@ class Probed(PathEnergy):
     def truth(self, x: Tensor) -> Tensor:
         return self._steps(x, None).sqrt().sum(-1)
 
-    def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[float, float] | None:
+    def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[Tensor, Tensor]:
         own = self.truth(x)
         # a judge that is biased finds every path longer than the start
-        return float(own) + self.bias * float(
-            (x - self.starts(x[0], x[-1], len(x) - 1)["detour"]).norm()
-        ), 0.0
+        start = next(iter(self.starts(x[:, 0], x[:, -1], x.shape[1] - 1).values()))
+        return own + self.bias * (x - start).flatten(1).norm(dim=-1), torch.zeros_like(own)
 
 
 def pairs(count: int = 2) -> tuple[Tensor, Tensor]:
@@ -155,3 +155,56 @@ def test_on_a_learned_law_with_known_truth_it_is_near_the_exact_distance(rng: to
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]):
     with pytest.raises(ValueError, match="must be"):
         replace(Redraw(), **wrong)
+
+
+def test_draws_that_lead_away_are_left_for_others():
+    # the first two draws see a bowl that is elsewhere: the judge finds their path longer
+    class Misled(Probed):
+        def redrawn(self, seed: int) -> Probed:
+            return Elsewhere(seed) if seed <= 2 else Probed(seed)
+
+    class Elsewhere(Probed):
+        def _steps(self, x: Tensor, probes: Tensor | None) -> Tensor:
+            return super()._steps(x - 0.4 * torch.sin(9 * torch.arange(DIM, dtype=x.dtype)), probes)
+
+    (a, b) = pairs(1)
+    energy, solver = Misled(), Redraw(scale=1.0, rounds=8, judgements=40)
+    found = solver.solve(Problem(energy, a, b, 16))
+    start = energy.truth(energy.starts(a[0], b[0], 16)["detour"])
+    assert found.statuses == [Status.CONVERGED]
+    assert float(energy.truth(found.nodes)) < 0.9 * float(start)
+
+
+def test_paths_of_several_draws_are_averaged():
+    judged = []
+
+    class Seen(Probed):
+        def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[Tensor, Tensor]:
+            judged.append(x.clone())
+            return super().judge(x, seed, samples=samples)
+
+    (a, b) = pairs(1)
+    energy, solver = Seen(), Redraw(scale=1.0, judgements=1, draws=3)
+    solver.solve(Problem(energy, a, b, 16))
+    x, scale, ends = judged[0], torch.full((1,), 1.0, dtype=torch.float64), []
+    for seed in range(1, 4):
+        found = solver._descend(energy.redrawn(seed), x, scale, Problem(energy, a, b, 16))
+        x, scale = found.result, found.scale
+        ends.append(x)
+    torch.testing.assert_close(judged[1], torch.stack(ends).mean(0))
+
+
+def test_the_judge_chooses_the_start_among_those_that_probes_call_shortest():
+    class Two(Probed):
+        """A start that the probes do not see bend, and a straighter one whose bend they see."""
+
+        def starts(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
+            s = torch.sin(torch.pi * torch.linspace(0, 1, nodes + 1, dtype=a.dtype))[:, None]
+            seen, hidden = torch.linalg.svd(self.probes).Vh[[0, -1]]
+            line = chord(a, b, nodes)
+            return {"hidden": line + s * hidden, "seen": line + 0.5 * s * seen}
+
+    (a, b) = pairs(1)
+    choose = [Redraw(starts=starts, judgements=1) for starts in (1, 2)]
+    found = [solver.solve(Problem(Two(), a, b, 16)).start for solver in choose]
+    assert found == [["hidden"], ["seen"]]

@@ -105,6 +105,24 @@ def test_ends_at_different_levels_keep_typical_noise(rng: torch.Generator):
         assert float((size - 1).abs().max()) < 4 * math.sqrt(2 / DIM)
 
 
-def test_there_is_no_arch_from_below_the_lowest_level(rng: torch.Generator):
+def test_an_arch_from_below_the_lowest_level_keeps_to_the_level_of_its_end(
+    rng: torch.Generator,
+):
     a, b = ends(rng)
-    assert flow_arches(gaussian(), a, b, 16, lowest=2.5) == {}
+    b[-1] = 1.0
+    for path in flow_arches(gaussian(), a, b, 16, lowest=2.5).values():
+        assert float(path[:, -1].min()) == 1.0
+        size = path[:, :-1].square().mean(-1) / (VARIANCE + (-path[:, -1]).exp())
+        assert float(size[:-1].min()) > 1 - 4 * math.sqrt(2 / DIM)
+
+
+def test_a_pair_with_an_end_below_the_lowest_level_leaves_the_arches_of_others(
+    rng: torch.Generator,
+):
+    a, b = ends(rng)
+    low = torch.cat([a[:-1], a.new_tensor([-1.0])])
+    both = flow_arches(gaussian(), torch.stack([a, low]), torch.stack([b, b]), 8, lowest=0.0)
+    alone = flow_arches(gaussian(), a, b, 8, lowest=0.0)
+    for name, path in alone.items():
+        # other steps of the flow's rule: its error
+        torch.testing.assert_close(both[name][0], path, rtol=0, atol=1e-2)

@@ -430,3 +430,24 @@ def test_random_gaussian_pairs_end_at_their_distance_or_say_that_there_is_no_pat
     assert float(excess[ok].max()) < 1e-3
     assert float(excess.max()) < 0.02
     assert float(excess[escapes].median()) < 0.005
+
+
+def test_a_pair_whose_flow_is_not_finite_begins_with_its_chord():
+    class Refusing(GaussianMixture):
+        learned, closed_form = True, False
+
+        def posterior_mean(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            if float(z.abs().max()) > 50:
+                raise FloatingPointError("too far")
+            return super().posterior_mean(z, sigma)
+
+    law = Refusing(torch.eye(3).double(), std=0.5)
+    ends = torch.tensor([[[0.5, 0, 0, 1], [90, 0, 0, 1]], [[0, 0.5, 0, 1], [0, 90, 0, 1]]]).double()
+    energy, (a, b) = Spacetime(law).energy(), ends
+    both = energy.starts(a, b, 4)
+    alone = energy.starts(a[:1], b[:1], 4)
+    assert both.keys() == alone.keys()
+    for name, path in both.items():
+        torch.testing.assert_close(path[0], alone[name][0])
+        torch.testing.assert_close(path[1], both["chord"][1])
+    assert list(energy.starts(a[1:], b[1:], 4)) == ["chord"]

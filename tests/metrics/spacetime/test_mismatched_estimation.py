@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffodesic import GaussianMixture, Spacetime, geodesic
+from diffodesic import Denoiser, GaussianMixture, Spacetime, geodesic
 from diffodesic.denoisers.network import NetworkDenoiser
 from diffodesic.metrics.spacetime.mismatched_estimation import (
+    check_lengths,
     mismatch_length,
     mismatch_steps,
     relative_entropy,
@@ -223,3 +224,47 @@ def test_errors_say_what_to_change(draw):
     close[:, -1] = network.log_snr_range[1] - 1
     with pytest.raises(ValueError, match="last level"):
         mismatch_steps(network, close)
+
+
+class Counted(Denoiser):
+    """Counts its calls, and refuses points beyond ``limit``."""
+
+    dim, learned, log_snr_range = 64, True, (-10.0, 10.0)
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self.calls, self.limit = 0, limit
+
+    def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
+        self.calls += 1
+        if float(z.abs().max()) > self.limit:
+            raise FloatingPointError("too far")
+        return z.tanh() / (1 + sigma.unsqueeze(-1) ** 2)
+
+
+def paths(count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    z = torch.randn(count, 5, 64, generator=generator, dtype=torch.float64).cumsum(1)
+    return torch.cat([z, torch.zeros(count, 5, 1).double()], -1)
+
+
+def test_paths_are_judged_in_the_calls_of_one_and_each_as_if_alone():
+    denoiser, x = Counted(), paths(8)
+    together, errors = check_lengths(denoiser, x, seed=3)
+    calls, denoiser.calls = denoiser.calls, 0
+    alone = [check_lengths(denoiser, path[None], seed=3) for path in x]
+    assert calls == denoiser.calls / 8
+    torch.testing.assert_close(together, torch.cat([one[0] for one in alone]))
+    torch.testing.assert_close(errors, torch.cat([one[1] for one in alone]))
+    length, error = mismatch_length(denoiser, x[2], samples=2, levels=8, hubs="alternate", seed=3)
+    assert float(together[2]) == pytest.approx(length)
+    assert float(errors[2]) == pytest.approx(error)
+
+
+def test_a_path_that_cannot_be_judged_leaves_the_others():
+    x = paths(4)
+    x[0, :] = x[0, :1]  # stays where it is
+    x[1, :, -1] = 8.0  # too clean
+    x[2, 2, :-1] *= 1e3  # the network refuses it
+    length, error = check_lengths(Counted(limit=100.0), x, seed=3)
+    assert length.isnan().tolist() == error.isnan().tolist() == [True, True, True, False]
+    torch.testing.assert_close(length[3:], check_lengths(Counted(), x[3:], seed=3)[0])

@@ -2,10 +2,11 @@ r"""A search on an energy that is known by random probes, which are drawn anew e
 
 A search on fixed probes fits them: its energy goes on falling long after the path has stopped
 getting shorter, and ends below the true one.  Here every draw of probes serves for a few rounds of
-descent.  After a few draws the paths are judged by an estimate of another kind, with noise that the
-descent never sees (:meth:`PathEnergy.judge`): a pair is done when that length no longer falls, and
-keeps the shortest path that was judged.  So "converged" says that longer searching does not help,
-and no path is longer than the one that it began with.
+descent.  The mean of the paths of a few draws is judged by an estimate of another kind, with noise
+that the descent never sees (:meth:`PathEnergy.judge`): a pair is done when that length no longer
+falls, and keeps the shortest path that was judged.  Where the length rose, the draws have led away:
+the search begins once more from the shortest path, with others.  So "converged" says that longer
+searching does not help, and no path is longer than the one that it began with.
 """
 
 from __future__ import annotations
@@ -28,6 +29,25 @@ __all__ = ["Redraw"]
 WELL = (Status.ITERATION_LIMIT, Status.HELD_BACK, Status.NEGATIVE_STEPS)
 
 
+class _State:
+    """Everything that belongs to the pairs of a search; first axis B.
+
+    Args:
+        x: paths (B, k + 1, d) that the search begins with.
+        length: their lengths, (B,).
+        blind: which pairs no judge can tell of, (B,).
+        scale: of the preconditioner, (B,).
+    """
+
+    def __init__(self, x: Tensor, length: Tensor, blind: Tensor, scale: Tensor) -> None:
+        self.x, self.scale, self.blind = x.clone(), scale, blind
+        self.best, self.shortest = x.clone(), length.clone()
+        self.going = torch.ones_like(blind)
+        self.rose = torch.zeros_like(blind)  # whether the last judgement found the path longer
+        self.taken = torch.zeros(len(x), dtype=torch.long)
+        self.statuses = [Status.ITERATION_LIMIT] * len(x)
+
+
 @dataclass(frozen=True)
 class Redraw:
     """Descent with probes drawn anew, for the energies of networks.
@@ -35,8 +55,9 @@ class Redraw:
     Args:
         nodes: number of segments that are searched; the path is then spread over those asked for.
             A network's energy is followed further on many nodes than it is right.
+        starts: how many of the energy's own starts are judged: those that probes call shortest.
         rounds: energy gradients per draw of probes and pair.
-        draws: draws between two judgements.
+        draws: draws between two judgements; the mean of their paths is what is judged.
         judgements: limit on judgements.
         rtol: a pair is done when it has become shorter by less than this share of its length
             between two judgements.
@@ -50,6 +71,7 @@ class Redraw:
     """
 
     nodes: int = 8
+    starts: int = 3
     rounds: int = 5
     draws: int = 2
     judgements: int = 6
@@ -59,8 +81,8 @@ class Redraw:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.nodes - 1, self.rounds, self.draws, self.judgements) < 1:
-            raise ValueError("rounds, draws and judgements must be at least 1, and nodes 2")
+        if min(self.nodes - 1, self.starts, self.rounds, self.draws, self.judgements) < 1:
+            raise ValueError("starts, rounds, draws, judgements must be at least 1, and nodes 2")
         if not min(self.rtol, self.scale) > 0:
             raise ValueError("rtol and scale must be positive")
 
@@ -72,49 +94,58 @@ class Redraw:
             ITERATION_LIMIT where the judgements ran out, START_KEPT where no path was judged
             shorter than the first one, else what ended the descent.
 
-        Cost: the starts and their lengths on ``2 nodes`` segments; then per judgement and active
+        Cost: the starts and their lengths on ``2 nodes`` segments, of some a
+        :meth:`PathEnergy.judge` on ``nodes``, all pairs together; then per judgement and active
         pair ``draws (rounds + 1)`` energy gradients on ``nodes`` segments and one
         :meth:`PathEnergy.judge` there.
         """
         energy = problem.energy
-        x, names = self._start(problem)
+        x, names, judged = self._start(problem)
         # which pairs no judge can tell of, decided once: lengths of two kinds are not compared
-        blind = torch.tensor([energy.judge(path, self.seed, samples=1) is None for path in x])
-        blind = blind.to(x.device)
-        best, shortest = x.clone(), self._judged(energy, x, blind)
-        first, taken = shortest.clone(), torch.zeros(len(x), dtype=torch.long)
-        scale = torch.full_like(shortest, self.scale)
-        statuses = [Status.ITERATION_LIMIT] * len(x)
-        rows = torch.arange(len(x), device=x.device)
+        blind = judged.isnan()
+        first = self._lengths(energy, x, judged, blind)
+        now = _State(x, first, blind, torch.full_like(first, self.scale))
         for judgement in range(self.judgements):
-            for draw in range(self.draws):
-                drawn = energy.redrawn(self.seed + judgement * self.draws + draw)
-                found = self._descend(drawn, x[rows], scale[rows], problem)
-                x[rows], scale[rows] = found.result, found.scale
-                taken[rows.cpu()] += found.iterations
-            length = self._judged(energy, x[rows], blind[rows])
-            gain = 1 - length / shortest[rows]
-            better, going = rows[gain > 0], gain > self.rtol
-            best[better], shortest[better] = x[better], length[gain > 0]
-            for i, row in enumerate(rows.tolist()):
-                if not going[i]:
-                    well = found.statuses[i] in WELL and bool(taken[row])
-                    statuses[row] = Status.CONVERGED if well else found.statuses[i]
-            rows = rows[going]
+            rows = torch.nonzero(now.going).flatten()
             if not len(rows):
                 break
-        kept = ~(shortest < first)
+            self._shorten(now, rows, judgement, problem)
+        kept = ~(now.shortest < first)
         for row in torch.nonzero(kept & ~blind).flatten().tolist():
-            if statuses[row] in (Status.CONVERGED, *WELL):
-                statuses[row] = Status.START_KEPT
-        nodes = self._spread(energy, best, problem.nodes)
+            if now.statuses[row] in (Status.CONVERGED, *WELL):
+                now.statuses[row] = Status.START_KEPT
+        nodes = self._spread(energy, now.best, problem.nodes)
         given = problem.init
         if given is not None:  # which few nodes may have made longer
             same = given.shape[1] == problem.nodes + 1
             nodes[kept] = given[kept] if same else respace(energy, given[kept], problem.nodes)
         # the last gradient was that of other probes, on few nodes
-        norm = torch.full_like(shortest, torch.nan)
-        return Solution(nodes, norm, statuses, taken, names)
+        norm = torch.full_like(first, torch.nan)
+        return Solution(nodes, norm, now.statuses, now.taken, names)
+
+    def _shorten(self, now: _State, rows: Tensor, judgement: int, problem: Problem) -> None:
+        """Draw, descend and judge the pairs ``rows`` (A,) once."""
+        found = []
+        for draw in range(self.draws):
+            drawn = problem.energy.redrawn(self.seed + judgement * self.draws + draw)
+            found.append(self._descend(drawn, now.x[rows], now.scale[rows], problem))
+            now.x[rows], now.scale[rows] = found[-1].result, found[-1].scale
+            now.taken[rows.cpu()] += found[-1].iterations
+        # what a draw fits of its probes differs from draw to draw
+        x = torch.stack([one.result for one in found]).mean(0)
+        judged = self._judge(problem.energy, x)
+        length = self._lengths(problem.energy, x, judged, now.blind[rows])
+        gain = (1 - length / now.shortest[rows]).nan_to_num(nan=-torch.inf)
+        better, rose = gain > 0, gain < -self.rtol
+        now.best[rows[better]], now.shortest[rows[better]] = x[better], length[better]
+        # draws that led away: once more from the shortest path, with others
+        again = rose & ~now.rose[rows]
+        now.x[rows] = torch.where(again[:, None, None], now.best[rows], x)
+        now.going[rows], now.rose[rows] = (gain > self.rtol) | again, rose
+        for row, ended in zip(rows.tolist(), found[-1].statuses, strict=True):
+            if not bool(now.going[row]):
+                well = ended in WELL and bool(now.taken[row])
+                now.statuses[row] = Status.CONVERGED if well else ended
 
     @staticmethod
     def _spread(energy: PathEnergy, x: Tensor, nodes: int) -> Tensor:
@@ -124,29 +155,40 @@ class Redraw:
         inside = energy.confine(energy.curve(x)(fine))[:, 1:-1]
         return respace(energy, torch.cat([x[:, :1], inside, x[:, -1:]], 1), nodes)
 
-    def _start(self, problem: Problem) -> tuple[Tensor, list[str]]:
-        """The shortest start of every pair (B, k + 1, d) among sound ones, and its name."""
+    def _start(self, problem: Problem) -> tuple[Tensor, list[str], Tensor]:
+        """The start judged shortest of every pair (B, k + 1, d), its name, and that length (B,)."""
         energy, few = problem.energy, min(self.nodes, problem.nodes)
         if problem.init is not None:
-            return respace(energy, problem.init, few), ["given"] * len(problem.init)
+            x = respace(energy, problem.init, few)
+            return x, ["given"] * len(x), self._judge(energy, x)
         # twice as many segments tell how long an arch is, which half of them can follow
         named = energy.starts(problem.a, problem.b, 2 * few)
         paths = torch.stack(list(named.values()), 1)
         found = measure(energy, paths)
         among = found.sound | ~found.sound.any(1, keepdim=True)
-        best = torch.where(among, found.length, torch.inf).argmin(1)
-        rows = torch.arange(len(paths), device=paths.device)
-        return paths[rows, best, ::2], [list(named)[i] for i in best.tolist()]
+        length = torch.where(among, found.length, torch.inf)
+        rows = torch.arange(len(paths), device=paths.device)[:, None]
+        # probes rank starts of different kinds wrong: of the shortest by them, the judge chooses
+        first = length.argsort(stable=True, dim=1)[:, : self.starts]
+        x = paths[rows, first, ::2]
+        judged = self._judge(energy, x.flatten(0, 1)).reshape(first.shape)
+        judged = torch.where(length.gather(1, first).isinf(), torch.nan, judged)
+        best = judged.nan_to_num(nan=torch.inf).argmin(1, keepdim=True)
+        names = [list(named)[i] for i in first.gather(1, best)[:, 0].tolist()]
+        return x[rows, best][:, 0], names, judged.gather(1, best)[:, 0]
 
-    def _judged(self, energy: PathEnergy, x: Tensor, blind: Tensor) -> Tensor:
-        """Lengths of paths (B, k + 1, d): by the judge, or of pairs ``blind`` by unseen probes."""
+    def _judge(self, energy: PathEnergy, x: Tensor) -> Tensor:
+        """Lengths of paths (B, k + 1, d) by one sample of the judge; NaN where there is none."""
+        if not energy.fitted:
+            return torch.full_like(x[:, 0, 0], torch.nan)
+        return energy.judge(x, self.seed, samples=1)[0]
+
+    def _lengths(self, energy: PathEnergy, x: Tensor, judged: Tensor, blind: Tensor) -> Tensor:
+        """Lengths ``judged`` of paths (B, k + 1, d), and of pairs ``blind`` by unseen probes."""
+        if not bool(blind.any()):
+            return judged
         unseen = energy.redrawn(self.seed + self.draws * self.judgements)
-        lengths = measure(unseen, x[:, None]).length[:, 0] if bool(blind.any()) else x[:, 0, 0]
-        lengths = lengths.clone()
-        for i in torch.nonzero(~blind).flatten().tolist():
-            found = energy.judge(x[i], self.seed, samples=1)
-            lengths[i] = torch.inf if found is None else found[0]
-        return lengths
+        return torch.where(blind, measure(unseen, x[:, None]).length[:, 0], judged)
 
     def _descend(self, energy: PathEnergy, x: Tensor, scale: Tensor, problem: Problem) -> Descent:
         """A few rounds from paths (B, k + 1, d)."""

@@ -51,17 +51,16 @@ def flow_arches(
 
     Returns:
         paths (..., n + 1, D + 1) by name, with exact ends; an arch that would go below ``lowest``
-        keeps to it. None where an end lies below ``lowest``.
+        keeps to it, or to the level of its noisier end where that lies below it.
 
     Cost: 8 evaluations per end and e-fold between the cleaner end and the deepest level of the
     arches: 32 where both ends are at one level and the deepest arch falls by 4.
     """
     tops = torch.stack([a[..., -1], b[..., -1]])
-    if bool((tops < lowest).any()):
-        return {}
     s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device)
     chord = torch.lerp(a[..., -1:], b[..., -1:], s)
-    deepest = (tops.amin(0) - max(depths)).clamp(min=lowest)
+    noisier = tops.amin(0)
+    deepest = torch.minimum((noisier - max(depths)).clamp(min=lowest), noisier)
     # both lines reach every level of the arch: the noisier end is first carried down to the other
     lines = [_flow_line(denoiser, end, tops.amax(0), deepest) for end in (a, b)]
     centre = torch.as_tensor(denoiser.mean).to(a)

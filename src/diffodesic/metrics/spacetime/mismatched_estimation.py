@@ -19,6 +19,7 @@ second node cost half and are right to second order.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -37,7 +38,7 @@ Posterior = Callable[[Tensor, Tensor, int, torch.Generator], Tensor]
 __all__ = [
     "Hubs",
     "Posterior",
-    "check_length",
+    "check_lengths",
     "mismatch_length",
     "mismatch_steps",
     "neighbours",
@@ -192,36 +193,55 @@ def mismatch_length(
             shared=shared,
             chunk=chunk,
         )
-    length = float(steps.mean(0).sqrt().sum())
+    length, error = _jackknife(steps)
+    return float(length), float(error)
+
+
+def _jackknife(steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths (...) of squared steps (S, ..., n) and their standard errors; NaN for S = 1."""
+    samples, length = len(steps), steps.mean(0).sqrt().sum(-1)
     if samples < 2:
-        return length, float("nan")
-    others = (steps.sum(0) - steps) / (samples - 1)
-    left_out = others.sqrt().sum(-1)
-    error = ((samples - 1) / samples * (left_out - left_out.mean()).square().sum()).sqrt()
-    return samples * length - (samples - 1) * float(left_out.mean()), float(error)
+        return length, torch.full_like(length, torch.nan)
+    left_out = ((steps.sum(0) - steps) / (samples - 1)).sqrt().sum(-1)
+    middle = left_out.mean(0)
+    error = ((samples - 1) / samples * (left_out - middle).square().sum(0)).sqrt()
+    return samples * length - (samples - 1) * middle, error
 
 
-def check_length(
+def check_lengths(
     denoiser: Denoiser, x: Tensor, seed: int, *, samples: int = 2
-) -> tuple[float, float] | None:
-    """A quick :func:`mismatch_length` of a path, to check another estimate with.
+) -> tuple[Tensor, Tensor]:
+    """A quick :func:`mismatch_length` of paths, to check another estimate with.
 
     Args:
         denoiser: posterior mean.
-        x: nodes (n+1, D+1).
-        seed: seed of the noise.
+        x: nodes (B, n+1, D+1).
+        seed: seed of the noise; every path has the same.
         samples: antithetic pairs of trajectories.
 
     Returns:
-        the length and its standard error; None for a path that stays where it is, or is too clean
-        for this estimate.
+        lengths and standard errors, (B,) each; NaN for a path that stays where it is, that is too
+        clean for this estimate, or on which the denoiser is not finite.
 
-    Cost: ``(32 samples + 7) n`` evaluations.
+    Cost: ``(32 samples + 7) n`` evaluations per path, all paths in the same calls.
     """
-    still = bool((x[0] == x[-1]).all())
-    if still or float(x[:, -1].max()) > denoiser.log_snr_range[1] - MARGIN:
-        return None
-    return mismatch_length(denoiser, x, samples=samples, levels=8, hubs="alternate", seed=seed)
+    unknown = x.new_full((len(x),), torch.nan)
+    length, error = unknown.clone(), unknown.clone()
+    clean = x[..., -1].amax(-1) > denoiser.log_snr_range[1] - MARGIN
+    rows = torch.nonzero(~clean & (x[:, 0] != x[:, -1]).any(-1)).flatten()
+    if not len(rows):
+        return unknown, unknown
+    ask = partial(mismatch_steps, denoiser, samples=samples, levels=8, hubs="alternate", seed=seed)
+    try:
+        with torch.no_grad():
+            length[rows], error[rows] = _jackknife(ask(x[rows]))
+    except FloatingPointError:
+        if len(x) == 1:
+            return unknown, unknown
+        # the refusal costs only the paths that it is of
+        alone = [check_lengths(denoiser, path[None], seed, samples=samples) for path in x]
+        length, error = (torch.cat(part) for part in zip(*alone, strict=True))
+    return length, error
 
 
 def neighbours(x: Tensor, hubs: Hubs) -> tuple[Tensor, Tensor]:

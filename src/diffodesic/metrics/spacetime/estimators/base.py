@@ -23,7 +23,7 @@ from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.metrics.one_level import NETWORK_SEARCH
 from diffodesic.metrics.spacetime.flow_arches import flow_arches
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
-from diffodesic.metrics.spacetime.mismatched_estimation import check_length
+from diffodesic.metrics.spacetime.mismatched_estimation import check_lengths
 from diffodesic.numerics.hessians import PathHessian
 
 __all__ = [
@@ -130,7 +130,13 @@ class SpacetimeEnergy(PathEnergy):
         """For a network, where segments are straight: :class:`Redraw` if it can be judged."""
         if not self.denoiser.learned or self.exact_segments:
             return None
-        return NETWORK_SEARCH if self.denoiser.dim < MANY else Redraw()
+        return Redraw() if self.fitted else NETWORK_SEARCH
+
+    @property
+    def fitted(self) -> bool:  # type: ignore[override]
+        """True for a network of at least 64 coordinates."""
+        # a squared difference of means is a sum over coordinates: that of a few scatters too much
+        return self.denoiser.learned and self.denoiser.dim >= MANY
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -184,7 +190,7 @@ class SpacetimeEnergy(PathEnergy):
         found = {"chord": chord(a, b, nodes)}
         if self.denoiser.learned:
             lowest = max(low, -math.log(scale) - 6)
-            found |= flow_arches(self.denoiser, a, b, nodes, lowest)
+            found |= self._arches(a, b, nodes, lowest)
             return {name: self.confine(path) for name, path in found.items()}
         s = torch.linspace(0, 1, nodes + 1, dtype=a.dtype, device=a.device)
         for depth in (0.5, 1.0, 2.0, 4.0):
@@ -197,6 +203,23 @@ class SpacetimeEnergy(PathEnergy):
             found[name] = space.path(a, b, nodes, lowest=floor)
         return {name: self.confine(path) for name, path in found.items()}
 
+    def _arches(self, a: Tensor, b: Tensor, nodes: int, lowest: float) -> dict[str, Tensor]:
+        """:func:`flow_arches`; the chord for a pair on whose flow the denoiser is not finite."""
+        try:
+            return flow_arches(self.denoiser, a, b, nodes, lowest)
+        except FloatingPointError:
+            if a.ndim == 1:
+                return {}
+        alone = [self._arches(p, q, nodes, lowest) for p, q in zip(a, b, strict=True)]
+        names = next((found.keys() for found in alone if found), ())
+        lines = chord(a, b, nodes)
+
+        def together(name: str) -> Tensor:
+            each = zip(alone, lines, strict=True)
+            return torch.stack([found.get(name, line) for found, line in each])
+
+        return {name: together(name) for name in names}
+
     def redrawn(self, seed: int) -> SpacetimeEnergy:
         """The same with other probes; itself where it has none, or where they were given."""
         if self.probes is None or self.keeps_probes:
@@ -205,12 +228,9 @@ class SpacetimeEnergy(PathEnergy):
         other.probes = rademacher(len(self.probes), self.denoiser.dim, seed)
         return other
 
-    def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[float, float] | None:
-        """By :func:`check_length` for a network of at least 64 coordinates; else None."""
-        # a squared difference of means is a sum over coordinates: that of a few scatters too much
-        if not self.denoiser.learned or self.denoiser.dim < MANY:
-            return None
-        return check_length(self.denoiser, x, seed, samples=samples)
+    def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[Tensor, Tensor]:
+        """By :func:`check_lengths`; NaN for a path that is too clean for it."""
+        return check_lengths(self.denoiser, x, seed, samples=samples)
 
     def noise_ratio(self, x: Tensor) -> Tensor | None:
         """``|z - m|^2 / (sigma^2 D)`` for a network, one evaluation per point; else None."""

@@ -1,0 +1,63 @@
+"""What other estimates of a path make of its certificate and of its status."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffodesic import Status
+from diffodesic.geometry.certify import certify, judged
+from diffodesic.geometry.energy import PathEnergy, Solution, chord
+from diffodesic.geometry.metric import MetricEnergy
+from diffodesic.metrics.elementary import Euclidean
+
+
+class Quiet(MetricEnergy):
+    """Flat space whose points carry ``middle`` of their noise half-way, and all of it at the ends.
+
+    Paths whose second coordinate is 1 are refused.
+    """
+
+    def __init__(self, dim: int, middle: float) -> None:
+        super().__init__(Euclidean(dim))
+        self.middle = middle
+
+    def noise_ratio(self, x: Tensor) -> Tensor:
+        if bool((x[..., 1] == 1).any()):
+            raise FloatingPointError("refused")
+        return 1 - (1 - self.middle) * 4 * x[..., 0] * (1 - x[..., 0])
+
+
+def rated(energy: PathEnergy, *second: float) -> tuple[list[Status], Tensor]:
+    """Statuses of chords along the first coordinate, and their least noise."""
+    a = torch.zeros(len(second), energy.dim, dtype=torch.float64)
+    a[:, 1] = torch.tensor(second)
+    b = a.clone()
+    b[:, 0] = 1
+    norm, taken = torch.zeros(len(a)).double(), torch.zeros(len(a), dtype=torch.long)
+    ended = [Status.CONVERGED] * len(a)
+    solution = Solution(chord(a, b, 4), norm, ended, taken, ["chord"] * len(a))
+    found = judged(energy, certify(energy, solution, 2), ended)
+    return found.solution.statuses, found.certificate.least_noise
+
+
+@pytest.mark.parametrize(
+    ("dim", "middle", "status"),
+    [
+        (785, 0.75, Status.CONVERGED),
+        (785, 0.65, Status.UNTRAINED),
+        # the noise of 64 coordinates is itself known to a fifth only
+        (65, 0.65, Status.CONVERGED),
+        (65, 0.4, Status.UNTRAINED),
+    ],
+)
+def test_a_path_through_too_little_noise_is_a_guess(dim: int, middle: float, status: Status):
+    assert rated(Quiet(dim, middle), 0.0)[0] == [status]
+
+
+def test_a_path_whose_noise_the_network_refuses_leaves_the_others():
+    statuses, least = rated(Quiet(785, 0.9), 0.0, 1.0)
+    assert statuses == [Status.CONVERGED] * 2
+    assert float(least[0]) == pytest.approx(0.9)
+    assert bool(least[1].isnan())
