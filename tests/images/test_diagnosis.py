@@ -187,6 +187,25 @@ def test_a_rank_that_is_all_above_one_half_is_said_to_be_a_bound(draw: Draw):
     assert "lower bound" in found.notices[0]
 
 
+def test_of_many_coordinates_the_spectrum_is_found_by_block_lanczos(draw: Draw):
+    few = diagnose(_plane(3, 100), draw(2, 100), log_snr=6.0)
+    (level,) = few.levels
+    same(level.dimension, torch.full((2,), 3).double())
+    same(level.dimension_error, torch.zeros(2).double())
+    k = math.exp(6.0)
+    same(level.spectrum[:, :3], torch.full((2, 3), k / (1 + k), dtype=torch.float64))
+    # 100 scores are the fewest beyond which there is a bundle: 4 D were taken
+    same(level.bundle_dimension, level.dimension)
+    assert "loss" in few.table()
+    assert not few.notices
+    many = diagnose(_plane(40, 300), draw(1, 300), log_snr=6.0)
+    (level,) = many.levels
+    assert abs(float(level.dimension) - 40) < 4 * float(level.dimension_error)
+    assert "normal bundle was left out" in many.notices[0]
+    assert "21 to 21 tangent directions" in many.notices[1]
+    assert "bundle" not in many.table()
+
+
 def test_networks_of_images_and_the_files(tmp_path: Path):
     model = tiny_model()
     options = DiagnoseOptions(probes=2, flow_steps=4)

@@ -84,3 +84,20 @@ class Linear(Denoiser):
 
     def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
         return z @ self.matrix.T
+
+
+class Product(Denoiser):
+    """Independent laws side by side, turned into ``dim`` coordinates by an orthonormal basis."""
+
+    def __init__(self, *laws: Denoiser, dim: int, draw: Draw) -> None:
+        self.laws, self.sizes, self.dim = laws, [law.dim for law in laws], dim
+        self.basis = torch.linalg.qr(draw(dim, sum(self.sizes))).Q.T
+        spread = sum(law.dim * law.variance for law in laws)
+        self.variance = spread / dim
+
+    def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
+        parts = (z @ self.basis.T).split(self.sizes, -1)
+        means = [
+            law.posterior_mean(part, sigma) for law, part in zip(self.laws, parts, strict=True)
+        ]
+        return torch.cat(means, -1) @ self.basis

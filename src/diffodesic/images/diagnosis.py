@@ -21,6 +21,7 @@ from diffodesic.images.local_geometry import DiagnoseOptions, LocalGeometry, loc
 from diffodesic.images.own_kind import strange
 from diffodesic.images.placement import run_of
 from diffodesic.images.trajectories import Trajectories, trajectories
+from diffodesic.metrics.spacetime.dimension import CUT
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import Cost, counting
@@ -31,7 +32,7 @@ from diffodesic.output.stages import fingerprint
 
 __all__ = ["DiagnoseOptions", "Diagnosis", "diagnose"]
 
-MOST_SCORES = 4096  # the normal bundle is left out by itself where it takes more
+MOST_SCORES = 1024  # the normal bundle is left out by itself where it takes more
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,9 +64,10 @@ class Diagnosis:
         return f"Diagnosis({model}, {points} points: d = {dimensions})"
 
     def table(self) -> str:
-        """Means over points as a Markdown table, one row per noise level."""
-        names = {
+        """Means over points as a Markdown table, one row per level, without what was left out."""
+        known = {
             "dimension": "d, values > 1/2",
+            "loss_dimension": "d, denoising loss",
             "bundle_dimension": "d, normal bundle",
             "flipd": "d, FLIPD",
             "asymmetry_tangent": "asymmetry, tangent",
@@ -73,6 +75,11 @@ class Diagnosis:
             "asymmetry_normal": "normal",
             "basis_angle": "tangent spaces apart",
             "score_angle": "score off normal",
+        }
+        names = {
+            name: title
+            for name, title in known.items()
+            if not all(bool(getattr(level, name).isnan().all()) for level in self.levels)
         }
         lines = [
             "| log SNR | " + " | ".join(names.values()) + " |",
@@ -139,8 +146,9 @@ def diagnose(
         ValueError: for points of another shape or not finite, levels outside the model's range,
             or scores between 1 and D.
 
-    Cost per point and level: D VJPs where ``rank + 8 >= D``, else 2 (rank + 8) JVPs and VJPs; d +
-    probes JVPs and VJPs; ``scores`` evaluations; D or ``probes`` JVPs for FLIPD. Per point
+    Cost per point and level: 63 JVPs (D VJPs for D up to 63); with ``rank``, 2 (rank + 8) JVPs and
+    VJPs (D VJPs where that is D or more); as many JVPs and VJPs as tangent directions were found
+    and ``probes``; ``draws + scores`` evaluations; D or ``probes`` JVPs for FLIPD. Per point
     ``2 flow_steps`` evaluations, and 12 for a model.
     """
     began, say = time.monotonic(), progress or (lambda _: None)
@@ -205,6 +213,15 @@ def _notices(measured: Sequence[LocalGeometry], dim: int, left_out: bool) -> lis
             "scores to have it"
         )
     for level in measured:
+        if bool((level.dimension_error > 0).any()):
+            found = (level.spectrum > CUT).sum(-1).tolist()
+            notices.append(
+                f"at log SNR {level.log_snr:g} the dimension is an estimate, +- "
+                f"{float(level.dimension_error.max()):.2g}: asymmetry and angles are those of the "
+                f"{min(found)} to {max(found)} tangent directions that were found; give rank for "
+                "more"
+            )
+            continue
         rank = level.spectrum.shape[-1]
         if rank < dim and bool((level.dimension == rank).any()):
             notices.append(

@@ -18,7 +18,7 @@ def draw(to: Path, diagnosis: Any) -> None:
         lam = [level.log_snr for level in diagnosis.levels]
         shades = torch.linspace(0.15, 0.8, len(lam)).tolist()
         for level, shade in zip(diagnosis.levels, shades, strict=True):
-            values = level.spectrum.mean(0)
+            values = level.spectrum.nanmean(0)
             spectra.semilogy(
                 range(1, len(values) + 1),
                 values.clamp(min=1e-4),
@@ -26,10 +26,14 @@ def draw(to: Path, diagnosis: Any) -> None:
                 label=f"log SNR {level.log_snr:g}",
             )
         spectra.axhline(0.5, color="0.7", lw=0.8)
-        spectra.set(xlabel="direction", title="singular values of dm/dz, means over points")
+        spectra.set(xlabel="direction", title="spectrum of dm/dz, means over points")
         spectra.legend()
         panels = (
-            (dimension, "local dimension", ("dimension", "bundle_dimension", "flipd")),
+            (
+                dimension,
+                "local dimension",
+                ("dimension", "loss_dimension", "bundle_dimension", "flipd"),
+            ),
             (
                 symmetry,
                 "skew part of dm/dz, relative",
@@ -38,7 +42,8 @@ def draw(to: Path, diagnosis: Any) -> None:
             (angles, "degrees", ("basis_angle", "score_angle")),
         )
         labels = {
-            "dimension": "singular values above 1/2",
+            "dimension": "values above 1/2",
+            "loss_dimension": "denoising loss",
             "bundle_dimension": "normal bundle",
             "flipd": "FLIPD",
             "asymmetry_tangent": "tangent space",

@@ -2,13 +2,14 @@ r"""The local geometry of a denoiser at one noise level, at and near given point
 
 Of each point x and its noised z = x + sigma eps:
 
-- the spectrum of J = dm/dz at z, near 1 along the data and near 0 across
-  (:mod:`diffodesic.denoisers.jacobian`); d is the number of values above 1/2, where noise and data
-  explain a direction equally well, and the first d singular vectors span the tangent space;
+- the spectrum of J = dm/dz at z, near 1 along the data and near 0 across; d is the number of
+  values above 1/2, where noise and data explain a direction equally well, and the vectors of these
+  span the tangent space: by block Lanczos (:mod:`diffodesic.metrics.spacetime.dimension`), or by
+  singular values (:mod:`diffodesic.denoisers.jacobian`), all of them for small D;
 - J's asymmetry on the tangent space, across, and on the normal space;
 - the angle between the score at z and the normal space: sin = |T s|/|s|;
-- at x, the dimension by FLIPD and by the normal bundle
-  (:mod:`diffodesic.metrics.spacetime.dimension`), and the angle between the two tangent spaces:
+- about x, the dimension by the denoising loss and by the normal bundle, and at x by FLIPD
+  (:mod:`diffodesic.metrics.spacetime.dimension`); the angle between the two tangent spaces:
   cos^2 = |T T'|^2/d, the mean over directions.
 """
 
@@ -23,7 +24,15 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.jacobian import Jacobian
-from diffodesic.metrics.spacetime.dimension import flipd, normal_bundle
+from diffodesic.metrics.spacetime.dimension import (
+    CUT,
+    DIRECTIONS,
+    STEPS,
+    denoising_dimension,
+    flipd,
+    normal_bundle,
+    spectral_dimension,
+)
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.output.options import Options, option
 
@@ -36,17 +45,19 @@ class DiagnoseOptions(Options):
 
     Args:
         log_snr: noise levels, log SNR.
-        rank: number of singular values of the Jacobian; D or more gives all, exactly.
+        rank: number of singular values of the Jacobian; D or more gives all, exactly; default the
+            63 eigenvalues that block Lanczos finds on its way, or all for D up to 63.
         scores: scores behind a normal bundle, more than D; 0 leaves it out; default 4 D, or 0 for D
-            above 1024.
-        probes: random directions behind FLIPD, which is exact for D up to rank, and behind the
+            above 256.
+        probes: random directions behind FLIPD, which is exact where the spectrum is, and behind the
             asymmetry on the normal space.
+        draws: draws of the noise behind the dimension by the denoising loss.
         flow_steps: steps of the trajectories.
         seed: point i has the seed plus i.
     """
 
     log_snr: tuple[float, ...] = (0.0, 2.0, 4.0)
-    rank: int = option(96, least=1, most=10_000)
+    rank: int | None = option(None, least=1, most=10_000)
     scores: int | None = option(
         None,
         least=0,
@@ -55,6 +66,7 @@ class DiagnoseOptions(Options):
         16,
         least=1,
     )
+    draws: int = option(64, least=2, most=10_000)
     flow_steps: int = option(48, least=1, most=10_000)
     seed: int = option(0, least=0, most=2**62)
 
@@ -65,8 +77,13 @@ class LocalGeometry:
 
     Attributes:
         log_snr: the level.
-        spectrum: singular values of dm/dz, falling, (N, r).
-        dimension: number of them above 1/2; r where all are, and then a lower bound.
+        spectrum: singular values of dm/dz, or the eigenvalues that block Lanczos found, falling,
+            (N, r); NaN beyond the last that was found.
+        dimension: number of values above 1/2; r where all singular values are, and then a lower
+            bound; by block Lanczos an estimate where not all were found.
+        dimension_error: standard error of the dimension; 0 where it was counted.
+        loss_dimension: dimension by the denoising loss.
+        loss_error: its standard error.
         bundle_dimension: dimension by the normal bundle, NaN where it was left out.
         flipd: dimension by FLIPD.
         asymmetry_tangent: skew over symmetric part of dm/dz on the tangent space.
@@ -80,6 +97,9 @@ class LocalGeometry:
     log_snr: float
     spectrum: Tensor
     dimension: Tensor
+    dimension_error: Tensor
+    loss_dimension: Tensor
+    loss_error: Tensor
     bundle_dimension: Tensor
     flipd: Tensor
     asymmetry_tangent: Tensor
@@ -131,10 +151,7 @@ def _of_point(
     noise = torch.randn(len(x), generator=generator, dtype=torch.float64)
     z = x + sigma * noise.to(x)
     jacobian = Jacobian(denoiser, z, sigma)
-    spectrum = jacobian.spectrum(asked.rank, generator=generator)
-    # a tangent space is less than the whole: the normal space keeps a direction
-    d = int((spectrum.values > 0.5).sum())
-    tangent = spectrum.left[: min(d, len(x) - 1)]
+    values, tangent, d, error = _spectrum(jacobian, log_snr, asked.rank, generator)
     asymmetry = jacobian.asymmetry(tangent, probes=asked.probes, generator=generator)
     with torch.no_grad():
         score = denoiser.score(z, z.new_tensor(sigma))
@@ -142,9 +159,15 @@ def _of_point(
     if asked.scores:
         normal = normal_bundle(denoiser, x, log_snr, scores=asked.scores, generator=generator)
         bundle, apart = float(normal.dimension), _apart(tangent, normal.tangent(len(tangent)))
+    loss, loss_error = denoising_dimension(
+        denoiser, x, log_snr, generator=generator, draws=asked.draws
+    )
     return {
-        "spectrum": spectrum.values.double().cpu(),
-        "dimension": float(d),
+        "spectrum": values.double().cpu(),
+        "dimension": d,
+        "dimension_error": error,
+        "loss_dimension": float(loss),
+        "loss_error": float(loss_error),
         "bundle_dimension": bundle,
         "asymmetry_tangent": asymmetry.tangent,
         "asymmetry_cross": asymmetry.cross,
@@ -154,9 +177,25 @@ def _of_point(
     }
 
 
+def _spectrum(
+    jacobian: Jacobian, log_snr: float, rank: int | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor, float, float]:
+    """Values, tangent vectors, number of values above the cut, and its standard error."""
+    dim, most = len(jacobian.z), DIRECTIONS * STEPS
+    if rank is None and dim > most:
+        found = spectral_dimension(jacobian.denoiser, jacobian.z, log_snr, generator=generator)
+        values = found.ritz.values
+        filled = torch.nn.functional.pad(values, (0, most - len(values)), value=math.nan)
+        return filled, found.tangent, found.dimension, found.error
+    spectrum = jacobian.spectrum(rank or dim, generator=generator)
+    d = int((spectrum.values > CUT).sum())
+    # a tangent space is less than the whole: the normal space keeps a direction
+    return spectrum.values, spectrum.left[: min(d, dim - 1)], float(d), 0.0
+
+
 def _flipd(denoiser: Denoiser, points: Tensor, log_snr: float, asked: DiagnoseOptions) -> Tensor:
     """FLIPD at the points themselves, (N,)."""
-    exact = denoiser.dim <= asked.rank
+    exact = denoiser.dim <= (asked.rank or DIRECTIONS * STEPS)
     space = Spacetime(
         denoiser,
         estimator="exact" if exact else "hutchinson",

@@ -3,7 +3,13 @@
 from diffodesic.metrics.spacetime.closed_forms import AnisotropicGaussian, TwoPointData
 from diffodesic.metrics.spacetime.consistency import PathDiagnostics, path_diagnostics
 from diffodesic.metrics.spacetime.constraints import AvoidRegion, MinLogSNR
-from diffodesic.metrics.spacetime.dimension import dimension_from_slope, flipd, normal_bundle
+from diffodesic.metrics.spacetime.dimension import (
+    denoising_dimension,
+    dimension_from_slope,
+    flipd,
+    normal_bundle,
+    spectral_dimension,
+)
 from diffodesic.metrics.spacetime.estimators.base import SpacetimeEnergy
 from diffodesic.metrics.spacetime.estimators.closure import Closure
 from diffodesic.metrics.spacetime.estimators.entropy import Mismatch
@@ -42,6 +48,7 @@ __all__ = [
     "SpacetimeEnergy",
     "TwoPoint",
     "TwoPointData",
+    "denoising_dimension",
     "dimension_from_slope",
     "divergences",
     "e_geodesic",
@@ -58,4 +65,5 @@ __all__ = [
     "path_diagnostics",
     "relative_entropy",
     "sandwich",
+    "spectral_dimension",
 ]

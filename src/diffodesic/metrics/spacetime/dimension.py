@@ -1,4 +1,16 @@
-r"""Local dimension of the data, read off spacetime.
+r"""Local dimension of the data: of how many directions is noise taken for data?
+
+**The spectrum** (LHSD, Osada 2026, 2605.01221).  J = dm/dz at z = x + sigma eps is 1 on the tangent
+space and 0 across, up to the curvature of the data on the scale sigma, and d is the number of its
+eigenvalues above 1/2: the trace of a cut-off of J, by stochastic Lanczos.  Errors of a network in
+the D - d normal directions stay below the cut, where a trace of J itself adds them up.
+
+**The denoising loss** (Yeats et al. 2025, 2510.12975).  For small sigma the error of a posterior
+mean is the noise along the manifold,
+
+    E |x - m(x + sigma eps)|^2 / sigma^2  ->  d,
+
+the trace of J, from evaluations alone; of a law with weak directions it counts these in part.
 
 **FLIPD** (Kamkari et al. 2024, 2406.03537): at noise sigma the data near x look flat if they curve
 on larger scales only, and then d directions of the noise are taken for data:
@@ -6,7 +18,8 @@ on larger scales only, and then d directions of the noise are taken for data:
     FLIPD(z, sigma) = D + sigma^2 (div score + |score|^2) = k E[|x0 - z|^2 | z]
                     = -2 eta.mu + |eta_1|^2 / (-2 eta_2),
 
-a by-product of the mean parameters along any path.
+a by-product of the mean parameters along any path.  It asks for the trace of J at x without noise,
+an input that no network is trained on (docs/diagnose.md).
 
 **The slope of distances.**  Between two different points of the data, both at log SNR lam, the
 geodesic climbs out of two cusps of d-dimensional hyperbolic geometry,
@@ -36,12 +49,145 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.denoisers.jacobian import Jacobian
 from diffodesic.geometry.path import Geodesic
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.points import natural, packed
 from diffodesic.numerics import checks
+from diffodesic.numerics.lanczos import Ritz, block_lanczos
 
-__all__ = ["NormalBundle", "dimension_from_slope", "flipd", "normal_bundle"]
+__all__ = [
+    "DIRECTIONS",
+    "STEPS",
+    "NormalBundle",
+    "SpectralDimension",
+    "denoising_dimension",
+    "dimension_from_slope",
+    "flipd",
+    "normal_bundle",
+    "spectral_dimension",
+]
+
+CUT = 0.5  # eigenvalue of dm/dz at which noise and data explain a direction equally well
+DIRECTIONS, STEPS = 21, 3  # of block Lanczos: up to 20 dimensions of a manifold are counted
+SETTLED = 0.1  # residual below which an eigenvalue near 1 is above the cut
+
+
+@dataclass(frozen=True)
+class SpectralDimension:
+    """What :func:`spectral_dimension` returns.
+
+    Attributes:
+        dimension: number of eigenvalues of dm/dz above 1/2, counted or estimated.
+        error: its standard error; 0 where it was counted.
+        ritz: eigenpairs that were found, the largest first: the first ``tangent`` rows of its
+            vectors lie along the data.
+    """
+
+    dimension: float
+    error: float
+    ritz: Ritz
+
+    @property
+    def tangent(self) -> Tensor:
+        """Orthonormal directions along the data that were found, rows, fewer than D."""
+        found = self.ritz.vectors[self.ritz.values > CUT]
+        return found[: found.shape[-1] - 1]
+
+
+def spectral_dimension(
+    denoiser: Denoiser,
+    z: Tensor,
+    log_snr: float,
+    *,
+    generator: torch.Generator,
+    directions: int = DIRECTIONS,
+    steps: int = STEPS,
+) -> SpectralDimension:
+    """Local dimension by the number of eigenvalues of dm/dz above 1/2, by block Lanczos.
+
+    Where fewer eigenvalues than directions are above the cut, and their pairs have converged, they
+    are counted.  Else the random starts estimate the trace of a smooth cut,
+
+        s(theta) = theta^3 (10 - 15 theta + 6 theta^2),    s(0) = 0, s(1/2) = 1/2, s(1) = 1,
+
+    which three steps integrate without error, as a sharp one would not be: its error changes sign
+    from step to step, by a third of d on digits.  The relative standard error is about
+    ``sqrt(2/(d directions))``.
+
+    Args:
+        denoiser: posterior mean.
+        z: a point (D,) of the data with its noise.
+        log_snr: the noise level: small beside the curvature of the manifold.
+        generator: of the random starts, on the CPU.
+        directions: random starts, 2 to D; a manifold of fewer dimensions is found exactly.
+        steps: of block Lanczos, >= 3.
+
+    Returns:
+        the dimension, its standard error, and the eigenpairs behind it.
+
+    Raises:
+        TypeError: for complex numbers.
+        ValueError: for a point that is not (D,) or not finite, or directions or steps out of range.
+
+    Cost: ``directions * steps`` JVPs.
+    """
+    z = checks.points(z, "z", denoiser.dim, "the dimension of the data")
+    if z.ndim != 1:
+        raise ValueError(f"z has shape {tuple(z.shape)}; give one point ({denoiser.dim},)")
+    if not 2 <= directions <= denoiser.dim or steps < 3:
+        raise ValueError(
+            f"directions must be 2 to D = {denoiser.dim} and steps at least 3, got {directions} "
+            f"and {steps}"
+        )
+    jacobian = Jacobian(denoiser, z, math.exp(-log_snr / 2))
+    start = torch.randn(directions, denoiser.dim, generator=generator, dtype=torch.float64).to(z)
+    ritz = block_lanczos(jacobian.push, start, steps=steps)
+    above = ritz.values > CUT
+    if int(above.sum()) < directions and bool((ritz.residuals[above] < SETTLED).all()):
+        return SpectralDimension(float(above.sum()), 0.0, ritz)
+    theta = ritz.values.clamp(0, 1)
+    counts = (start @ ritz.vectors.T).square() @ (theta**3 * (10 - 15 * theta + 6 * theta**2))
+    error = float(counts.std()) / math.sqrt(directions)
+    return SpectralDimension(float(counts.mean()), error, ritz)
+
+
+def denoising_dimension(
+    denoiser: Denoiser,
+    x: Tensor,
+    log_snr: float,
+    *,
+    generator: torch.Generator,
+    draws: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """Local dimension by the denoising loss, ``E |x - m|^2 / sigma^2``.
+
+    Args:
+        denoiser: posterior mean.
+        x: points (..., D) of the data.
+        log_snr: the noise level: small beside the curvature of the manifold.
+        generator: of the noise, on the CPU; all points share it.
+        draws: draws n >= 2 of the noise.
+
+    Returns:
+        dimensions (...), not rounded, and their standard errors (...), about ``sqrt(2 d/n)``.
+
+    Raises:
+        TypeError: for complex numbers.
+        ValueError: for points of another dimension or not finite, or fewer than 2 draws.
+
+    Cost: ``draws`` evaluations per point.
+    """
+    x = checks.points(x, "x", denoiser.dim, "the dimension of the data")
+    if draws < 2:
+        raise ValueError(f"draws must be at least 2 for a standard error, got {draws}")
+    sigma = math.exp(-log_snr / 2)
+    shape = (draws, *[1] * (x.ndim - 1), denoiser.dim)
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(x)
+    with torch.no_grad():
+        off = denoiser(x + sigma * noise, x.new_tensor(sigma)) - x
+    losses = off.square().sum(-1) / sigma**2
+    return losses.mean(0), losses.std(0) / math.sqrt(draws)
 
 
 def flipd(space: Spacetime, x: Tensor) -> Tensor:
