@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from diffodesic.cli import progress
 from diffodesic.cli.main import main
 from diffodesic.output.images import to_uint8
 from support.commands import Run
@@ -14,8 +16,11 @@ from support.tiny import pictures, tiny_model
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command: exit code, standard output, standard error."""
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command: exit code, standard output, standard error without announcements."""
+    # what is long depends on the machine
+    monkeypatch.setattr(progress, "LONG", math.inf)
+    monkeypatch.setattr(progress, "EVERY", 3600.0)
 
     def command(*words: object) -> tuple[int, str, str]:
         try:

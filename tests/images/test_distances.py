@@ -66,7 +66,7 @@ def test_an_interrupted_run_goes_on(law, points, found, tmp_path):
 
     def stop(text: str) -> None:
         said.append(text)
-        if len(said) == 2:
+        if len(said) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -76,13 +76,15 @@ def test_an_interrupted_run_goes_on(law, points, found, tmp_path):
     with pytest.raises(ValueError, match="10 of 21 are solved"):
         half.neighbours(1)
     whole = pairwise(law, points, file=file, options=FAST.but(batch=5), progress=said.append)
-    assert said[2].startswith("15 of 21 pairs")
+    assert said[:3] == [f"{solved} of 21 pairs" for solved in (0, 5, 10)]
+    assert said[3] == "goes on from an earlier run, which has solved 10 of 21 pairs"
+    assert said[4:6] == ["10 of 21 pairs", "15 of 21 pairs"]
     torch.testing.assert_close(whole.lengths, found.lengths, rtol=1e-8, atol=0)
     assert whole.seconds > half.seconds
     # nothing is left to do: the file is the result
     said.clear()
     again = pairwise(law, points, file=file, progress=said.append, options=FAST)
-    assert not said
+    assert said == ["goes on from an earlier run, which has solved 21 of 21 pairs"]
     assert torch.equal(again.lengths, whole.lengths)
 
 

@@ -6,8 +6,9 @@ import argparse
 from typing import Any
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.options import add_flags, chosen, command
 from diffodesic.cli.pictures import ResultOptions, read_pictures
+from diffodesic.cli.progress import in_words, progress
 from diffodesic.images.diagnosis import DiagnoseOptions, diagnose
 from diffodesic.output.folder import own_outdir
 from diffodesic.output.manifest import hashed
@@ -39,7 +40,7 @@ def run(given: argparse.Namespace) -> None:
     model = open_model(chosen(ModelOptions, given))
     images = read_pictures(model, given.images, default=DIGITS, resize=where.resize)
     files = hashed(given.images)
-    with own_outdir(where.outdir, "diagnose") as outdir, progress() as say:
+    with own_outdir(where.outdir, "diagnose") as outdir, progress(model.denoiser) as say:
         diagnosis = diagnose(model, torch.stack(images), options=options, progress=say)
         say("writing")
         folder = diagnosis.save(outdir, inputs=files)
@@ -49,6 +50,7 @@ def run(given: argparse.Namespace) -> None:
         f"sampling trajectories: in planes of {paths.dimension.mean():.3g} dimensions, "
         f"straightness {paths.straightness.mean():.4f}, turning {paths.turning.mean():.3g} degrees"
     )
+    print(in_words(say.cost.stages))
     for notice in diagnosis.notices:
         print(f"note: {notice}")
     print(f"wrote {folder}/diagnosis.json and diagnosis.png")

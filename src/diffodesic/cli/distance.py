@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.options import add_flags, chosen, command
 from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_pictures
+from diffodesic.cli.progress import in_words, progress
 from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.geometry.solvers.relax import Relax
@@ -90,7 +91,7 @@ def run_one(given: argparse.Namespace) -> None:
     images = read_pictures(model, given.images, resize=own.resize)
     files = hashed(given.images)
     place = nullcontext() if own.outdir is None else own_outdir(own.outdir, "distance")
-    with place as folder, progress() as say:
+    with place as folder, progress(model.denoiser) as say:
         result = edit(model, *images, options=options, progress=say)
         if folder is not None:
             save_edit(result, folder, inputs=files)
@@ -100,6 +101,7 @@ def run_one(given: argparse.Namespace) -> None:
         f"(model {model.name}, {result.settings['estimator']} metric)"
     )
     print(f"{status.name}: {status.value}")
+    print(in_words(say.cost.stages))
     for notice in result.notices:
         print(f"note: {notice}")
     for phase in result.phases():
@@ -135,7 +137,7 @@ def run_many(given: argparse.Namespace) -> None:
     model = open_model(chosen(ModelOptions, given))
     images = torch.stack(read_pictures(model, paths, resize=own.resize))
     names, files = [path.name for path in paths], hashed(paths)
-    with own_outdir(own.outdir, "distances") as outdir, progress() as say:
+    with own_outdir(own.outdir, "distances") as outdir, progress(model.denoiser) as say:
         file = outdir / "distances.npz"
         distances = pairwise(
             model, images, check=own.check, file=file, options=options, progress=say
@@ -147,6 +149,8 @@ def run_many(given: argparse.Namespace) -> None:
             distances.save(folder / file.name)
             _write_table(distances, names, folder / "distances.csv")
     _summarise(distances, names)
+    if say.cost.stages:  # nothing, where an earlier run had solved all pairs
+        print(in_words(say.cost.stages))
     print(f"wrote {file} and distances.csv")
 
 

@@ -6,8 +6,9 @@ import argparse
 from typing import Any
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.options import add_flags, chosen, command
 from diffodesic.cli.pictures import DIGITS, ResultOptions, read_pictures
+from diffodesic.cli.progress import duration, in_words, progress
 from diffodesic.cli.space_options import add_space, chosen_space
 from diffodesic.images.extrapolation import ExtrapolateOptions, extrapolate
 from diffodesic.metrics.continuation import Alarm
@@ -47,7 +48,7 @@ def run(given: argparse.Namespace) -> None:
     options = chosen(ExtrapolateOptions, given, space=space, alarm=alarm)
     images = read_pictures(model, given.images, default=DIGITS, resize=where.resize)
     files = hashed(given.images)
-    with own_outdir(where.outdir, "extrapolate") as outdir, progress() as say:
+    with own_outdir(where.outdir, "extrapolate") as outdir, progress(model.denoiser) as say:
         result = extrapolate(model, *images, options=options, progress=say)
         say("writing")
         folder = result.save(outdir, inputs=files)
@@ -59,6 +60,7 @@ def run(given: argparse.Namespace) -> None:
         f"{continuation.method} method; the geodesic between: {path.status.name}, length "
         f"{float(path.length):.4g}"
     )
+    print(f"{in_words(say.cost.stages)}, {duration(result.seconds)}")
     for notice in result.notices:
         print(f"note: {notice}")
     print(f"wrote {folder}/filmstrip.png, result.json and {len(result.frames)} frames")

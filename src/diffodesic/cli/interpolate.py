@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.options import add_flags, chosen, command
 from diffodesic.cli.pictures import DIGITS, ResultOptions, read_pictures
+from diffodesic.cli.progress import duration, in_words, progress
 from diffodesic.cli.space_options import add_space, chosen_space
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.result import Interpolation
 from diffodesic.images.sequence import InterpolationSequence, interpolate_through
+from diffodesic.numerics.cost import total
 from diffodesic.output.folder import own_outdir
 from diffodesic.output.manifest import hashed
 
@@ -57,7 +59,7 @@ def run(given: argparse.Namespace) -> None:
     asked = repr((given.images, options, which, where))
     name = hashlib.sha256(asked.encode()).hexdigest()[:12]
     result: Interpolation | InterpolationSequence
-    with own_outdir(where.outdir, "interpolate") as outdir, progress() as say:
+    with own_outdir(where.outdir, "interpolate") as outdir, progress(model.denoiser) as say:
         stages = outdir / "partial"
         if len(images) == 2:
             result = interpolate(
@@ -81,6 +83,7 @@ def _summarise(result: Interpolation | InterpolationSequence, folder: Path) -> N
             print(f"pair {i + 1}: {part!r}")
         where = ", ".join(map(str, result.keys))
         print(f"length in all {result.length:.4g}; the images are frames {where}")
+        print(in_words(total(*(part.work for part in result.parts))))
         for notice in dict.fromkeys(notice for part in result.parts for notice in part.notices):
             print(f"note: {notice}")
         print(f"wrote {folder}/filmstrip.png, path.gif, {len(result.frames)} frames, pair-1 ...")
@@ -98,9 +101,9 @@ def _summarise(result: Interpolation | InterpolationSequence, folder: Path) -> N
         print(f"independent estimate of the length: {', '.join(checks)}")
     print(
         f"end frames against the images: PSNR {result.end_psnr[0]:.1f} and "
-        f"{result.end_psnr[1]:.1f} dB; {path.evaluations} network evaluations for the path, "
-        f"{result.seconds:.0f} s in all"
+        f"{result.end_psnr[1]:.1f} dB"
     )
+    print(f"{in_words(result.work)}, {duration(result.seconds)}")
     for notice in result.notices:
         print(f"note: {notice}")
     first = next(iter(result.paths))

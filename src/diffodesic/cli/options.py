@@ -7,15 +7,14 @@ says of it; see :mod:`diffodesic.output.options`.  A flag that is not given is n
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, TypeVar
 
 from diffodesic.output.options import Kind, explained, kinds
 
-__all__ = ["add_flags", "chosen", "command", "flag", "progress"]
+__all__ = ["add_flags", "chosen", "command", "flag"]
 
 T = TypeVar("T")
 
@@ -151,12 +150,3 @@ def chosen(
         if own[name].several:
             values[name] = tuple(value for part in values[name] for value in part)
     return owner(**{**values, **also})
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """One line that is rewritten on a terminal, and nothing elsewhere."""
-    from tqdm.auto import tqdm
-
-    with tqdm(bar_format="{desc} [{elapsed}]", disable=None, leave=False) as bar:
-        yield lambda text: bar.set_description_str(text)

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.options import add_flags, chosen, command
 from diffodesic.cli.potential_options import PotentialOptions, potential
+from diffodesic.cli.progress import progress
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.models.folder import CONFIG, WEIGHTS
 from diffodesic.output.folder import own_outdir

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.options import add_flags, chosen, command
+from diffodesic.cli.progress import progress
 from diffodesic.experiments.experiment import Context, table
 from diffodesic.experiments.registry import EXPERIMENTS, find, reproduce
 

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.options import add_flags, chosen, command
 from diffodesic.cli.potential_options import PotentialOptions, periods, potential
+from diffodesic.cli.progress import progress
 from diffodesic.models.datasets import load_images
 from diffodesic.models.folder import read_config
 from diffodesic.models.image_training import TrainSettings, train

@@ -23,7 +23,7 @@ from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import SearchWarning, Status
 from diffodesic.numerics import checks
-from diffodesic.numerics.cost import counting
+from diffodesic.numerics.cost import counting, stage
 
 __all__ = ["UntilSettled", "checked", "distance", "geodesic", "search"]
 
@@ -139,15 +139,18 @@ def search(
     if init is not None:
         init = _first_paths(metric, init, flat_a, flat_b, batch)
     with counting() as cost:
-        energy = metric.energy().settled(flat_a, flat_b)
+        with stage("starts"):
+            energy = metric.energy().settled(flat_a, flat_b)
         solver = solver or energy.default_solver or Relax()
-        solution = _solve(solver, Problem(energy, flat_a, flat_b, nodes, init, progress))
-        found = certify(energy, solution, refine)
-        # a constraint may cost length, and a judge compares with the start itself
-        if not isinstance(solver, AugmentedLagrangian | Redraw):
-            found = no_longer_than(energy, found, init, refine)
-        if refine > 1:
-            found = judged(energy, found, solution.statuses)
+        with stage("searching"):
+            solution = _solve(solver, Problem(energy, flat_a, flat_b, nodes, init, progress))
+        with stage("judging"):
+            found = certify(energy, solution, refine)
+            # a constraint may cost length, and a judge compares with the start itself
+            if not isinstance(solver, AugmentedLagrangian | Redraw):
+                found = no_longer_than(energy, found, init, refine)
+            if refine > 1:
+                found = judged(energy, found, solution.statuses)
     solution, rated = found.solution, vars(found.certificate)
     return Geodesic(
         metric,

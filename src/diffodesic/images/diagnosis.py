@@ -24,7 +24,7 @@ from diffodesic.images.trajectories import Trajectories, trajectories
 from diffodesic.metrics.spacetime.dimension import CUT
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
-from diffodesic.numerics.cost import Cost, counting
+from diffodesic.numerics.cost import Cost, counting, expect
 from diffodesic.output.folder import replace_files
 from diffodesic.output.options import suggests
 from diffodesic.output.records import versions, write_json
@@ -163,6 +163,7 @@ def diagnose(
     left_out = asked.scores is None and 4 * denoiser.dim > MOST_SCORES
     asked = asked.but(scores=_scores(asked.scores, denoiser.dim))
     with counting() as cost:
+        expect(_expected(asked, denoiser.dim, len(points)))
         measured = tuple(
             local_geometry(denoiser, points, float(level), asked, say) for level in asked.log_snr
         )
@@ -181,6 +182,17 @@ def diagnose(
     alarms = (*strange(model, pictures, names), *model.caveats()) if model else ()
     notices = (*alarms, *_notices(measured, denoiser.dim, left_out))
     return Diagnosis(measured, paths, cost, time.monotonic() - began, settings, notices)
+
+
+def _expected(asked: DiagnoseOptions, dim: int, points: int) -> dict[str, int]:
+    """Evaluations and derivatives, two to a product with the Jacobian; see :func:`diagnose`."""
+    products = dim if asked.rank + 8 >= dim else 4 * (asked.rank + 8)
+    products += 2 * (asked.rank + asked.probes) + (dim if dim <= asked.rank else asked.probes)
+    of_one = 2 * products + (asked.scores or 0)
+    return {
+        "measuring": of_one * points * len(asked.log_snr),
+        "trajectories": 2 * asked.flow_steps * points,
+    }
 
 
 def _scores(asked: int | None, dim: int) -> int:

@@ -34,14 +34,17 @@ from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.images.editing import EditOptions, anchored, distances_of
+from diffodesic.images.spaces import SpacetimeSpace
+from diffodesic.images.work import join_work
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.identity import identity
 from diffodesic.models.model import Model
+from diffodesic.numerics.cost import counting, expect, scaled
 from diffodesic.output.claims import claimed
 from diffodesic.output.files import UNREADABLE, write_atomically
 from diffodesic.output.options import option, suggests
 from diffodesic.output.records import write_json
-from diffodesic.output.stages import differences, fingerprint
+from diffodesic.output.stages import GOES_ON, differences, fingerprint
 
 __all__ = ["DamagedError", "PairSolver", "PairwiseDistances", "PairwiseOptions", "pairwise"]
 
@@ -298,6 +301,9 @@ def pairwise(
     }
     with claimed(None if file is None else Path(file)):
         distances = _begin(len(data), asked.log_snr, settings, file)
+        if isinstance(source, Model):
+            of_one = join_work(SpacetimeSpace(), asked, solve.nodes, ("ends",))
+            expect(scaled(of_one, len(distances.lengths) - distances.solved))
         distances = _run(solve, distances, file, progress or _silent)
         if check and distances.accuracy is None:
             distances = replace(distances, accuracy=_check(solve, distances, check))
@@ -386,17 +392,24 @@ def _run(
 ) -> PairwiseDistances:
     """Solve what is left, and keep the file up to date."""
     left = torch.nonzero(distances.statuses < 0).flatten()
-    for which in left.split(solve.batch) if len(left) else ():
-        began = time.monotonic()
-        path = solve(distances.pairs[which])
-        distances.lengths[which] = distances_of(path).double().cpu()
-        distances.apexes[which] = path.nodes[..., -1].amin(-1).double().cpu()
-        distances.statuses[which] = torch.tensor([ORDER.index(status) for status in path.statuses])
-        distances = replace(distances, seconds=distances.seconds + time.monotonic() - began)
-        if file is not None:
-            distances.save(file)
-        togo = (distances.seconds_for(distances.count) - distances.seconds) / 60
-        say(f"{distances.solved} of {len(distances.lengths)} pairs, about {togo:.1f} min to go")
+    earlier, of_all = distances.solved, len(distances.lengths)
+    if earlier:
+        say(f"{GOES_ON}, which has solved {earlier} of {of_all} pairs")
+    if len(left):
+        say(f"{earlier} of {of_all} pairs")
+    with counting() as cost:
+        for which in left.split(solve.batch) if len(left) else ():
+            began = time.monotonic()
+            path = solve(distances.pairs[which])
+            distances.lengths[which] = distances_of(path).double().cpu()
+            distances.apexes[which] = path.nodes[..., -1].amin(-1).double().cpu()
+            ended = [ORDER.index(status) for status in path.statuses]
+            distances.statuses[which] = torch.tensor(ended)
+            distances = replace(distances, seconds=distances.seconds + time.monotonic() - began)
+            if file is not None:
+                distances.save(file)
+            expect(scaled(cost.stages, len(left) / (distances.solved - earlier)))
+            say(f"{distances.solved} of {of_all} pairs")
     return distances
 
 

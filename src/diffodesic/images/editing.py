@@ -37,9 +37,11 @@ from diffodesic.images.lifting import Lifting, as_floats
 from diffodesic.images.own_kind import PICTURES, strange
 from diffodesic.images.placement import REFINE, JoinOptions, doubts, path_record, place
 from diffodesic.images.spaces import SpacetimeSpace
+from diffodesic.images.work import join_work
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
+from diffodesic.numerics.cost import expect
 from diffodesic.output.options import option, suggests
 
 __all__ = [
@@ -52,6 +54,8 @@ __all__ = [
     "edit",
     "edit_distance",
 ]
+
+NETWORK_NODES = 32  # segments of a path, by default
 
 Kind = Literal["noise", "denoise"]
 
@@ -304,6 +308,8 @@ def edit(
             f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; an edit takes one "
             "image (C, H, W) each, or one point (D,) each of a denoiser"
         )
+    if isinstance(source, Model):
+        expect(join_work(SpacetimeSpace(), asked, asked.nodes or NETWORK_NODES))
     path = _solve(source, x, y, asked, progress)
     model = source if isinstance(source, Model) else None
     settings = {
@@ -383,7 +389,7 @@ def _solve(
         space,
         a,
         b,
-        nodes=asked.nodes or (64 if exact else 32),
+        nodes=asked.nodes or (64 if exact else NETWORK_NODES),
         solver=asked.solver,
         refine=8 if exact else REFINE,
         progress=None if progress is None else lambda text, _: progress(text),

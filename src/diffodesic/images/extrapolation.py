@@ -24,9 +24,11 @@ from diffodesic.images.lifting import as_images
 from diffodesic.images.own_kind import PICTURES, strange
 from diffodesic.images.placement import JoinOptions, doubts, path_record, place, run_of
 from diffodesic.images.spaces import SPACES, ScoreSpace, Space, choose_space
+from diffodesic.images.work import frames_work, join_work
 from diffodesic.metrics.continuation import Alarm, Continuation, Method, continue_path
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
+from diffodesic.numerics.cost import expect, total
 from diffodesic.output.folder import replace_files, write_frames
 from diffodesic.output.images import to_uint8
 from diffodesic.output.options import option, suggests
@@ -156,6 +158,13 @@ def extrapolate(
     asked = (options or ExtrapolateOptions()).but(space=choose_space(metric, space), amount=amount)
     began, say = time.monotonic(), progress or (lambda _: None)
     inputs = as_images(image_a, image_b)
+    frames = asked.frames + asked.points
+    expect(
+        total(
+            join_work(asked.space, asked, asked.nodes),
+            frames_work(asked.space, asked, frames, nodes=0, paths=1),
+        )
+    )
     say("lifting the images to their noise level")
     there = place(model, asked.space, inputs, asked)
     alarms = strange(model, inputs, PICTURES)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,13 +30,22 @@ from diffodesic.images.placement import JoinOptions, Placement, doubts
 from diffodesic.images.result import Interpolation, psnr_of
 from diffodesic.images.shown_path import Pace, ShownPath, show_path
 from diffodesic.images.spaces import SPACES, Fixed, Space, SpacetimeSpace, choose_space
+from diffodesic.images.work import frames_work, join_work, kept_stage
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
+from diffodesic.numerics.cost import expect, stage, total
 from diffodesic.numerics.curves import Polyline
 from diffodesic.output.options import option, suggests
 from diffodesic.output.stages import Store, fingerprint
 
-__all__ = ["InterpolateOptions", "JoinedPair", "interpolate", "join", "stages"]
+__all__ = [
+    "InterpolateOptions",
+    "JoinedPair",
+    "expected_work",
+    "interpolate",
+    "join",
+    "stages",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +113,29 @@ def interpolate(
     asked = (options or InterpolateOptions()).but(space=choose_space(metric, space), frames=frames)
     inputs = as_images(image_a, image_b)
     with stages(checkpoint, model, inputs, asked).held() as store:
+        store.tell(progress or (lambda _: None))
+        expect(expected_work(asked, store.finished()))
         return join(model, inputs, asked, store, progress).finish(asked.frames)
+
+
+def expected_work(asked: InterpolateOptions, finished: Collection[str] = ()) -> dict[str, int]:
+    """What a run is expected to take.
+
+    Args:
+        asked: the options.
+        finished: names of stages that an earlier run has made.
+
+    Returns:
+        evaluations and derivatives by stage.
+    """
+    shown = ["geodesic", *asked.baselines]
+    shown += ["arch"] if isinstance(asked.space, SpacetimeSpace) else []
+    left = len([name for name in shown if name not in finished])
+    frames = 3 * asked.frames if asked.pace == "perceptual" else asked.frames
+    return total(
+        join_work(asked.space, asked, asked.nodes, finished),
+        frames_work(asked.space, asked, frames, asked.nodes, left),
+    )
 
 
 def stages(
@@ -150,16 +181,16 @@ def join(
         say("lifting the images to their noise level")
         return {"ends": lifting.lift(inputs)}, {"alarms": strange(model, inputs, PICTURES)}
 
-    placed, known = store.stage("ends", lifted, inputs.device)
+    placed, known, began_with = kept_stage(store, "ends", lifted, inputs.device)
     there, alarms = Placement(asked.space, lifting, placed["ends"]), tuple(known["alarms"])
     a, b = there.points
 
     def joined() -> tuple[dict[str, Tensor], dict[str, Any]]:
         return there.geodesic(a, b, nodes=asked.nodes, solver=asked.solver, progress=say).split()
 
-    tensors, words = store.stage("path", joined, inputs.device)
-    path = Geodesic.joined(there.metric, tensors, words)
-    return JoinedPair(asked, there, path, inputs, features, alarms, store, say, began)
+    tensors, words, searched = kept_stage(store, "path", joined, inputs.device)
+    path, work = Geodesic.joined(there.metric, tensors, words), total(began_with, searched)
+    return JoinedPair(asked, there, path, inputs, features, alarms, store, say, began, work)
 
 
 @dataclass(frozen=True)
@@ -176,6 +207,7 @@ class JoinedPair:
         store: finished stages.
         say: called with a short line on every step.
         began: when the work began, by the monotonic clock.
+        work: evaluations and derivatives up to the path, by stage.
     """
 
     asked: InterpolateOptions
@@ -187,6 +219,7 @@ class JoinedPair:
     store: Store
     say: Callable[[str], None]
     began: float
+    work: dict[str, int]
 
     @cached_property
     def arch(self) -> Polyline | None:
@@ -203,7 +236,7 @@ class JoinedPair:
         Returns:
             the result.
         """
-        paths, missing = self._paths(frames)
+        paths, missing, shown = self._paths(frames)
         codec = self.there.lifting.model.codec
         errors = _error(paths["geodesic"].frames[[0, -1]], self.inputs)
         lost = (0.0, 0.0)
@@ -215,24 +248,27 @@ class JoinedPair:
             inputs=self.inputs,
             end_error=errors,
             seconds=time.monotonic() - self.began,
+            work=total(self.work, shown),
             settings=self._settings(frames),
             alarms=self.alarms,
             notices=(*self.alarms, *missing, *self._notices(errors, lost)),
         )
 
-    def _paths(self, frames: int) -> tuple[dict[str, ShownPath], list[str]]:
-        """The paths by name, and a notice for each that does not exist between these ends."""
-        paths, notices = {}, []
+    def _paths(self, frames: int) -> tuple[dict[str, ShownPath], list[str], dict[str, int]]:
+        """The paths by name, a notice for each that does not exist, and the work they took."""
+        paths, notices, works = {}, [], []
         arch = ("arch",) if self.arch else ()
         for name in (*arch, "geodesic", *self.asked.baselines):
             made = partial(self._show, name, frames)
-            tensors, words = self.store.stage(name, made, self.inputs.device)
+            tensors, words, work = kept_stage(self.store, name, made, self.inputs.device)
+            works.append(work)
             if "missing" in words:
                 notices.append(f"no {name}: {words['missing']}")
             else:
                 paths[name] = ShownPath.joined(tensors, words)
-        return paths, notices
+        return paths, notices, total(*works)
 
+    @stage("frames")
     def _show(self, name: str, frames: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         self.say(f"bringing {name} back to clean images")
         try:

@@ -19,6 +19,7 @@ from torch import Tensor
 from diffodesic.denoisers.flow import clean_log_snr, drop, lift
 from diffodesic.models.model import Model
 from diffodesic.numerics import checks
+from diffodesic.numerics.cost import stage
 
 __all__ = ["Lifting", "as_floats", "as_images"]
 
@@ -73,6 +74,7 @@ class Lifting:
     seed: int = 0
     shared_noise: bool = False
 
+    @stage("lifting")
     def lift(self, images: Tensor) -> Tensor:
         """Points (..., D) at the level, in float64, of images (..., C, H, W) in [0, 1].
 
@@ -94,6 +96,7 @@ class Lifting:
         with torch.no_grad():
             return lift(denoiser, codes + sigma * noise, self.log_snr, steps=self.flow_steps)
 
+    @stage("frames")
     def images(self, z: Tensor, log_snr: Tensor | float) -> Tensor:
         """Images (..., C, H, W) of points (..., D) at levels (...): the flow, and the last mean.
 

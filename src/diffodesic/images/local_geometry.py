@@ -34,6 +34,7 @@ from diffodesic.metrics.spacetime.dimension import (
     spectral_dimension,
 )
 from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.numerics.cost import stage
 from diffodesic.output.options import Options, option
 
 __all__ = ["DiagnoseOptions", "LocalGeometry", "local_geometry"]
@@ -109,6 +110,7 @@ class LocalGeometry:
     score_angle: Tensor
 
 
+@stage("measuring")
 def local_geometry(
     denoiser: Denoiser,
     points: Tensor,

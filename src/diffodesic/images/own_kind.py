@@ -27,6 +27,7 @@ from torch import Tensor
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.model import Model
+from diffodesic.numerics.cost import stage
 
 __all__ = ["OUTSIDE", "PICTURES", "Surprise", "strange", "surprise"]
 
@@ -36,6 +37,7 @@ PICTURES = ("picture A", "picture B")
 """What sentences call the two ends of a path."""
 SNRS = (2.0, 3.0, 4.0)  # log of v / sigma^2
 NOISES = 2  # pairs +-eps per level
+EVALUATIONS = 2 * NOISES * len(SNRS)  # per picture
 
 IMPOSSIBLE = "there although the model expects none"
 
@@ -101,6 +103,7 @@ def surprise(denoiser: Denoiser, points: Tensor, *, scale: float = 1.0) -> Surpr
     return Surprise(error, expected, levels[1])
 
 
+@stage("lifting")
 def strange(model: Model, images: Tensor, names: Sequence[str]) -> tuple[str, ...]:
     """A sentence on each picture that is not of the model's kind.
 

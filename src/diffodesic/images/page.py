@@ -134,6 +134,8 @@ def _readouts(own: ShownPath) -> list[str]:
 def _certificate(content: Mapping[str, Any], own: ShownPath) -> list[tuple[str, object, object]]:
     """Rows (name, value, what it says)."""
     c, cost = content["certificate"], content["cost"]
+    work = content["work"]
+    whole = sum(work.values())
     floor = own.energy / own.floor if own.floor else None
     wrong = f"{100 * c['negative_fraction']:.3g} %"
     judged = f"{c['judged']:.4g} ± {c['judged_error']:.2g}" if "judged" in c else None
@@ -151,5 +153,6 @@ def _certificate(content: Mapping[str, Any], own: ShownPath) -> list[tuple[str, 
         ("Network evaluations", cost["evaluations"], "forward passes, point by point"),
         ("Derivatives", cost["derivatives"], "Jacobian products, either side"),
         ("Node gradients", cost["node_gradients"], "one node, one energy gradient"),
+        ("The whole run", whole, ", ".join(f"{name} {calls:,}" for name, calls in work.items())),
         ("Solve time", f"{content['seconds']:.3g} s", "wall clock"),
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def write_interpolation(result: Interpolation, folder: Path, run: Run) -> None:
     write_pictures(frames, folder)
     tensors = {"nodes": result.geodesic.nodes, "inputs": result.inputs}
     for name, shown in result.paths.items():
-        for field in ("frames", "s", "log_snr", "curve_s", "curve_log_snr", "curve_speed"):
-            tensors[f"{name}.{field}"] = getattr(shown, field)
+        for part in ("frames", "s", "log_snr", "curve_s", "curve_log_snr", "curve_speed"):
+            tensors[f"{name}.{part}"] = getattr(shown, part)
     kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     write_atomically(folder / "path.safetensors", save(kept))
     content = result_dict(result)
@@ -78,6 +79,7 @@ def result_dict(result: Interpolation) -> dict[str, Any]:
         "settings": result.settings,
         "alarms": list(result.alarms),
         "notices": list(result.notices),
+        "work": dict(result.work),
         "seconds": round(result.seconds, 2),
         "versions": versions(),
     }
@@ -102,6 +104,8 @@ class Interpolation:
         settings: what was asked for and what was chosen.
         notices: what was changed or is doubtful, one sentence each, the alarms first.
         alarms: notices that make the result mean little: an end is not of the model's kind.
+        work: evaluations and derivatives of the whole run by stage: lifting, starts, searching,
+            judging, frames; those of stages that an earlier run finished, too.
     """
 
     geodesic: Geodesic
@@ -112,6 +116,7 @@ class Interpolation:
     settings: dict[str, object]
     notices: tuple[str, ...]
     alarms: tuple[str, ...] = ()
+    work: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line: what it is of, how long, and how it ended."""

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from diffodesic.geometry.metric import Metric
-from diffodesic.images.interpolation import InterpolateOptions, join, stages
+from diffodesic.images.interpolation import InterpolateOptions, expected_work, join, stages
 from diffodesic.images.lifting import as_images
 from diffodesic.images.placement import run_of
 from diffodesic.images.result import Interpolation, result_dict, write_interpolation
 from diffodesic.images.spaces import SPACES, Space, choose_space
 from diffodesic.models.model import Model
+from diffodesic.numerics.cost import expect, total
 from diffodesic.output.folder import replace_files, write_pictures
 from diffodesic.output.images import to_uint8
 from diffodesic.output.options import suggests
@@ -141,13 +142,17 @@ def interpolate_through(
     say, count = progress or (lambda _: None), len(images) - 1
     pairs = []
     with stages(checkpoint, model, inputs, asked).held() as store:
+        parts = [store.part(f"pair-{i + 1}") for i in range(count)]
+        each = asked.but(frames=1 + round((asked.frames - 1) / count))
+        for i, part in enumerate(parts):
+            part.tell(say, f" of pair {i + 1}")
+        expect(total(*(expected_work(each, part.finished()) for part in parts)))
         for i in range(count):
 
             def said(text: str, i: int = i) -> None:
                 say(f"pair {i + 1} of {count}: {text}")
 
-            part = store.part(f"pair-{i + 1}")
-            pairs.append(join(model, inputs[i : i + 2], asked, part, said))
+            pairs.append(join(model, inputs[i : i + 2], asked, parts[i], said))
         steps = _shares([float(pair.path.length) for pair in pairs], asked.frames - 1)
         return InterpolationSequence(
             tuple(pair.finish(n + 1) for pair, n in zip(pairs, steps, strict=True))

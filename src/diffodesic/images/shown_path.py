@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffodesic.images.features import Features
 from diffodesic.images.placement import REFINE, Placement
+from diffodesic.numerics.cost import stage
 
 __all__ = ["Pace", "ShownPath", "show_path"]
 
@@ -109,6 +110,7 @@ def show_path(
     fine = torch.linspace(0, 1, REFINE * nodes + 1, dtype=s.dtype, device=s.device)
     with torch.no_grad():
         images, level = shown(s)
+    with torch.no_grad(), stage("judging"):
         on_fine = curve(fine)
         steps = metric.squared_steps(on_fine)
         speed = steps.clamp(min=0).sqrt() * steps.shape[-1]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.flow import clean_log_snr, trajectory
+from diffodesic.numerics.cost import stage
 
 __all__ = ["Trajectories", "trajectories"]
 
@@ -41,6 +42,7 @@ class Trajectories:
     turning: Tensor
 
 
+@stage("trajectories")
 def trajectories(denoiser: Denoiser, points: Tensor, *, steps: int, seed: int) -> Trajectories:
     """Shapes of the flows that start at each point under much noise.
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from diffodesic.geometry.exponential import slope as slope_of
 from diffodesic.geometry.path import Geodesic
 from diffodesic.metrics.one_level import AtNoise
-from diffodesic.numerics.cost import Cost, counting
+from diffodesic.numerics.cost import Cost, counting, stage
 from diffodesic.numerics.ode import IntegrationError, rk45
 
 __all__ = ["Alarm", "Continuation", "Method", "Stop", "continue_path"]
@@ -125,6 +125,7 @@ class Continuation:
         return f"Continuation({self.method}, {self.reached:.3g} beyond the end, {self.stop.name})"
 
 
+@stage("continuing")
 def continue_path(
     path: Geodesic,
     amount: float = 0.5,

@@ -34,11 +34,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from diffodesic.models.folder import write_model
 from diffodesic.output.claims import claimed
-from diffodesic.output.stages import Store
+from diffodesic.output.stages import GOES_ON, Store
 
 __all__ = ["RunSettings", "Training", "flags"]
 
 _DATA = ("data", "points")  # hashes among what a run depends on
+EVERY = 30.0  # seconds between two lines where there is no terminal
 _VERSION = 3  # of the algorithm: raised where the same settings give other weights
 
 
@@ -171,6 +172,8 @@ class Training(ABC):
                 shutil.rmtree(self.outdir / "checkpoint", ignore_errors=True)
             with self.store.held():
                 self.restore()
+                if progress and self.step:
+                    print(f"note: {GOES_ON}, which has taken {self.step} steps", file=sys.stderr)
                 cores = torch.get_num_threads()
                 torch.set_num_threads(1)  # small networks: more threads only wait for each other
                 try:
@@ -183,7 +186,7 @@ class Training(ABC):
         """Train until the end, with checkpoints and snapshots by wall time."""
         from tqdm import tqdm
 
-        settings, saved = self.settings, self.seconds
+        settings, saved, told = self.settings, self.seconds, self.seconds
 
         def keep() -> None:
             self.save()
@@ -200,16 +203,21 @@ class Training(ABC):
             if self.seconds - saved >= 60 * settings.checkpoint_minutes:
                 keep()
                 saved = self.seconds
+            # a checkpoint has a line of its own, and a terminal has the bar
+            if progress and bar.disable and self.seconds - max(saved, told) >= EVERY:
+                print(self.words(check=False), file=sys.stderr, flush=True)
+                told = self.seconds
             if any(before < 60 * m <= self.seconds for m in settings.snapshot_minutes):
                 self.export()
         bar.close()
         keep()
 
-    def words(self) -> str:
-        """Step, share done, time left and quality, for a reader who waits."""
+    def words(self, *, check: bool = True) -> str:
+        """Step, share done, time left and, with ``check``, quality, for a reader who waits."""
         done = self.fraction()
         left = self.seconds / 60 * (1 / done - 1) if done else math.inf
-        return f"step {self.step}, {done:.0%} done, {left:.0f} minutes left: {self.check()}"
+        stands = f"step {self.step}, {done:.0%} done, {left:.0f} minutes left"
+        return f"{stands}: {self.check()}" if check else stands
 
     def advance(self) -> float:
         """Take one step; return its loss."""

@@ -8,16 +8,20 @@
 - ``energies``: energies of a potential, with or without forces.
 
 Counting is scoped: ``with counting() as cost: ...`` sees everything inside it, nested scopes too.
+A part of a run has a name, ``with stage("searching"): ...``; the innermost name counts.  Whoever
+knows beforehand what a stage takes says it by :func:`expect`, so that a reader who waits can be
+told how much is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["Cost", "counting", "record"]
+__all__ = ["Cost", "counting", "current", "expect", "record", "scaled", "stage", "total"]
 
 
 @dataclass
@@ -29,34 +33,94 @@ class Cost:
         derivatives: Jacobian products of a denoiser.
         node_gradients: gradients of the energy of a path by one node; an energy alone is a third.
         energies: energies of a potential, with or without their gradient.
+        stages: evaluations, derivatives and energies together, by the name of their stage.
+        expected: what the stages are expected to take, by name; see :func:`expect`.
     """
 
     evaluations: int = 0
     derivatives: int = 0
     node_gradients: float = 0.0
     energies: int = 0
+    stages: dict[str, int] = field(default_factory=dict, compare=False)
+    expected: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def share(self) -> float | None:
+        """How much of the expected work is done, from 0 to 1; None where nothing is expected.
+
+        A stage that takes more than was expected makes the whole larger, not the share.
+        """
+        names = {*self.expected, *self.stages}
+        whole = sum(max(self.expected.get(n, 0), self.stages.get(n, 0)) for n in names)
+        return sum(self.stages.values()) / whole if self.expected and whole else None
 
 
-open_scopes: ContextVar[tuple[Cost, ...]] = ContextVar("diffodesic_cost", default=())
+Scopes = tuple[tuple[Cost, ...], str]
+"""The open scopes, and the name of the stage."""
+
+_open: ContextVar[Scopes] = ContextVar("diffodesic_cost", default=((), ""))
 
 
 @contextmanager
 def counting() -> Iterator[Cost]:
     """Count the work done inside the ``with`` block."""
-    cost = Cost()
-    token = open_scopes.set((*open_scopes.get(), cost))
+    cost, (scopes, name) = Cost(), _open.get()
+    token = _open.set(((*scopes, cost), name))
     try:
         yield cost
     finally:
-        open_scopes.reset(token)
+        _open.reset(token)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Name the work done inside the ``with`` block, or inside the function decorated with it."""
+    token = _open.set((_open.get()[0], name))
+    try:
+        yield
+    finally:
+        _open.reset(token)
+
+
+def expect(stages: Mapping[str, int]) -> None:
+    """Tell every open scope what stages are expected to take in all, in the unit of ``stages``."""
+    for cost in _open.get()[0]:
+        cost.expected |= stages
+
+
+def current() -> Scopes:
+    """The open scopes, and the name of the stage, for work that is recorded later."""
+    return _open.get()
 
 
 def record(
-    *, evaluations: int = 0, derivatives: int = 0, node_gradients: float = 0.0, energies: int = 0
+    *,
+    evaluations: int = 0,
+    derivatives: int = 0,
+    node_gradients: float = 0.0,
+    energies: int = 0,
+    scopes: Scopes | None = None,
 ) -> None:
-    """Add work to every open scope."""
-    for cost in open_scopes.get():
+    """Add work to every open scope, or to those that were open earlier."""
+    open_, name = scopes or _open.get()
+    calls = evaluations + derivatives + energies
+    for cost in open_:
         cost.evaluations += evaluations
         cost.derivatives += derivatives
         cost.node_gradients += node_gradients
         cost.energies += energies
+        if calls:
+            cost.stages[name] = cost.stages.get(name, 0) + calls
+
+
+def scaled(stages: Mapping[str, int], factor: float) -> dict[str, int]:
+    """A multiple of the work of every stage."""
+    return {name: round(factor * calls) for name, calls in stages.items()}
+
+
+def total(*works: Mapping[str, int]) -> dict[str, int]:
+    """Works by stage, added up."""
+    summed: Counter[str] = Counter()
+    for work in works:
+        summed.update(work)
+    return dict(summed)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffodesic.numerics.cost import open_scopes
+from diffodesic.numerics.cost import current, record
 
 __all__ = ["is_transformed", "jvp", "lower", "piece", "track_vjp", "untransformed"]
 
@@ -27,14 +27,13 @@ def piece(count: int, limit: int | None) -> int:
 
 def track_vjp(output: Tensor, count: int) -> Tensor:
     """Count ``count`` derivatives when a backward pass goes through ``output``."""
-    scopes = open_scopes.get()
-    if not scopes or not output.requires_grad or is_transformed(output):
+    scopes = current()
+    if not scopes[0] or not output.requires_grad or is_transformed(output):
         return output
 
     # The scopes are bound now: autograd may run the hook on another thread, outside the context.
     def on_backward(_: Tensor) -> None:
-        for cost in scopes:
-            cost.derivatives += count
+        record(derivatives=count, scopes=scopes)
 
     output.register_hook(on_backward)
     return output

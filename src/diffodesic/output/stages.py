@@ -28,7 +28,10 @@ from diffodesic.output.claims import claimed
 from diffodesic.output.files import not_a_file, write_atomically
 from diffodesic.output.records import json_ready, read_json, write_json
 
-__all__ = ["Stage", "Store", "differences", "fingerprint"]
+__all__ = ["GOES_ON", "Stage", "Store", "differences", "fingerprint"]
+
+GOES_ON = "goes on from an earlier run"
+"""How a line of progress begins that a reader should not miss."""
 
 _HEAD = "depends.json"
 _FORMAT = 1
@@ -134,6 +137,16 @@ class Store:
             reason = "its checksum differs"
         self.warn(name, reason)
         return None
+
+    def finished(self) -> list[str]:
+        """Names of the stages in the folder, in the order in which they were made."""
+        files = [] if self.folder is None else self.folder.glob("*.safetensors")
+        return [file.stem for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)]
+
+    def tell(self, say: Callable[[str], None], within: str = "") -> None:
+        """Say which stages are not made again, if there are any, ``within`` a part of the run."""
+        if names := self.finished():
+            say(f"{GOES_ON}, which has finished {', '.join(names)}{within}")
 
     def write(
         self,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
 from diffodesic.models.identity import identity
+from diffodesic.numerics.cost import expect, stage
 from diffodesic.output.options import suggests
 from diffodesic.output.stages import Store, fingerprint
 from diffodesic.transitions.annealing import Block, PathOptions
@@ -235,6 +236,10 @@ def _blocks(
     """All frames (P, F, d), and the rest block by block."""
     room = stages.array("frames", (options.paths, len(kept), potential.dim))
     blocks = []
+    stages.tell(progress or (lambda _: None))
+    drawn = options.block * len(stages.finished())
+    each = 1 + options.langevin_steps * len(nodes)
+    expect({"drawing": each * max(0, options.paths - drawn)})
     for first in range(0, options.paths, options.block):
         part = room[first : first + options.block]
         title = f"paths {first + 1} to {first + len(part)} of {options.paths}"
@@ -248,15 +253,16 @@ def _blocks(
     return room, blocks
 
 
+@stage("drawing")
 def _drawn(
     block: Block, kept: Tensor, frames: Tensor, stages: Store, tell: Callable[[int], None]
 ) -> dict[str, Tensor]:
     """A block: as an earlier run left it, or drawn into ``frames`` (P, F, d)."""
     name = f"block-{block.index:05d}"
-    stage = stages.read(name)
-    if stage is not None and stage[1]["paths"] == len(frames):
-        if stage[1]["frames"] == fingerprint(frames):
-            return stage[0]
+    found = stages.read(name)
+    if found is not None and found[1]["paths"] == len(frames):
+        if found[1]["frames"] == fingerprint(frames):
+            return found[0]
         stages.warn(name, "its frames are not those that were drawn")
     tensors = block.draw(kept, frames, tell)
     return stages.write(name, tensors, {"paths": len(frames), "frames": fingerprint(frames)})[0]

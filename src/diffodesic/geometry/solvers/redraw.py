@@ -20,6 +20,7 @@ from diffodesic.geometry.energy import PathEnergy, Problem, Solution
 from diffodesic.geometry.solvers.descent import Descent
 from diffodesic.geometry.solvers.starts import measure, respace
 from diffodesic.geometry.status import Status
+from diffodesic.numerics.cost import stage
 
 __all__ = ["Redraw"]
 
@@ -155,6 +156,7 @@ class Redraw:
         inside = energy.confine(energy.curve(x)(fine))[:, 1:-1]
         return respace(energy, torch.cat([x[:, :1], inside, x[:, -1:]], 1), nodes)
 
+    @stage("starts")
     def _start(self, problem: Problem) -> tuple[Tensor, list[str], Tensor]:
         """The start judged shortest of every pair (B, k + 1, d), its name, and that length (B,)."""
         energy, few = problem.energy, min(self.nodes, problem.nodes)
@@ -177,6 +179,7 @@ class Redraw:
         names = [list(named)[i] for i in first.gather(1, best)[:, 0].tolist()]
         return x[rows, best][:, 0], names, judged.gather(1, best)[:, 0]
 
+    @stage("judging")
     def _judge(self, energy: PathEnergy, x: Tensor) -> Tensor:
         """Lengths of paths (B, k + 1, d) by one sample of the judge; NaN where there is none."""
         if not energy.fitted:

@@ -21,6 +21,7 @@ from diffodesic.geometry.solvers.second_order import lower_beside
 from diffodesic.geometry.solvers.spline_search import SplineEnergy
 from diffodesic.geometry.solvers.starts import Measure, candidates, measure, pick, respace
 from diffodesic.geometry.status import Status
+from diffodesic.numerics.cost import stage
 
 __all__ = ["Relax"]
 
@@ -108,11 +109,11 @@ class Relax:
         first, *harder = energy.stages()
         # coarse to fine in the easiest stage, then from stage to stage on the finest level
         stages = [(first, level) for level in levels] + [(each, nodes) for each in harder]
-        for i, (stage, level) in enumerate(stages):
+        for i, (staged, level) in enumerate(stages):
             if x.shape[1] != level + 1:
-                x = respace(stage, x, level, self._start_again(stage, begin, level, names))
+                x = respace(staged, x, level, self._start_again(staged, begin, level, names))
             rtol = self.rtol if i == len(stages) - 1 else max(self.rtol, self._coarse_rtol(energy))
-            descent = self._descend(stage, x, rtol, problem.progress)
+            descent = self._descend(staged, x, rtol, problem.progress)
             x, total = descent.result, total + descent.iterations
         if self.explore:
             total = total + self._off_saddles(problem, descent)
@@ -198,6 +199,7 @@ class Relax:
                 done.statuses[row] = status
         return taken
 
+    @stage("starts")
     def _best_starts(self, problem: Problem, nodes: int) -> tuple[Tensor, list[str]]:
         """The best candidate start of every pair, at constant speed, and its name."""
         energy, a, b = problem.energy, problem.a, problem.b

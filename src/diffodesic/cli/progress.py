@@ -1,0 +1,150 @@
+"""What a reader who waits is told: the cost before a long run, share done and time left, the work.
+
+On a terminal one line is rewritten; elsewhere, as in a log, a plain line comes every half minute.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import Context
+
+import torch
+from torch import Tensor
+
+from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.numerics.cost import Cost, counting
+from diffodesic.output.stages import GOES_ON
+
+__all__ = ["Progress", "duration", "in_words", "progress"]
+
+EVERY = 30.0  # seconds between two lines where there is no terminal
+LONG = 10.0  # seconds from which on a run is announced
+BATCH, SLOW = 16, 0.5  # evaluations that are timed together, unless one of them takes so long
+
+
+class Progress:
+    """What a command that runs says of itself; called with a short line on every step.
+
+    Args:
+        cost: counts the work of the run, and knows what is expected.
+        denoiser: whose evaluations are timed for the announcement; None announces nothing.
+        rewrite: shows a line in the place of the last one; None prints lines of their own.
+    """
+
+    def __init__(
+        self, cost: Cost, denoiser: Denoiser | None, rewrite: Callable[[str], None] | None
+    ) -> None:
+        self.cost, self.denoiser, self.rewrite = cost, denoiser, rewrite
+        self.text, self.began = "", time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        """Say what is done now."""
+        if text.startswith(GOES_ON):
+            print(f"note: {text}", file=sys.stderr, flush=True)
+            return
+        self.text = text
+        if self.denoiser is not None and self.cost.expected:
+            denoiser, self.denoiser = self.denoiser, None  # once
+            self._announce(denoiser)
+        if self.rewrite:
+            self.rewrite(self.line())
+
+    def line(self) -> str:
+        """The last text, and how much of the run is done, as far as that is known."""
+        passed, share = time.monotonic() - self.began, self.cost.share
+        if not share:
+            return self.text if self.rewrite else f"{self.text}; {duration(passed)} so far"
+        left = duration(passed * (1 - share) / share)
+        return f"{self.text}; about {share:.0%} done, {left} left"
+
+    def watch(self, ended: threading.Event) -> None:
+        """Show how the run stands, again and again, until it has ended."""
+        while not ended.wait(1.0 if self.rewrite else EVERY):
+            if self.rewrite:
+                self.rewrite(self.line())
+            else:
+                print(f"diffodesic: {self.line()}", file=sys.stderr, flush=True)
+
+    def _announce(self, denoiser: Denoiser) -> None:
+        calls = sum(self.cost.expected.values())
+        # outside the counted scopes: it is no work of the run
+        seconds = calls * Context().run(seconds_per_evaluation, denoiser)
+        if seconds >= LONG:
+            told = f"about {_rounded(calls):,} evaluations, {duration(seconds)}"
+            print(f"diffodesic: {told}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(denoiser: Denoiser | None = None) -> Iterator[Progress]:
+    """Tell how the run inside the block stands.
+
+    Args:
+        denoiser: see :class:`Progress`.
+
+    Yields:
+        what is called with a short line on every step.
+    """
+    from tqdm.auto import tqdm
+
+    ended = threading.Event()
+    bar_format = "{desc} [{elapsed}]"
+    with counting() as cost, tqdm(bar_format=bar_format, disable=None, leave=False) as bar:
+        shown = Progress(cost, denoiser, None if bar.disable else bar.set_description_str)
+        watcher = threading.Thread(target=shown.watch, args=(ended,), daemon=True)
+        watcher.start()
+        try:
+            yield shown
+        finally:
+            ended.set()
+            watcher.join()
+
+
+def seconds_per_evaluation(denoiser: Denoiser) -> float:
+    """Time a denoiser on noise at log SNR 0, or near it.
+
+    Args:
+        denoiser: the denoiser.
+
+    Returns:
+        seconds per evaluation, in a batch where that is quick.
+
+    Cost: 50 evaluations, or two where one takes half a second.
+    """
+    low, high = denoiser.log_snr_range
+    sigma = torch.tensor(-min(max(0.0, low), high) / 2, dtype=torch.float64).exp()
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(BATCH, denoiser.dim, generator=generator, dtype=torch.float64)
+    z *= (denoiser.variance + float(sigma) ** 2) ** 0.5
+
+    def timed(points: Tensor) -> float:
+        began = time.perf_counter()
+        with torch.no_grad():
+            denoiser(points, sigma)
+        return time.perf_counter() - began
+
+    # the least of several: the first takes longer, and other processes take time too
+    single = min(timed(z[:1]) for _ in range(2))
+    return single if single > SLOW else min(timed(z) for _ in range(3)) / BATCH
+
+
+def in_words(stages: Mapping[str, int]) -> str:
+    """Work by stage as a sentence without its full stop."""
+    parts = ", ".join(f"{name or 'the rest'} {calls:,}" for name, calls in stages.items())
+    return f"{sum(stages.values()):,} evaluations and derivatives of the network ({parts})"
+
+
+def duration(seconds: float) -> str:
+    """A time for reading: "40 s", "3 min", "2.5 h"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
+
+
+def _rounded(count: int) -> int:
+    """Two digits of a number."""
+    unit = 10 ** max(0, len(str(count)) - 2)
+    return round(count / unit) * unit

@@ -1,0 +1,123 @@
+"""What a reader who waits is told."""
+
+from __future__ import annotations
+
+import io
+import re
+import signal
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from tqdm import auto
+
+from diffodesic.cli import progress as told
+from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.numerics.cost import expect, record, stage
+from support.commands import TINY, Run
+
+
+def test_without_a_terminal_a_plain_line_comes_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(told, "EVERY", 0.02)
+    with told.progress() as say:
+        expect({"searching": 100, "frames": 100})
+        with stage("searching"):
+            record(evaluations=50)
+        say("round 3")
+        time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2
+    assert all(
+        re.fullmatch(r"diffodesic: round 3; about 25% done, 0 s left", line) for line in lines
+    ), lines
+
+
+def test_a_share_that_is_not_known_is_not_told(monkeypatch, capsys):
+    monkeypatch.setattr(told, "EVERY", 0.02)
+    with told.progress() as say:
+        say("round 3")
+        time.sleep(0.05)
+    assert capsys.readouterr().err.splitlines()[0] == "diffodesic: round 3; 0 s so far"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_one_line_that_is_rewritten(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr(auto.tqdm, "monitor_interval", 0)  # no thread of its own
+    with told.progress() as say:
+        expect({"frames": 4})
+        with stage("frames"):
+            record(evaluations=1)
+        say("bringing back")
+    shown = screen.getvalue()
+    assert "bringing back; about 25% done, 0 s left" in shown
+    assert "\n" not in shown
+
+
+def test_a_long_run_is_announced_by_its_evaluations_and_their_time(monkeypatch, capsys):
+    mix = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64))
+    monkeypatch.setattr(told, "LONG", 0.0)
+    with told.progress(mix) as say:
+        say("nothing is known yet")
+        expect({"searching": 6000, "frames": 521})
+        say("lifting")
+        say("searching")
+    assert re.fullmatch(r"diffodesic: about 6,500 evaluations, \d+ s\n", capsys.readouterr().err)
+    assert say.cost.stages == {}  # timing is no work of the run
+
+
+def test_a_short_run_is_not_announced(capsys):
+    mix = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64))
+    with told.progress(mix) as say:
+        expect({"frames": 3})
+        say("frames")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40.2, "40 s"), (99, "99 s"), (170, "3 min"), (9000, "2.5 h")]
+)
+def test_times_are_short(seconds, text):
+    assert told.duration(seconds) == text
+
+
+def test_work_is_told_by_stage_for_the_whole_run(run: Run, place: Path):
+    code, out, _ = run(*TINY)
+    assert code == 0
+    found = re.search(
+        r"^([\d,]+) evaluations and derivatives of the network \((.*)\), \d+ s$", out, re.M
+    )
+    assert found, out
+    parts = dict(part.rsplit(" ", 1) for part in found[2].split(", "))
+    assert parts.keys() == {"lifting", "starts", "searching", "judging", "frames"}
+    assert sum(int(n.replace(",", "")) for n in parts.values()) == int(found[1].replace(",", ""))
+
+
+def test_a_run_that_goes_on_says_so_and_counts_the_whole(run: Run, place: Path, monkeypatch):
+    code, whole, _ = run(*TINY, "--outdir", "whole")
+    interpolation = import_module("diffodesic.images.interpolation")
+    real = interpolation.show_path
+
+    def stops(*words, **named):
+        signal.raise_signal(signal.SIGINT)
+        return real(*words, **named)
+
+    monkeypatch.setattr(interpolation, "show_path", stops)
+    code, _, err = run(*TINY)
+    assert code == 130
+    assert "the same command goes on from what is finished" in err
+    monkeypatch.setattr(interpolation, "show_path", real)
+    code, out, err = run(*TINY)
+    assert (code, err) == (
+        0,
+        "note: goes on from an earlier run, which has finished ends, path\n",
+    )
+    work = [line for line in out.splitlines() if "derivatives of the network" in line]
+    assert work[0].rpartition(",")[0] in whole
