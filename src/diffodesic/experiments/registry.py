@@ -26,6 +26,12 @@ EXPERIMENTS = (
         "Edit distances of digits against other distances; with pairs, their interpolations",
         INPUTS,
     ),
+    Experiment(
+        "spacetime/distances",
+        "distances.run:run",
+        "Which distance of pictures is worth its price: retrieval, triples, correlations",
+        ("data", "device"),
+    ),
     Experiment("spacetime/alanine", "alanine.free:run", f"{ALANINE} on U(phi, psi)", ("data",)),
     Experiment(
         "spacetime/alanine-low-variance",

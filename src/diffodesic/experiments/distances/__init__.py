@@ -1,0 +1,1 @@
+"""Which distance when: prices, correlations and retrieval of distances of pictures."""
