@@ -69,3 +69,31 @@ def test_levels_outside_the_model_and_pictures_that_do_not_fit():
         dd.iem(model, a[:, :4], b)
     with pytest.raises(TypeError, match="did you mean 'snr'"):
         dd.iem(model, a, b, snrs=3.0)  # type: ignore[call-arg]
+
+
+def test_all_pairs_are_kept_in_a_file_and_read_again(tmp_path):
+    model, images, file = tiny_model(), pictures(4), tmp_path / "distances.npz"
+    options = IemOptions(levels=9)
+    first = dd.pairwise(model, images, metric="iem", options=options, file=file)
+    assert first.complete
+    assert torch.equal(first.lengths, options.among(model, images).distance)
+    assert first.neighbours(1).shape == (4, 1)
+    # half as many images take half the time, not a quarter
+    assert first.seconds_for(2) == first.seconds / 2
+    again = dd.pairwise(model, images, metric="iem", options=options, file=file)
+    assert again.seconds == first.seconds
+    assert torch.equal(again.errors, first.errors)
+    with pytest.raises(ValueError, match="other data or settings"):
+        dd.pairwise(model, images, metric="iem", options=options.but(seed=1), file=file)
+    with pytest.raises(ValueError, match="no file of distances of this kind"):
+        dd.pairwise(model, images, file=file)
+
+
+def test_pairwise_takes_the_options_of_its_metric_alone():
+    model, images = tiny_model(), pictures(3)
+    with pytest.raises(ValueError, match="options are MeanOptions; the metric iem takes IemOpt"):
+        dd.pairwise(model, images, metric="iem", options=MeanOptions())
+    with pytest.raises(ValueError, match="no arguments of the metric mean"):
+        dd.pairwise(model, images, metric="mean", check=2)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="unknown metric 'lpips'; choose diffed, iem or mean"):
+        dd.pairwise(model, images, metric="lpips")  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-r"""All distances of a set: N (N - 1) / 2 geodesics of spacetime, solved together  (2505.17517).
+r"""All distances of a set; edit distances are geodesics, solved together  (2505.17517).
 
 The upper triangle is cut into batches that fit in memory; a pair's result does not depend on its
 batch.  A file is kept up to date after each batch, so that an interrupted run goes on.  The matrix
@@ -12,16 +12,14 @@ is recorded is what they gain.
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
@@ -34,6 +32,8 @@ from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.images.editing import EditOptions, anchored, distances_of
+from diffodesic.images.information import NOISY, NoisyOptions
+from diffodesic.images.matrix import DamagedError, DistanceMatrix, NoisyDistances
 from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.images.work import join_work
 from diffodesic.metrics.spacetime.metric import Spacetime
@@ -41,20 +41,15 @@ from diffodesic.models.identity import identity
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import counting, expect, scaled
 from diffodesic.output.claims import claimed
-from diffodesic.output.files import UNREADABLE, write_atomically
 from diffodesic.output.options import option, suggests
-from diffodesic.output.records import write_json
 from diffodesic.output.stages import GOES_ON, differences, fingerprint
 
-__all__ = ["DamagedError", "PairSolver", "PairwiseDistances", "PairwiseOptions", "pairwise"]
+__all__ = ["PairSolver", "PairwiseDistances", "PairwiseOptions", "pairwise"]
 
 NODES, EXACT = 16, Relax(rtol=1e-3)  # in closed form: about 1 %
 MEMORY = 2**22  # numbers in the largest tensor of a batch of a mixture: 32 MB in float64
 ORDER = list(Status)
-
-
-class DamagedError(ValueError):
-    """A file of distances cannot be read, or holds other bytes than were written."""
+D = TypeVar("D", bound=DistanceMatrix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,60 +68,33 @@ class PairwiseOptions(EditOptions):
     batch: int | None = option(None, least=1)
 
 
-_ARRAYS = ("matrix", "apexes", "statuses")  # of a file
-
-
-@dataclass(frozen=True)
-class PairwiseDistances:
-    """Distances of all pairs of N points, in the order of ``torch.triu_indices(N, N, 1)``.
+@dataclass(frozen=True, kw_only=True)
+class PairwiseDistances(DistanceMatrix):
+    """Diffusion Edit Distances of all pairs; ``log_snr`` is the anchor.
 
     Attributes:
-        count: number N of points.
-        log_snr: the anchor; distances of other anchors do not compare.
-        lengths: distance per pair, (P,), P = N (N - 1) / 2; NaN for pairs not solved yet.
         apexes: lowest log SNR of the path, per pair, (P,).
         statuses: how each pair ended, place in ``list(Status)``, (P,); -1 not solved yet.
         accuracy: relative length that the checked pairs lost with twice the nodes: mean and
-            largest; None where none was checked.
-        seconds: time spent on the pairs that are solved, the check apart.
-        settings: what was asked for and what was chosen, with fingerprints of model and points.
+            largest; None where none was checked.  ``seconds`` are without the check.
     """
 
-    count: int
-    log_snr: float
-    lengths: Tensor
+    PER_PAIR: ClassVar[tuple[str, ...]] = ("lengths", "apexes")
+    ARRAYS: ClassVar[tuple[str, ...]] = ("statuses",)
+
     apexes: Tensor
     statuses: Tensor
-    accuracy: tuple[float, float] | None
-    seconds: float
-    settings: dict[str, Any]
+    accuracy: tuple[float, float] | None = None
 
-    @property
-    def pairs(self) -> Tensor:
-        """Places of the two points of every pair, (P, 2)."""
-        return torch.triu_indices(self.count, self.count, 1).T
-
-    @property
-    def matrix(self) -> Tensor:
-        """Distances (N, N), symmetric, zero on the diagonal."""
-        return self.square(self.lengths)
-
-    def square(self, values: Tensor) -> Tensor:
-        """Values per pair (P,) as a symmetric matrix (N, N) with a zero diagonal."""
-        i, j = self.pairs.T
-        out = values.new_zeros(self.count, self.count)
-        out[i, j] = out[j, i] = values
-        return out
+    def __post_init__(self) -> None:
+        """Take the accuracy as a file gives it."""
+        if self.accuracy is not None:
+            object.__setattr__(self, "accuracy", tuple(self.accuracy))
 
     @property
     def solved(self) -> int:
         """Number of pairs solved."""
         return int((self.statuses >= 0).sum())
-
-    @property
-    def complete(self) -> bool:
-        """Whether all pairs are solved."""
-        return self.solved == len(self.lengths)
 
     def tally(self) -> dict[Status, int]:
         """How the solved pairs ended."""
@@ -138,155 +106,114 @@ class PairwiseDistances:
         """Number of solved pairs that did not end well; see :meth:`tally`."""
         return sum(n for status, n in self.tally().items() if not status.ok)
 
-    def seconds_for(self, count: int) -> float:
-        """Time that ``count`` points would take at the measured time per pair, in seconds."""
-        return self.seconds / max(self.solved, 1) * (count * (count - 1) / 2)
-
-    def neighbours(self, k: int = 5) -> Tensor:
-        """The k nearest points of every point, nearest first, (N, k).
-
-        Args:
-            k: from 1 to N - 1.
-
-        Returns:
-            indices.
-
-        Raises:
-            ValueError: for another k, or distances that are not complete.
-        """
-        if not 1 <= k < self.count or not self.complete:
-            raise ValueError(
-                f"neighbours needs all pairs solved and k between 1 and {self.count - 1}; "
-                f"{self.solved} of {len(self.lengths)} are solved and k is {k}"
-            )
-        away = self.matrix.fill_diagonal_(torch.inf)
-        return away.topk(k, largest=False).indices
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a ``.npz`` (which :func:`pairwise` can take up again) or a ``.json`` file.
-
-        Args:
-            path: the file; replaced whole or not at all.
-
-        Returns:
-            the path.
-
-        Raises:
-            ValueError: for another kind of file.
-        """
-        target = Path(path)
-        if target.suffix not in {".npz", ".json"}:
-            raise ValueError(f"{target} is neither .npz nor .json; choose one of these")
-        if target.suffix == ".json":
-            return write_json(target, self._plain(), indent=None)
-        return write_atomically(target, self._npz())
-
-    def _npz(self) -> bytes:
-        import numpy as np
-
-        buffer = io.BytesIO()
-        head = {"log_snr": self.log_snr, "seconds": self.seconds, "accuracy": self.accuracy}
-        text = json.dumps({**head, "settings": self.settings})
-        arrays = (self.matrix, self.square(self.apexes), self.statuses)
-        named = {name: x.numpy() for name, x in zip(_ARRAYS, arrays, strict=True)}
-        words = {"head": text, "checksum": fingerprint(text, *arrays)}
-        named |= {name: np.array(word) for name, word in words.items()}
-        np.savez(buffer, **named)  # type: ignore[arg-type]
-        return buffer.getvalue()
-
     def _plain(self) -> dict[str, Any]:
-        return {
-            **{field.name: getattr(self, field.name) for field in fields(self)},
-            "pairs": self.pairs,
-            "statuses": [ORDER[i].name if i >= 0 else None for i in self.statuses.tolist()],
-        }
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> PairwiseDistances:
-        """Read a ``.npz`` file written by :meth:`save`.
-
-        Args:
-            path: the file.
-
-        Returns:
-            the distances.
-
-        Raises:
-            ValueError: for a file of another kind.
-            DamagedError: for one that is damaged, a ValueError too.
-        """
-        import numpy as np
-
-        try:
-            # numpy would leave a damaged archive open
-            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = [torch.from_numpy(file[name]) for name in _ARRAYS]
-                text, checksum = str(file["head"]), str(file["checksum"])
-        except UNREADABLE as error:
-            # a whole archive of other arrays is no damage: it may be somebody's data
-            kind = ValueError if isinstance(error, KeyError) else DamagedError
-            raise kind(
-                f"{path} is no file of distances ({error}); give one that PairwiseDistances.save "
-                "wrote"
-            ) from error
-        if checksum != fingerprint(text, *arrays):
-            raise DamagedError(f"{path} is damaged: its checksum differs")
-        head, (matrix, apexes, statuses) = json.loads(text), arrays
-        i, j = torch.triu_indices(len(matrix), len(matrix), 1)
-        accuracy = head["accuracy"] and tuple(head["accuracy"])
-        return cls(
-            len(matrix),
-            head["log_snr"],
-            matrix[i, j],
-            apexes[i, j],
-            statuses,
-            accuracy,
-            head["seconds"],
-            head["settings"],
-        )
+        named = [ORDER[i].name if i >= 0 else None for i in self.statuses.tolist()]
+        return super()._plain() | {"statuses": named}
 
 
-@suggests(options=(PairwiseOptions,))
+@overload
 def pairwise(
     source: Model | Denoiser,
     data: Tensor,
     *,
+    metric: Literal["diffed"] = "diffed",
     log_snr: float | None = None,
     nodes: int | None = None,
     check: int = 0,
     file: str | os.PathLike[str] | None = None,
     options: PairwiseOptions | None = None,
     progress: Callable[[str], None] | None = None,
-) -> PairwiseDistances:
-    """Diffusion Edit Distances of all pairs.
+) -> PairwiseDistances: ...
+
+
+@overload
+def pairwise(
+    source: Model | Denoiser,
+    data: Tensor,
+    *,
+    metric: Literal["iem", "mean"],
+    file: str | os.PathLike[str] | None = None,
+    options: NoisyOptions | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> NoisyDistances: ...
+
+
+@suggests(options=(PairwiseOptions, *NOISY.values()))
+def pairwise(
+    source: Model | Denoiser,
+    data: Tensor,
+    *,
+    metric: Literal["diffed", "iem", "mean"] = "diffed",
+    log_snr: float | None = None,
+    nodes: int | None = None,
+    check: int = 0,
+    file: str | os.PathLike[str] | None = None,
+    options: PairwiseOptions | NoisyOptions | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> PairwiseDistances | NoisyDistances:
+    """Distances of all pairs: edit distances, or distances under shared noise.
 
     Args:
         source: a model, or a denoiser.
-        data: images (N, C, H, W) in [0, 1] for a model; points (N, D) at the anchor for a
-            denoiser.
+        data: images (N, C, H, W) in [0, 1] for a model; points (N, D) for a denoiser, at the
+            anchor for edit distances, else clean.
+        metric: ``diffed``, Diffusion Edit Distance; ``iem`` or ``mean``, those of
+            :mod:`diffodesic.images.information`.
         log_snr: the anchor, in place of ``options.log_snr``; see ``edit``.
         nodes: segments of every path, in place of ``options.nodes``.
         check: number of pairs solved again, finer, for the accuracy.
-        file: a ``.npz`` that is written after every batch, and taken up if it exists.
-        options: everything else; default ``PairwiseOptions()``.
-        progress: called with a short line after every batch.
+        file: a ``.npz`` that is taken up if it exists; written after every batch of geodesics, or
+            at the end of what takes none.
+        options: everything else: ``PairwiseOptions``, ``IemOptions`` or ``MeanOptions``.
+        progress: called with a short line now and then.
 
     Returns:
-        the distances, how every pair ended, and the time spent.
+        the distances, how every pair ended or its standard error, and the time spent.
 
     Raises:
-        ValueError: for fewer than two points, data that do not fit, or a file of other data or
-            other settings.
+        ValueError: for fewer than two points, data that do not fit, options of another metric, or
+            a file of other data or other settings.
 
-    Cost: that of ``geodesic`` per pair; a pair's result does not depend on its batch.
+    Cost: that of ``geodesic`` per pair; a pair's result does not depend on its batch.  Of ``iem``
+    68 evaluations a point with 17 levels, of ``mean`` 4.
     """
-    asked = (options or PairwiseOptions()).but(log_snr=log_snr, nodes=nodes)
+    known: dict[str, type[PairwiseOptions | NoisyOptions]] = {"diffed": PairwiseOptions, **NOISY}
+    kind = known.get(metric)
+    if kind is None:
+        raise ValueError(f"unknown metric {metric!r}; choose diffed, {' or '.join(NOISY)}")
+    options = kind() if options is None else options
+    if not isinstance(options, kind):
+        raise ValueError(
+            f"options are {type(options).__name__}; the metric {metric} takes {kind.__name__}"
+        )
+    if file is not None and Path(file).suffix != ".npz":
+        raise ValueError(f"file is {str(file)!r}; give it the ending .npz")
     if len(data) < 2 or check < 0:
         raise ValueError(
             f"pairwise needs at least 2 points and check >= 0; got {len(data)} and {check}"
         )
-    if file is not None and Path(file).suffix != ".npz":
-        raise ValueError(f"file is {str(file)!r}; give it the ending .npz")
+    say = progress or _silent
+    if isinstance(options, PairwiseOptions):
+        asked = options.but(log_snr=log_snr, nodes=nodes)
+        return _edits(source, data, asked, check, file, say)
+    if check or nodes is not None or log_snr is not None:
+        raise ValueError(f"check, nodes and log_snr are no arguments of the metric {metric}")
+    return _under_noise(source, data, options, file, say)
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _edits(
+    source: Model | Denoiser,
+    data: Tensor,
+    asked: PairwiseOptions,
+    check: int,
+    file: str | os.PathLike[str] | None,
+    say: Callable[[str], None],
+) -> PairwiseDistances:
+    """Edit distances of all pairs."""
     space, points = anchored(source, data, asked)
     solve = PairSolver.of(space, points, asked)
     settings = {
@@ -304,7 +231,7 @@ def pairwise(
         if isinstance(source, Model):
             of_one = join_work(SpacetimeSpace(), asked, solve.nodes, ("ends",))
             expect(scaled(of_one, len(distances.lengths) - distances.solved))
-        distances = _run(solve, distances, file, progress or _silent)
+        distances = _run(solve, distances, file, say)
         if check and distances.accuracy is None:
             distances = replace(distances, accuracy=_check(solve, distances, check))
             if file is not None:
@@ -312,8 +239,36 @@ def pairwise(
     return distances
 
 
-def _silent(_: str) -> None:
-    pass
+def _under_noise(
+    source: Model | Denoiser,
+    data: Tensor,
+    asked: NoisyOptions,
+    file: str | os.PathLike[str] | None,
+    say: Callable[[str], None],
+) -> NoisyDistances:
+    """Distances under shared noise of all pairs."""
+    settings = {
+        "metric": asked.name,
+        **asked.settings(),
+        "points": fingerprint(data),
+        "model": identity(source),
+    }
+    with claimed(None if file is None else Path(file)):
+        if (before := _left(NoisyDistances, file, settings)) is not None:
+            return before
+        began = time.monotonic()
+        found = asked.among(source, data, progress=say)
+        distances = NoisyDistances(
+            count=len(data),
+            log_snr=found.log_snr,
+            lengths=found.distance.cpu(),
+            errors=found.error.cpu(),
+            seconds=time.monotonic() - began,
+            settings=settings,
+        )
+        if file is not None:
+            distances.save(file)
+    return distances
 
 
 @dataclass(frozen=True)
@@ -355,33 +310,43 @@ def _begin(
     count: int, log_snr: float, settings: dict[str, Any], file: str | os.PathLike[str] | None
 ) -> PairwiseDistances:
     """Nothing solved yet, or what an earlier run left."""
-    distances = None if file is None or not Path(file).exists() else _left(Path(file))
-    if distances is not None:
-        before = {"log_snr": distances.log_snr, **distances.settings}
-        if differ := differences(before, {"log_snr": log_snr, **settings}):
-            raise ValueError(
-                f"{file} holds distances of other data or settings ({differ}); "
-                "remove it to start afresh, or give another file"
-            )
-        return distances
+    settings = {"log_snr": log_snr, **settings}
+    if (before := _left(PairwiseDistances, file, settings)) is not None:
+        return before
     pairs = count * (count - 1) // 2
     unknown = torch.full((pairs,), torch.nan, dtype=torch.float64)
     none = torch.full((pairs,), -1, dtype=torch.long)
-    return PairwiseDistances(count, log_snr, unknown, unknown.clone(), none, None, 0.0, settings)
+    return PairwiseDistances(
+        count=count,
+        log_snr=log_snr,
+        lengths=unknown,
+        apexes=unknown.clone(),
+        statuses=none,
+        seconds=0.0,
+        settings=settings,
+    )
 
 
-def _left(file: Path) -> PairwiseDistances | None:
+def _left(kind: type[D], file: str | os.PathLike[str] | None, settings: dict[str, Any]) -> D | None:
     """What an earlier run left; None where its file is damaged, which is then put aside."""
+    if file is None or not Path(file).exists():
+        return None
     try:
-        return PairwiseDistances.load(file)
+        found = kind.load(file)
     except DamagedError as error:
-        aside = file.replace(f"{file}.damaged")
+        aside = Path(file).replace(f"{file}.damaged")
         warnings.warn(
             f"{error}; it is kept as {aside}, and all pairs are solved again",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         return None
+    if differ := differences(found.settings, settings):
+        raise ValueError(
+            f"{file} holds distances of other data or settings ({differ}); "
+            "remove it to start afresh, or give another file"
+        )
+    return found
 
 
 def _run(

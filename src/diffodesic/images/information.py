@@ -12,6 +12,7 @@ in [-1, 1], or latents.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,9 +33,14 @@ from diffodesic.models.model import Model
 from diffodesic.numerics import checks
 from diffodesic.output.options import Options, option, suggests
 
-__all__ = ["IemOptions", "MeanOptions", "NoisyDistance", "NoisyOptions", "iem"]
+__all__ = ["NOISY", "IemOptions", "MeanOptions", "NoisyDistance", "NoisyOptions", "iem"]
 
+Say = Callable[[str], None]
 PROBES = 16  # images that settle the levels of a matrix
+
+
+def _silent(_: str) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,9 @@ class NoisyOptions(Options):
     noises: int = option(2, least=1, most=10_000)
     seed: int = option(0, least=0, most=2**40)
 
-    def measured(self, denoiser: Denoiser, points: Tensor, reduce: Reduce) -> NoisyDistance:
+    def measured(
+        self, denoiser: Denoiser, points: Tensor, reduce: Reduce, say: Say = _silent
+    ) -> NoisyDistance:
         """Distances of points (N, D), pair by pair or of all pairs as ``reduce`` says, (P,)."""
         raise NotImplementedError
 
@@ -96,12 +104,14 @@ class NoisyOptions(Options):
             found.evaluations,
         )
 
-    def among(self, source: Model | Denoiser, data: Tensor) -> NoisyDistance:
+    def among(
+        self, source: Model | Denoiser, data: Tensor, *, progress: Say | None = None
+    ) -> NoisyDistance:
         """Distances of all pairs of data (N, ...), in the order of ``torch.triu_indices``."""
         points = _points(source, data, "data")
         if points.ndim != 2 or len(points) < 2:
             raise ValueError(f"all pairs need 2 points or more, got {tuple(points.shape)}")
-        return self.measured(_denoiser(source), points, every_pair)
+        return self.measured(_denoiser(source), points, every_pair, progress or _silent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +139,9 @@ class IemOptions(NoisyOptions):
         if self.levels not in (None, *allowed):
             raise ValueError(f"levels must be one of {allowed}, got {self.levels}")
 
-    def measured(self, denoiser: Denoiser, points: Tensor, reduce: Reduce) -> NoisyDistance:
+    def measured(
+        self, denoiser: Denoiser, points: Tensor, reduce: Reduce, say: Say = _silent
+    ) -> NoisyDistance:
         """As :meth:`NoisyOptions.measured`; of many points a few settle the levels."""
         features = Features(denoiser, self.noises, self.seed)
         few = points
@@ -146,7 +158,7 @@ class IemOptions(NoisyOptions):
         if few is points:
             square, variance, change = found.square, found.variance, found.change
         else:
-            square, variance = found.rule.integral(features, points, reduce)
+            square, variance = found.rule.integral(features, points, reduce, say)
             change = None
         distance, error = _roots(square, variance)
         return NoisyDistance(
@@ -170,7 +182,9 @@ class MeanOptions(NoisyOptions):
     name: ClassVar[str] = "mean"
     log_snr: float = 2.0
 
-    def measured(self, denoiser: Denoiser, points: Tensor, reduce: Reduce) -> NoisyDistance:
+    def measured(
+        self, denoiser: Denoiser, points: Tensor, reduce: Reduce, say: Say = _silent
+    ) -> NoisyDistance:
         """As :meth:`NoisyOptions.measured`."""
         _within(self.log_snr, denoiser, "log_snr")
         features = Features(denoiser, self.noises, self.seed, "mean")
@@ -178,6 +192,9 @@ class MeanOptions(NoisyOptions):
         distance, error = _roots(squares.mean(0), squares.var(0) / self.noises)
         levels = torch.tensor([self.log_snr], dtype=torch.float64)
         return NoisyDistance(distance, error, levels, None, None, 2 * self.noises)
+
+
+NOISY: dict[str, type[NoisyOptions]] = {kind.name: kind for kind in (IemOptions, MeanOptions)}
 
 
 @suggests(options=(IemOptions,))

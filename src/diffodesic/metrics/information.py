@@ -131,26 +131,36 @@ class InformationRule:
             weights[-1] += gamma[-1]  # int_K^inf (K/k)^2 dk = K
         return cls(levels, weights, tuple(range(0, MOST + 1, MOST // count)))
 
-    def integral(self, features: Features, points: Tensor, reduce: Reduce) -> tuple[Tensor, Tensor]:
+    def integral(
+        self,
+        features: Features,
+        points: Tensor,
+        reduce: Reduce,
+        progress: Callable[[str], None] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """IEM^2 of pairs, and the variance of this estimate, level by level.
 
         Args:
             features: of the denoiser.
             points: (N, D).
             reduce: :func:`each_pair` or :func:`every_pair`.
+            progress: called with a short line after every level.
 
         Returns:
             (P,) and (P,).
 
         Cost: ``2 S (n + 1)`` evaluations per point.
         """
-        total, variance = points.new_zeros(2, 1)
-        for level, weight, place in zip(
-            self.levels.tolist(), self.weights.tolist(), self.places, strict=True
+        total, variance = points.new_zeros(1), points.new_zeros(1)
+        levels, weights = self.levels.tolist(), self.weights.tolist()
+        for done, (level, weight, place) in enumerate(
+            zip(levels, weights, self.places, strict=True), 1
         ):
             values = features.squares(points, level, place, reduce)
             total = total + weight * values.mean(0)
             variance = variance + weight**2 * values.var(0) / len(values)
+            if progress:
+                progress(f"{done} of {len(levels)} noise levels done")
         return total, variance
 
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 import torch
@@ -58,13 +59,13 @@ def cheap(set: PictureSet, features: Features, log_snr: float, store: Store) -> 
         "coarse": IemOptions(snr=math.exp(log_snr)),
         "mean": MeanOptions(log_snr=log_snr),
     }
-    makers = {name: lambda o=options: _noisy(set, o) for name, options in noisy.items()}
+    makers = {name: partial(_noisy, set, options) for name, options in noisy.items()}
     plain = {
         "feature": features.distance,
         "ssim": lambda a, b: 1 - ssim(a, b),
         "euclid": lambda a, b: (a - b).flatten(1).norm(dim=-1),
     }
-    makers |= {name: lambda m=measure: _plain(set, m) for name, measure in plain.items()}
+    makers |= {name: partial(_plain, set, measure) for name, measure in plain.items()}
     found = {}
     for name, make in makers.items():
         tensors, words = store.stage(name, make)
@@ -107,7 +108,7 @@ def edits(
     for number, pair in enumerate(pairs):
         say(f"{set.name}: edit {number + 1} of {len(pairs)}")
         name = "-".join(map(str, pair.tolist()))
-        stages.append(store.stage(name, lambda p=pair: _edit(set, p, options)))
+        stages.append(store.stage(name, partial(_edit, set, pair, options)))
     return Measured(
         torch.stack([tensors["length"] for tensors, _ in stages]),
         fmean(words["seconds"] for _, words in stages),
