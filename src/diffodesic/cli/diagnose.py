@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.options import add_flags, chosen, command
+from diffodesic.cli.options import add_flags, chosen, command, in_flags
 from diffodesic.cli.pictures import ResultOptions, read_pictures
 from diffodesic.cli.progress import in_words, progress
 from diffodesic.images.diagnosis import DiagnoseOptions, diagnose
@@ -52,5 +52,5 @@ def run(given: argparse.Namespace) -> None:
     )
     print(in_words(say.cost.stages))
     for notice in diagnosis.notices:
-        print(f"note: {notice}")
+        print(f"note: {in_flags(notice, given.parser)}")
     print(f"wrote {folder}/diagnosis.json and diagnosis.png")

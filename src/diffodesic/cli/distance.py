@@ -5,22 +5,17 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import math
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.options import add_flags, chosen, command
+from diffodesic.cli.options import add_flags, chosen, command, in_flags
 from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_pictures
 from diffodesic.cli.progress import in_words, progress
-from diffodesic.geometry.energy import Solver
-from diffodesic.geometry.solvers.redraw import Redraw
-from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
 from diffodesic.images.editing import EditOptions, edit
-from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.identity import short
 from diffodesic.output.files import write_text
 from diffodesic.output.folder import own_outdir, replace_files
@@ -46,12 +41,9 @@ class OneOptions(PictureOptions):
     """What ``distance`` has beside the options of an edit.
 
     Args:
-        iterations: limit on the rounds of the model's own search, in whole judgements where it has
-            these.
         outdir: folder for edit.png and edit.json; default none.
     """
 
-    iterations: int | None = option(None, least=1)
     outdir: str | None = None
 
 
@@ -85,9 +77,6 @@ def run_one(given: argparse.Namespace) -> None:
 
     options, own = chosen(EditOptions, given), chosen(OneOptions, given)
     model = open_model(chosen(ModelOptions, given))
-    if own.iterations is not None:
-        search = Spacetime(model.denoiser).energy().default_solver or Relax()
-        options = options.but(solver=_limited(search, own.iterations))
     images = read_pictures(model, given.images, resize=own.resize)
     files = hashed(given.images)
     place = nullcontext() if own.outdir is None else own_outdir(own.outdir, "distance")
@@ -100,26 +89,15 @@ def run_one(given: argparse.Namespace) -> None:
         f"DiffED {result.distance:.4g} at log SNR {result.log_snr:g} "
         f"(model {model.name}, {result.settings['estimator']} metric)"
     )
-    print(f"{status.name}: {status.value}")
+    print(f"{status.name}: {in_flags(status.value, given.parser)}")
     print(in_words(say.cost.stages))
     for notice in result.notices:
-        print(f"note: {notice}")
+        print(f"note: {in_flags(notice, given.parser)}")
     for phase in result.phases():
         start, stop = phase.log_snr
         print(f"{phase.kind:8} log SNR {start:.2f} to {stop:.2f}, {phase.share:.0%} of the length")
     if folder is not None:
         print(f"wrote {folder}")
-
-
-def _limited(solver: Solver, rounds: int) -> Solver:
-    """The same search with another limit."""
-    if isinstance(solver, Redraw):
-        return replace(solver, judgements=math.ceil(rounds / (solver.rounds * solver.draws)))
-    if not isinstance(solver, Relax):
-        raise ValueError(f"--iterations does not limit {type(solver).__name__}; leave it out")
-    if solver.splines:
-        return replace(solver, splines=(*solver.splines[:2], rounds))
-    return replace(solver, iterations=rounds)
 
 
 def run_many(given: argparse.Namespace) -> None:
@@ -148,7 +126,7 @@ def run_many(given: argparse.Namespace) -> None:
         with replace_files(outdir, ran) as folder:
             distances.save(folder / file.name)
             _write_table(distances, names, folder / "distances.csv")
-    _summarise(distances, names)
+    _summarise(distances, names, given.parser)
     if say.cost.stages:  # nothing, where an earlier run had solved all pairs
         print(in_words(say.cost.stages))
     print(f"wrote {file} and distances.csv")
@@ -163,7 +141,9 @@ def _write_table(distances: PairwiseDistances, names: list[str], path: Path) -> 
     write_text(path, text.getvalue())
 
 
-def _summarise(distances: PairwiseDistances, names: list[str]) -> None:
+def _summarise(
+    distances: PairwiseDistances, names: list[str], parser: argparse.ArgumentParser
+) -> None:
     pairs = len(distances.lengths)
     print(
         f"{pairs} distances of {distances.count} pictures at log SNR {distances.log_snr:g} "
@@ -171,7 +151,7 @@ def _summarise(distances: PairwiseDistances, names: list[str]) -> None:
         f"{float(distances.lengths.max()):.4g}"
     )
     for status, count in distances.tally().items():
-        print(f"{count} {status.name}: {status.value}")
+        print(f"{count} {status.name}: {in_flags(status.value, parser)}")
     if distances.accuracy is not None:
         mean, largest = distances.accuracy
         print(

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.options import add_flags, chosen, command
+from diffodesic.cli.options import add_flags, chosen, command, in_flags
 from diffodesic.cli.pictures import DIGITS, ResultOptions, read_pictures
 from diffodesic.cli.progress import duration, in_words, progress
 from diffodesic.cli.space_options import add_space, chosen_space
@@ -62,5 +62,5 @@ def run(given: argparse.Namespace) -> None:
     )
     print(f"{in_words(say.cost.stages)}, {duration(result.seconds)}")
     for notice in result.notices:
-        print(f"note: {notice}")
+        print(f"note: {in_flags(notice, given.parser)}")
     print(f"wrote {folder}/filmstrip.png, result.json and {len(result.frames)} frames")

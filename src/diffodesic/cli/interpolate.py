@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.options import add_flags, chosen, command
+from diffodesic.cli.options import add_flags, chosen, command, in_flags
 from diffodesic.cli.pictures import DIGITS, ResultOptions, read_pictures
 from diffodesic.cli.progress import duration, in_words, progress
 from diffodesic.cli.space_options import add_space, chosen_space
@@ -74,10 +74,12 @@ def run(given: argparse.Namespace) -> None:
         shutil.rmtree(stages / name)
         if not any(stages.iterdir()):  # another command that was stopped may still go on
             stages.rmdir()
-    _summarise(result, outdir)
+    _summarise(result, outdir, given.parser)
 
 
-def _summarise(result: Interpolation | InterpolationSequence, folder: Path) -> None:
+def _summarise(
+    result: Interpolation | InterpolationSequence, folder: Path, parser: argparse.ArgumentParser
+) -> None:
     if isinstance(result, InterpolationSequence):
         for i, part in enumerate(result.parts):
             print(f"pair {i + 1}: {part!r}")
@@ -85,11 +87,11 @@ def _summarise(result: Interpolation | InterpolationSequence, folder: Path) -> N
         print(f"length in all {result.length:.4g}; the images are frames {where}")
         print(in_words(total(*(part.work for part in result.parts))))
         for notice in dict.fromkeys(notice for part in result.parts for notice in part.notices):
-            print(f"note: {notice}")
+            print(f"note: {in_flags(notice, parser)}")
         print(f"wrote {folder}/filmstrip.png, path.gif, {len(result.frames)} frames, pair-1 ...")
         return
     path = result.geodesic
-    print(f"{path.status.name}: {path.status.value}")
+    print(f"{path.status.name}: {in_flags(path.status.value, parser)}")
     lengths = ", ".join(f"{name} {shown.length:.4g}" for name, shown in result.paths.items())
     print(f"length in the {result.settings['metric']} metric: {lengths}")
     checks = [
@@ -105,7 +107,7 @@ def _summarise(result: Interpolation | InterpolationSequence, folder: Path) -> N
     )
     print(f"{in_words(result.work)}, {duration(result.seconds)}")
     for notice in result.notices:
-        print(f"note: {notice}")
+        print(f"note: {in_flags(notice, parser)}")
     first = next(iter(result.paths))
     print(
         f"wrote {folder}/report.html, filmstrip.png, path.gif and {len(result.frames)} frames of "

@@ -7,6 +7,7 @@ says of it; see :mod:`diffodesic.output.options`.  A flag that is not given is n
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 from diffodesic.output.options import Kind, explained, kinds
 
-__all__ = ["add_flags", "chosen", "command", "flag"]
+__all__ = ["add_flags", "chosen", "command", "flag", "in_flags"]
 
 T = TypeVar("T")
 
@@ -55,6 +56,32 @@ def command(
 def flag(name: str) -> str:
     """The flag of a field."""
     return "--" + name.replace("_", "-")
+
+
+def in_flags(sentence: str, parser: argparse.ArgumentParser) -> str:
+    """A sentence on options as a command has them.
+
+    Args:
+        sentence: with options of Python in backticks, and advice after semicolons.
+        parser: of the command.
+
+    Returns:
+        the sentence with ``--name`` for an option that is a flag, and without the advice that is of
+        other options.
+    """
+    flags = {word for action in parser._actions for word in action.option_strings}
+    # of a solver that a command cannot choose
+    parts = re.sub(r" \(`\w+` of `\w+`\)", "", sentence).split("; ")
+    kept = [
+        part
+        for i, part in enumerate(parts)
+        if not i or all(flag(name) in flags for name in re.findall(r"`(\w+)(?:=[^`]*)?`", part))
+    ]
+
+    def named(found: re.Match[str]) -> str:
+        return flag(found[1]) if flag(found[1]) in flags else found[0]
+
+    return re.sub(r"`(\w+)`", named, "; ".join(kept))
 
 
 def add_flags(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.cli.options import add_flags, chosen, command
+from diffodesic.cli.options import add_flags, chosen, command, in_flags
 from diffodesic.cli.potential_options import PotentialOptions, potential
 from diffodesic.cli.progress import progress
 from diffodesic.denoisers.denoiser import Denoiser
@@ -98,7 +98,7 @@ def run(given: argparse.Namespace) -> None:
             sampled = replace(sampled, atoms=followed, notices=notices)
         say("writing")
         folder = save_paths(sampled, options.outdir, inputs=files)
-    _summarise(sampled, folder)
+    _summarise(sampled, folder, given.parser)
 
 
 def _files(given: argparse.Namespace, options: PathsOptions) -> tuple[tuple[str, str], ...]:
@@ -167,10 +167,11 @@ def _ends(
     return (first, last), (first, last)
 
 
-def _summarise(sampled: Pathways, folder: Path) -> None:
+def _summarise(sampled: Pathways, folder: Path, parser: argparse.ArgumentParser) -> None:
     paths, unit = sampled.paths, sampled.paths.potential.unit
+    status = sampled.geodesic.status
     low, high = paths.interval()
-    print(f"geodesic: {sampled.geodesic.status.name}: {sampled.geodesic.status.value}")
+    print(f"geodesic: {status.name}: {in_flags(status.value, parser)}")
     print(
         f"MaxEnergy of {len(paths)} paths: {paths.mean_max_energy:.4g} +- "
         f"{paths.standard_error:.2g} {unit} (95 %: {low:.4g} to {high:.4g}); "
@@ -189,5 +190,5 @@ def _summarise(sampled: Pathways, folder: Path) -> None:
             f"{float(sampled.atoms.energies.max()):.1f} kJ/mol"
         )
     for notice in sampled.notices:
-        print(f"note: {notice}")
+        print(f"note: {in_flags(notice, parser)}")
     print(f"wrote {folder}/report.html, paths.npz, result.json and pictures")

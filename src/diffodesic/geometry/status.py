@@ -22,14 +22,13 @@ class Status(Enum):
         "raise `iterations` (`judgements` of `Redraw`) or loosen `rtol`"
     )
     STALLED = (
-        "no further descent was found although the tolerance is not met; the energy is "
-        "probably at its rounding or estimator noise: use float64, more probes, or a "
-        "looser `rtol`"
+        "no further descent was found although the tolerance is not met, so the energy is "
+        "probably at its rounding or estimator noise; loosen `rtol`; use float64, or more `probes`"
     )
     HELD_BACK = (
         "stopped where further descent would add segments that are doubtful: their squared length "
         "is negative, or the denoiser's Jacobian is not that of a posterior mean along them; the "
-        "path is sound, but a better model, or more probes, may know a shorter one"
+        "path is sound, but a better model may know a shorter one; more `probes` may, too"
     )
     START_KEPT = (
         "no path was found that an independent estimate calls shorter than the first one, which is "
@@ -44,8 +43,8 @@ class Status(Enum):
     )
     LEFT_DOMAIN = (
         "the path presses against the limit of the noise range, or runs where nothing is left of "
-        "the data: no shortest path may exist, and the length is that of the best path seen; widen "
-        "`log_snr_range` if the model knows more noise, or move the ends closer"
+        "the data: no shortest path may exist, and the length is that of the best path seen; move "
+        "the ends closer; widen `log_snr_range` if the model knows more noise"
     )
     NEGATIVE_STEPS = (
         "some squared lengths are negative: the denoiser is not a posterior mean "

@@ -293,12 +293,12 @@ class PairSolver:
     def of(cls, space: Spacetime, points: Tensor, asked: PairwiseOptions) -> PairSolver:
         """The solver that the options ask for, its defaults those of the denoiser."""
         denoiser = space.denoiser
-        own = cast(Relax | Redraw | None, space.energy().default_solver)
         nodes, batch = asked.nodes or NODES, asked.batch or 4
         if asked.batch is None and isinstance(denoiser, GaussianMixture):
             # a network cuts its own batches, and keeps a graph per point; a mixture holds N x K
             batch = max(1, MEMORY // (max(len(denoiser.means), denoiser.dim) * (nodes + 1)))
-        return cls(space, points, nodes, asked.solver or own or EXACT, batch)
+        solver = cast(Relax | Redraw, asked.search(space, EXACT))
+        return cls(space, points, nodes, solver, batch)
 
     def __call__(self, pairs: Tensor) -> Geodesic:
         """The geodesics of pairs (B, 2) of places of points."""

@@ -390,7 +390,7 @@ def _solve(
         a,
         b,
         nodes=asked.nodes or (64 if exact else NETWORK_NODES),
-        solver=asked.solver,
+        solver=asked.search(space),
         refine=8 if exact else REFINE,
         progress=None if progress is None else lambda text, _: progress(text),
     )

@@ -169,7 +169,8 @@ def extrapolate(
     there = place(model, asked.space, inputs, asked)
     alarms = strange(model, inputs, PICTURES)
     a, b = there.points
-    path = there.geodesic(a, b, nodes=asked.nodes, solver=asked.solver, progress=say)
+    solver = asked.search(there.metric)
+    path = there.geodesic(a, b, nodes=asked.nodes, solver=solver, progress=say)
     say("continuing beyond the second image")
     continuation = continue_path(
         path,

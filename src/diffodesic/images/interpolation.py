@@ -186,7 +186,8 @@ def join(
     a, b = there.points
 
     def joined() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        return there.geodesic(a, b, nodes=asked.nodes, solver=asked.solver, progress=say).split()
+        solver = asked.search(there.metric)
+        return there.geodesic(a, b, nodes=asked.nodes, solver=solver, progress=say).split()
 
     tensors, words, searched = kept_stage(store, "path", joined, inputs.device)
     path, work = Geodesic.joined(there.metric, tensors, words), total(began_with, searched)
@@ -329,8 +330,8 @@ class JoinedPair:
         if made > 0.05 and not self.alarms:
             notices.append(
                 f"the end frames differ from the images by {max(errors):.3f} (root mean "
-                "square, pixels in [0, 1]): raise flow_steps, or lower the noise of the ends "
-                "(a higher log_snr)"
+                "square, pixels in [0, 1]): raise `flow_steps`, or lower the noise of the "
+                "ends (a higher `log_snr`)"
             )
         return notices
 

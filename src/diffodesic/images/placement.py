@@ -16,6 +16,8 @@ from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import Geodesic
+from diffodesic.geometry.solvers.limits import limited
+from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.images.lifting import Lifting
 from diffodesic.images.spaces import Space
@@ -37,12 +39,33 @@ class JoinOptions(Options):
     Args:
         flow_steps: steps of the probability-flow ODE each way.
         seed: seed of everything random.
+        iterations: limit on the rounds of the search, in whole judgements where it has these;
+            default that of the metric's own search.
+        rtol: tolerance of the search; default that of the metric's own.
         solver: the solver; default that of the metric's energy.
     """
 
     flow_steps: int = option(24, least=1, most=10_000)
     seed: int = option(0, least=0, most=2**63 - 1)
+    iterations: int | None = option(None, least=1)
+    rtol: float | None = option(None, above=0)
     solver: Solver | None = option(None, flag=False)
+
+    def search(self, metric: Metric, default: Solver | None = None) -> Solver:
+        """The solver that the options ask for in a metric.
+
+        Args:
+            metric: whose energy has a solver of its own.
+            default: what stands for that of an energy without one; default ``Relax()``.
+
+        Returns:
+            the solver, with the limits that were given.
+
+        Raises:
+            ValueError: for limits that the solver does not have.
+        """
+        solver = self.solver or metric.energy().default_solver or default or Relax()
+        return limited(solver, self.iterations, self.rtol)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class PathwayOptions(PathOptions):
 
     Args:
         nodes: segments of the geodesic.
+        iterations: limit on the rounds of its search.
+        rtol: tolerance of its search.
         log_snr: log SNR of both ends; default log k, k the largest curvature there.
         descend: replace the states by the minima below them, instead of refusing them.
 
@@ -61,6 +63,8 @@ class PathwayOptions(PathOptions):
     """
 
     nodes: int = option(128, least=2, most=10_000)
+    iterations: int = option(3000, least=1)
+    rtol: float = option(1e-6, above=0)
     log_snr: float | None = None
     descend: bool = False
 
@@ -196,7 +200,7 @@ def _solve(
         *space.point(states, level),
         nodes=options.nodes,
         # narrow basins far apart need many cheap iterations, and more than one start
-        solver=Relax(iterations=3000, starts=4),
+        solver=Relax(iterations=options.iterations, rtol=options.rtol, starts=4),
         progress=lambda line, _: say(line),
     )
 
