@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from diffodesic.images.diagnosis import diagnose
 from diffodesic.images.interpolation import InterpolateOptions, expected_work, interpolate
 from diffodesic.images.spaces import choose_space
 from diffodesic.numerics.cost import counting
@@ -32,3 +33,11 @@ def test_what_is_finished_is_not_expected_again(tmp_path):
     asked = InterpolateOptions(space=choose_space("euclidean", None), frames=3, flow_steps=3)
     left = expected_work(asked, store.finished())
     assert left == {"frames": 3 * 3 * 7, "judging": 0}
+
+
+@pytest.mark.parametrize("rank", [None, 12])
+def test_a_diagnosis_takes_about_what_was_expected(rank: int | None):
+    with counting() as cost:
+        diagnose(tiny_model(), pictures(2), log_snr=[1.0, 3.0], rank=rank)
+    assert cost.expected["trajectories"] == cost.stages["trajectories"]
+    assert 1 / 2 < cost.stages["measuring"] / cost.expected["measuring"] < 2

@@ -21,7 +21,7 @@ from diffodesic.images.local_geometry import DiagnoseOptions, LocalGeometry, loc
 from diffodesic.images.own_kind import strange
 from diffodesic.images.placement import run_of
 from diffodesic.images.trajectories import Trajectories, trajectories
-from diffodesic.metrics.spacetime.dimension import CUT
+from diffodesic.metrics.spacetime.dimension import CUT, DIRECTIONS, STEPS
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import Cost, counting, expect
@@ -186,9 +186,10 @@ def diagnose(
 
 def _expected(asked: DiagnoseOptions, dim: int, points: int) -> dict[str, int]:
     """Evaluations and derivatives, two to a product with the Jacobian; see :func:`diagnose`."""
-    products = dim if asked.rank + 8 >= dim else 4 * (asked.rank + 8)
-    products += 2 * (asked.rank + asked.probes) + (dim if dim <= asked.rank else asked.probes)
-    of_one = 2 * products + (asked.scores or 0)
+    most = asked.rank or DIRECTIONS * STEPS
+    oversampled = most if asked.rank is None else 4 * (most + 8)
+    products = min(dim, oversampled) + 2 * (most + asked.probes) + min(dim, asked.probes)
+    of_one = 2 * products + asked.draws + (asked.scores or 0)
     return {
         "measuring": of_one * points * len(asked.log_snr),
         "trajectories": 2 * asked.flow_steps * points,
