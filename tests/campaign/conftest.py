@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import faulthandler
+import json
 import resource
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ OUTCOMES = ("right", "refused", "traceback", "hang", "code executed", "silently 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--campaign", choices=("quick", "full"), default="quick", help="how many cases are tried"
+    )
+    parser.addoption(
+        "--outcomes", type=Path, help="JSON of cases by kind and outcome; kinds that ran are put in"
     )
 
 
@@ -38,7 +42,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of the note: cases by kind and outcome."""
+    """The table of outcomes: cases by kind."""
     counts: dict[str, Counter[str]] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -55,3 +59,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for kind, found in rows:
         cells = [str(found[outcome]) for outcome in OUTCOMES]
         terminalreporter.write_line(f"| {kind} | {found.total()} | {' | '.join(cells)} |")
+    if kept := terminalreporter.config.getoption("--outcomes"):
+        _keep(kept, counts)
+
+
+def _keep(file: Path, counts: Mapping[str, Counter[str]]) -> None:
+    """Put the kinds that ran into a file, so that they can be run one after the other."""
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known |= {
+        kind: {outcome: found[outcome] for outcome in OUTCOMES} for kind, found in counts.items()
+    }
+    lines = [f"  {json.dumps(kind)}: {json.dumps(known[kind])}" for kind in sorted(known)]
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -74,6 +74,7 @@ def _answers(energy: PathEnergy, x: Tensor) -> dict[str, object]:
         "fitted": energy.fitted,
         "judge": energy.judge(x, 3),
         "noise_ratio": energy.noise_ratio(x),
+        "doubts": energy.doubts(),
     }
 
 

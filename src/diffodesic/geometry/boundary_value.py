@@ -6,7 +6,6 @@ judged on a finer grid, along the smooth curve through the nodes.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +20,7 @@ from diffodesic.geometry.path import Certificate, Geodesic
 from diffodesic.geometry.solvers.lagrangian import AugmentedLagrangian
 from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.geometry.solvers.relax import Relax
-from diffodesic.geometry.status import SearchWarning, Status
+from diffodesic.geometry.status import Status
 from diffodesic.numerics import checks
 from diffodesic.numerics.cost import counting, stage
 
@@ -79,6 +78,7 @@ def geodesic(
 
     Warns:
         SearchWarning: with the status sentence, where the search of a pair did not end well.
+        RuntimeWarning: for a network whose derivatives or levels make lengths wrong.
 
     Cost: one energy gradient per solver round, and ``refine * nodes`` squared lengths for the
     certificate; in the spacetime of a network ``72 nodes`` evaluations for the judged length.
@@ -86,7 +86,7 @@ def geodesic(
     path = search(
         metric, a, b, nodes=nodes, solver=solver, init=init, refine=refine, progress=progress
     )
-    _warn(path)
+    path.warn()
     return path
 
 
@@ -105,13 +105,8 @@ def distance(
     path = search(
         metric, a, b, nodes=nodes, solver=solver, init=init, refine=refine, progress=progress
     )
-    _warn(path)
+    path.warn()
     return path.length
-
-
-def _warn(path: Geodesic) -> None:
-    if not path.ok:
-        warnings.warn(path.status.value, SearchWarning, stacklevel=3)
 
 
 def search(
@@ -162,6 +157,7 @@ def search(
         solution.iterations.reshape(batch),
         tuple(solution.start),
         found.smooth.reshape(batch),
+        energy.doubts(),
     )
 
 

@@ -253,6 +253,10 @@ class PathEnergy(ABC):
         """
         return None
 
+    def doubts(self) -> tuple[str, ...]:
+        """A sentence on each thing that makes its paths or lengths wrong; none by default."""
+        return ()
+
     def settled(self, a: Tensor, b: Tensor) -> PathEnergy:
         """The energy with everything decided that depends on the ends (B, d); default itself."""
         return self

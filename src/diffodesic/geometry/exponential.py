@@ -94,6 +94,7 @@ def log(
     """
     x, y = checks.pair(checked(metric, x, "x"), checked(metric, y, "y"), ("x", "y"))
     path = search(metric, x, y, nodes=nodes, solver=solver, refine=1)
+    path.warn(status=False)  # what counts is the miss
     scale = path.length.clamp(min=torch.finfo(x.dtype).tiny)
 
     def miss(v: Tensor) -> Tensor:

@@ -178,6 +178,8 @@ class _Karcher:
             init=init,
             refine=1,
         )
+        if last is None:  # once is enough; the status of the last search is judged at the end
+            found.warn(status=False, stacklevel=4)
         step = (shares[..., None] * velocity_at_start(found)).sum(1)
         rank = {status: i for i, status in enumerate(Status)}
         ended = torch.tensor([rank[s] for s in found.statuses]).reshape(points.shape[:2])

@@ -7,6 +7,7 @@ hides length between its nodes is found out there.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from diffodesic.geometry.energy import PathEnergy
 from diffodesic.geometry.metric import Metric
-from diffodesic.geometry.status import Status
+from diffodesic.geometry.status import SearchWarning, Status
 from diffodesic.numerics.cost import Cost
 from diffodesic.numerics.curves import Polyline
 
@@ -90,6 +91,7 @@ class Geodesic:
         start: name of the first path, per pair.
         smooth: whether the path is the smooth curve through its nodes, (...); else, where few
             nodes make that one longer than the energy's own segments, it is these.
+        doubts: what makes the path or its length wrong whatever its status, one sentence each.
     """
 
     metric: Metric
@@ -101,6 +103,7 @@ class Geodesic:
     iterations: Tensor
     start: tuple[str, ...]
     smooth: Tensor
+    doubts: tuple[str, ...]
 
     def __call__(self, s: Tensor | float) -> Tensor:
         """Points of the path: ``s`` a number gives (..., d), (S,) gives (..., S, d)."""
@@ -120,12 +123,29 @@ class Geodesic:
             f"{self.status.name})"
         )
 
+    def warn(self, *, status: bool = True, stacklevel: int = 3) -> None:
+        """Emit what the caller of a function should know.
+
+        Args:
+            status: say a status that is not ok, beside every doubt.
+            stacklevel: of the warnings; 3 is the line that called the function.
+        """
+        if status and not self.ok:
+            warnings.warn(self.status.value, SearchWarning, stacklevel=stacklevel)
+        for doubt in self.doubts:
+            warnings.warn(doubt, RuntimeWarning, stacklevel=stacklevel)
+
     def split(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Its tensors, and the rest but the metric as JSON takes it."""
         own = ("nodes", "iterations", "smooth")
         tensors = {name: getattr(self, name) for name in own} | asdict(self.certificate)
         statuses = [status.name for status in self.statuses]
-        return tensors, {"statuses": statuses, "start": list(self.start), "cost": asdict(self.cost)}
+        return tensors, {
+            "statuses": statuses,
+            "start": list(self.start),
+            "cost": asdict(self.cost),
+            "doubts": list(self.doubts),
+        }
 
     @classmethod
     def joined(cls, metric: Metric, tensors: dict[str, Tensor], rest: dict[str, Any]) -> Geodesic:
@@ -141,6 +161,7 @@ class Geodesic:
             tensors["iterations"],
             tuple(rest["start"]),
             tensors["smooth"],
+            tuple(rest.get("doubts", ())),  # stages of earlier versions have none
         )
 
     def _either(self, ask: Callable[[Polyline], Tensor]) -> Tensor:

@@ -20,7 +20,6 @@ images share; points of a denoiser are taken to be at the anchor already.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
@@ -32,7 +31,7 @@ from torch import Tensor
 from diffodesic.denoisers.denoiser import Denoiser, HasLogPartition
 from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
-from diffodesic.geometry.status import SearchWarning, Status
+from diffodesic.geometry.status import Status
 from diffodesic.images.lifting import Lifting, as_floats
 from diffodesic.images.own_kind import PICTURES, strange
 from diffodesic.images.placement import REFINE, JoinOptions, doubts, path_record, place
@@ -351,8 +350,7 @@ def edit_distance(
     asked = (options or EditOptions()).but(log_snr=log_snr, nodes=nodes)
     x, y = torch.broadcast_tensors(torch.as_tensor(x), torch.as_tensor(y))
     path = _solve(source, x, y, asked, None)
-    if not path.ok:
-        warnings.warn(path.status.value, SearchWarning, stacklevel=3)
+    path.warn()
     return distances_of(path)
 
 

@@ -198,10 +198,10 @@ def run_of(
 
 
 def doubts(path: Geodesic) -> tuple[str, ...]:
-    """A sentence on a path that did not end well, for the notices of a result."""
+    """What is doubtful about a path, for the notices of a result: how it ended, and its energy."""
     if path.ok:
-        return ()
+        return path.doubts
     text = f"the geodesic ended with {path.status.name}: {path.status.value}"
     if path.status is Status.START_KEPT and path.start[0] == "chord":
         text = f"no path better than the straight line was found. {text}"
-    return (text,)
+    return (text, *path.doubts)

@@ -177,7 +177,7 @@ def pathways(
         hits,
         saddles,
         seconds=seconds,
-        notices=(*notices, *_far_above(drawn, lowest)),
+        notices=(*notices, *path.doubts, *_far_above(drawn, lowest)),
     )
 
 
