@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.diagnosis_picture import draw
+from diffodesic.images.door import Data, as_data
 from diffodesic.images.local_geometry import DiagnoseOptions, LocalGeometry, local_geometry
 from diffodesic.images.own_kind import strange
 from diffodesic.images.placement import run_of
@@ -121,7 +122,7 @@ class Diagnosis:
 @suggests(options=(DiagnoseOptions,))
 def diagnose(
     source: Model | Denoiser,
-    x: Tensor,
+    x: Data,
     *,
     log_snr: float | Sequence[float] | None = None,
     rank: int | None = None,
@@ -156,7 +157,8 @@ def diagnose(
     asked = (options or DiagnoseOptions()).but(log_snr=levels, rank=rank)
     model = source if isinstance(source, Model) else None
     denoiser = source.denoiser if isinstance(source, Model) else source
-    points = _points(model, denoiser, x)
+    given = as_data(source, x)
+    points = _points(model, denoiser, given)
     low, high = denoiser.log_snr_range
     if not asked.log_snr or not all(low <= level <= high for level in asked.log_snr):
         raise ValueError(f"log_snr must be within {low:g} to {high:g}, got {list(asked.log_snr)}")
@@ -178,7 +180,7 @@ def diagnose(
         **asked.settings(),
     }
     names = [f"picture {i + 1}" for i in range(len(points))]
-    pictures = x.unsqueeze(0) if x.ndim == 3 else x
+    pictures = given.unsqueeze(0) if given.ndim == 3 else given
     alarms = (*strange(model, pictures, names), *model.caveats()) if model else ()
     notices = (*alarms, *_notices(measured, denoiser.dim, left_out))
     return Diagnosis(measured, paths, cost, time.monotonic() - began, settings, notices)

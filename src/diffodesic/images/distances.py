@@ -31,6 +31,7 @@ from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
+from diffodesic.images.door import Data, as_data
 from diffodesic.images.editing import EditOptions, anchored, distances_of
 from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.matrix import DamagedError, DistanceMatrix, NoisyDistances
@@ -114,7 +115,7 @@ class PairwiseDistances(DistanceMatrix):
 @overload
 def pairwise(
     source: Model | Denoiser,
-    data: Tensor,
+    data: Data,
     *,
     metric: Literal["diffed"] = "diffed",
     log_snr: float | None = None,
@@ -129,7 +130,7 @@ def pairwise(
 @overload
 def pairwise(
     source: Model | Denoiser,
-    data: Tensor,
+    data: Data,
     *,
     metric: Literal["iem", "mean"],
     file: str | os.PathLike[str] | None = None,
@@ -141,7 +142,7 @@ def pairwise(
 @suggests(options=(PairwiseOptions, *NOISY.values()))
 def pairwise(
     source: Model | Denoiser,
-    data: Tensor,
+    data: Data,
     *,
     metric: Literal["diffed", "iem", "mean"] = "diffed",
     log_snr: float | None = None,
@@ -155,8 +156,9 @@ def pairwise(
 
     Args:
         source: a model, or a denoiser.
-        data: images (N, C, H, W) in [0, 1] for a model; points (N, D) for a denoiser, at the
-            anchor for edit distances, else clean.
+        data: images (N, C, H, W) in [0, 1] for a model, or a sequence of them in any form that
+            :func:`interpolate` takes; points (N, D) for a denoiser, at the anchor for edit
+            distances, else clean.
         metric: ``diffed``, Diffusion Edit Distance; ``iem`` or ``mean``, those of
             :mod:`diffodesic.images.information`.
         log_snr: the anchor, in place of ``options.log_snr``; see ``edit``.
@@ -188,17 +190,18 @@ def pairwise(
         )
     if file is not None and Path(file).suffix != ".npz":
         raise ValueError(f"file is {str(file)!r}; give it the ending .npz")
-    if len(data) < 2 or check < 0:
+    points = as_data(source, data)
+    if len(points) < 2 or check < 0:
         raise ValueError(
-            f"pairwise needs at least 2 points and check >= 0; got {len(data)} and {check}"
+            f"pairwise needs at least 2 points and check >= 0; got {len(points)} and {check}"
         )
     say = progress or _silent
     if isinstance(options, PairwiseOptions):
         asked = options.but(log_snr=log_snr, nodes=nodes)
-        return _edits(source, data, asked, check, file, say)
+        return _edits(source, points, asked, check, file, say)
     if check or nodes is not None or log_snr is not None:
         raise ValueError(f"check, nodes and log_snr are no arguments of the metric {metric}")
-    return _under_noise(source, data, options, file, say)
+    return _under_noise(source, points, options, file, say)
 
 
 def _silent(_: str) -> None:

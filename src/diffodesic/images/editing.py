@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from diffodesic.denoisers.denoiser import Denoiser, HasLogPartition
 from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.status import Status
+from diffodesic.images.door import Data, as_data
 from diffodesic.images.lifting import Lifting, as_floats
 from diffodesic.images.own_kind import PICTURES, strange
 from diffodesic.images.placement import REFINE, JoinOptions, doubts, path_record, place
@@ -41,7 +42,12 @@ from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import expect
+from diffodesic.output.images import to_pil
+from diffodesic.output.notebook import fragment
 from diffodesic.output.options import option, suggests
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = [
     "Edit",
@@ -140,6 +146,24 @@ class Edit:
         """What is doubtful, one sentence each."""
         return (*self.alarms, *doubts(self.geodesic), *(self.model.caveats() if self.model else ()))
 
+    def _repr_html_(self) -> str:
+        """The distance, the status and the phases, for a notebook; without frames, which cost."""
+        status = self.geodesic.status
+        s, level = self.apex
+        phases = {
+            f"{phase.kind}, log SNR {phase.log_snr[0]:.2f} to {phase.log_snr[1]:.2f}": (
+                f"{phase.share:.0%} of the length"
+            )
+            for phase in self.phases()
+        }
+        return fragment(
+            f"DiffED {self.distance:.4g} at log SNR {self.log_snr:g}",
+            f"{status.name}: {status.value}",
+            {**phases, "noisiest": f"log SNR {level:.2f} at s = {s:.2f}"},
+            ok=status.ok,
+            notices=self.notices,
+        )
+
     @property
     def levels(self) -> Tensor:
         """Log SNR at the nodes, (n+1,)."""
@@ -214,6 +238,12 @@ class Edit:
         with torch.no_grad():
             return space.denoiser(z, (-level / 2).exp())
 
+    def pictures(self, count: int = 9, *, flow_steps: int = 24) -> list[Image]:
+        """:meth:`frames` as PIL images; for an edit of a model."""
+        if self.model is None:
+            raise ValueError("this edit is one of points, which are no pictures; use frames()")
+        return to_pil(self.frames(count, flow_steps=flow_steps))
+
     def as_dict(self) -> dict[str, Any]:
         """Everything but the tensors, for JSON."""
         s, level = self.apex
@@ -270,8 +300,8 @@ def anchored(
 @suggests(options=(EditOptions,))
 def edit(
     source: Model | Denoiser,
-    x: Tensor,
-    y: Tensor,
+    x: Data,
+    y: Data,
     *,
     log_snr: float | None = None,
     nodes: int | None = None,
@@ -282,7 +312,8 @@ def edit(
 
     Args:
         source: a model, or a denoiser.
-        x: an image (C, H, W) in [0, 1] for a model, a point z (D,) at the anchor for a denoiser.
+        x: an image for a model (:func:`interpolate` says in which forms), a point z (D,) at the
+            anchor for a denoiser.
         y: another.
         log_snr: the anchor, in place of ``options.log_snr``: a scale, to be named with every
             distance.
@@ -300,7 +331,7 @@ def edit(
     Cost: as for ``geodesic``, and ``2 flow_steps + 12`` evaluations per image.
     """
     asked = (options or EditOptions()).but(log_snr=log_snr, nodes=nodes)
-    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    x, y = as_data(source, x), as_data(source, y)
     wanted = 1 if isinstance(source, Denoiser) else 3
     if x.shape != y.shape or x.ndim != wanted:
         raise ValueError(
@@ -325,8 +356,8 @@ def edit(
 @suggests(options=(EditOptions,))
 def edit_distance(
     source: Model | Denoiser,
-    x: Tensor,
-    y: Tensor,
+    x: Data,
+    y: Data,
     *,
     log_snr: float | None = None,
     nodes: int | None = None,
@@ -348,8 +379,8 @@ def edit_distance(
     Cost: as for :func:`edit`, per pair.
     """
     asked = (options or EditOptions()).but(log_snr=log_snr, nodes=nodes)
-    x, y = torch.broadcast_tensors(torch.as_tensor(x), torch.as_tensor(y))
-    path = _solve(source, x, y, asked, None)
+    first, second = torch.broadcast_tensors(as_data(source, x), as_data(source, y))
+    path = _solve(source, first, second, asked, None)
     path.warn()
     return distances_of(path)
 

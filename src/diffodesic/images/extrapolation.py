@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from diffodesic.geometry.metric import Metric
+from diffodesic.images.door import Picture, as_data
 from diffodesic.images.lifting import as_images
 from diffodesic.images.own_kind import PICTURES, strange
 from diffodesic.images.placement import JoinOptions, doubts, path_record, place, run_of
@@ -30,9 +32,13 @@ from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import expect, total
 from diffodesic.output.folder import replace_files, write_frames
-from diffodesic.output.images import to_uint8
+from diffodesic.output.images import to_pil, to_uint8
+from diffodesic.output.notebook import fragment
 from diffodesic.output.options import option, suggests
 from diffodesic.output.records import versions, write_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["ExtrapolateOptions", "Extrapolation", "extrapolate"]
 
@@ -91,11 +97,30 @@ class Extrapolation:
         """All images, through the second end and beyond, (F + S, C, H, W)."""
         return torch.cat([self.between, self.beyond])
 
+    def pictures(self) -> list[Image]:
+        """The frames as PIL images."""
+        return to_pil(self.frames)
+
     def __repr__(self) -> str:
         """One line: of what, how far, and why it ended."""
         return (
             f"Extrapolation({self.settings['model']}, {self.settings['metric']}, "
             f"{self.continuation!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        """The strip, why it stopped and how far it came, for a notebook."""
+        done = self.continuation
+        return fragment(
+            f"{self.settings['metric']} geodesic of {self.settings['model']}, continued",
+            f"{done.stop.name}: {done.stop.value}",
+            {
+                "beyond the second image": f"{done.reached:.3g} of the path",
+                "length between": f"{float(done.path.length):.4g}, {done.path.status.name}",
+            },
+            ok=not self.notices,
+            notices=self.notices,
+            strip={"path and beyond": to_uint8(self.frames)},
         )
 
     def save(
@@ -122,8 +147,8 @@ class Extrapolation:
 @suggests(options=(ExtrapolateOptions,), space=SPACES.values())
 def extrapolate(
     model: Model,
-    image_a: Tensor,
-    image_b: Tensor,
+    image_a: Picture,
+    image_b: Picture,
     *,
     amount: float | None = None,
     metric: str | None = None,
@@ -138,8 +163,8 @@ def extrapolate(
 
     Args:
         model: see ``load``.
-        image_a: first image (C, H, W) in [0, 1].
-        image_b: second image (C, H, W) in [0, 1].
+        image_a: first image: (C, H, W) in [0, 1], an array, a PIL image, or the path of a file.
+        image_b: second image.
         amount: how far, as a share of the path, in place of ``options.amount``.
         metric: name of a space, in place of ``options.space``; see :func:`interpolate`.
         space: a space, or a metric of yours, in place of ``options.space``.
@@ -157,7 +182,7 @@ def extrapolate(
     """
     asked = (options or ExtrapolateOptions()).but(space=choose_space(metric, space), amount=amount)
     began, say = time.monotonic(), progress or (lambda _: None)
-    inputs = as_images(image_a, image_b)
+    inputs = as_images(as_data(model, image_a), as_data(model, image_b))
     frames = asked.frames + asked.points
     expect(
         total(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.images.door import Data, as_data
 from diffodesic.images.lifting import as_floats
 from diffodesic.metrics.information import (
     MOST,
@@ -200,8 +201,8 @@ NOISY: dict[str, type[NoisyOptions]] = {kind.name: kind for kind in (IemOptions,
 @suggests(options=(IemOptions,))
 def iem(
     source: Model | Denoiser,
-    x: Tensor,
-    y: Tensor,
+    x: Data,
+    y: Data,
     *,
     snr: float | None = None,
     options: IemOptions | None = None,
@@ -228,7 +229,11 @@ def iem(
     Cost: 68 evaluations per image with 17 levels, which suffice on the shipped models;
     ``4 levels`` with others, and 82 more for a denoiser without a last level.
     """
-    return (options or IemOptions()).but(snr=snr).between(source, x, y)
+    return (
+        (options or IemOptions())
+        .but(snr=snr)
+        .between(source, as_data(source, x), as_data(source, y))
+    )
 
 
 def _points(source: Model | Denoiser, x: Tensor, name: str) -> Tensor:

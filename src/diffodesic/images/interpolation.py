@@ -23,6 +23,7 @@ from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import Geodesic
 from diffodesic.images.baselines.between import Baseline, baseline_curve
 from diffodesic.images.baselines.latent import with_norm
+from diffodesic.images.door import Picture, as_data
 from diffodesic.images.features import Features, load_features
 from diffodesic.images.lifting import as_images
 from diffodesic.images.own_kind import PICTURES, strange
@@ -72,8 +73,8 @@ class InterpolateOptions(JoinOptions):
 @suggests(options=(InterpolateOptions,), space=SPACES.values())
 def interpolate(
     model: Model,
-    image_a: Tensor,
-    image_b: Tensor,
+    image_a: Picture,
+    image_b: Picture,
     *,
     metric: str | None = None,
     space: Space | Metric | None = None,
@@ -86,8 +87,8 @@ def interpolate(
 
     Args:
         model: see ``load``.
-        image_a: first image (C, H, W) in [0, 1].
-        image_b: second image (C, H, W) in [0, 1].
+        image_a: first image: (C, H, W) in [0, 1], an array, a PIL image, or the path of a file.
+        image_b: second image.
         metric: name of a space with its default options, in place of ``options.space``:
             ``spacetime`` (2505.17517), ``score`` (2505.11128), ``score-published``, ``jacobian``
             (2510.05509), ``conformal`` or ``euclidean``.
@@ -111,7 +112,7 @@ def interpolate(
     ``71 nodes`` evaluations more for its check, and as many for that of its start.
     """
     asked = (options or InterpolateOptions()).but(space=choose_space(metric, space), frames=frames)
-    inputs = as_images(image_a, image_b)
+    inputs = as_images(as_data(model, image_a), as_data(model, image_b))
     with stages(checkpoint, model, inputs, asked).held() as store:
         store.tell(progress or (lambda _: None))
         expect(expected_work(asked, store.finished()))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.distances import PairSolver, PairwiseOptions
+from diffodesic.images.door import Data, as_data
 from diffodesic.images.editing import anchored, distances_of
 from diffodesic.models.model import Model
 from diffodesic.output.options import option, suggests
@@ -63,7 +64,7 @@ class Neighbours:
 @suggests(options=(NearestOptions,))
 def nearest(
     source: Model | Denoiser,
-    data: Tensor,
+    data: Data,
     k: int = 5,
     *,
     log_snr: float | None = None,
@@ -74,7 +75,7 @@ def nearest(
 
     Args:
         source: a model, or a denoiser.
-        data: images (N, C, H, W) in [0, 1] for a model; points (N, D) at the anchor for a
+        data: images for a model, as for :func:`pairwise`; points (N, D) at the anchor for a
             denoiser.
         k: number of neighbours, 1 <= k < N.
         log_snr: the anchor, in place of ``options.log_snr``; see ``edit``.
@@ -89,14 +90,15 @@ def nearest(
 
     Cost: that of ``geodesic`` per solved pair, ``pivots (N - 1)`` at least.
     """
-    asked, count = (options or NearestOptions()).but(log_snr=log_snr), len(data)
+    points = as_data(source, data)
+    asked, count = (options or NearestOptions()).but(log_snr=log_snr), len(points)
     if not 1 <= k < count:
         raise ValueError(f"k must be between 1 and {count - 1}, one less than the points; got {k}")
     if asked.pivots > count:
         raise ValueError(
             f"pivots must be at most {count}, the number of points; got {asked.pivots}"
         )
-    solver = PairSolver.of(*anchored(source, data, asked), asked)
+    solver = PairSolver.of(*anchored(source, points, asked), asked)
     known = torch.full((count, count), torch.inf, dtype=torch.float64)
 
     def solve(pairs: Tensor) -> None:

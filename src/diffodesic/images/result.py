@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -16,9 +16,13 @@ from diffodesic.images.placement import path_record, run_of
 from diffodesic.images.shown_path import ShownPath
 from diffodesic.output.files import write_atomically
 from diffodesic.output.folder import replace_files, write_pictures
-from diffodesic.output.images import to_uint8
+from diffodesic.output.images import to_pil, to_uint8
 from diffodesic.output.manifest import Run
+from diffodesic.output.notebook import fragment
 from diffodesic.output.records import versions, write_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["Interpolation", "psnr_of", "result_dict", "write_interpolation"]
 
@@ -126,10 +130,30 @@ class Interpolation:
             f"{len(self.frames)} frames, {self.geodesic.status.name}, lengths: {lengths})"
         )
 
+    def _repr_html_(self) -> str:
+        """The strip, the status and the numbers, for a notebook."""
+        numbers: dict[str, object] = {
+            f"length, {name}": f"{shown.length:.4g}" for name, shown in self.paths.items()
+        }
+        numbers["end frames"] = "PSNR {:.1f} and {:.1f} dB".format(*self.end_psnr)
+        numbers["evaluations"] = f"{sum(self.work.values()):,} in {self.seconds:.0f} s"
+        return fragment(
+            f"{self.settings['metric']} geodesic of {self.settings['model']}",
+            f"{self.geodesic.status.name}: {self.geodesic.status.value}",
+            numbers,
+            ok=self.geodesic.ok,
+            notices=self.notices,
+            strip={name: to_uint8(shown.frames) for name, shown in self.paths.items()},
+        )
+
     @property
     def frames(self) -> Tensor:
         """Images along the first of the paths, (F, C, H, W) in [0, 1]."""
         return next(iter(self.paths.values())).frames
+
+    def pictures(self, name: str | None = None) -> list[Image]:
+        """The frames as PIL images: of the path of that name, by default those of ``frames``."""
+        return to_pil(self.frames if name is None else self.paths[name].frames)
 
     @property
     def end_psnr(self) -> tuple[float, float]:

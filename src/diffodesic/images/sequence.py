@@ -11,11 +11,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.status import Status
+from diffodesic.images.door import Picture, as_data
 from diffodesic.images.interpolation import InterpolateOptions, expected_work, join, stages
 from diffodesic.images.lifting import as_images
 from diffodesic.images.placement import run_of
@@ -24,9 +27,13 @@ from diffodesic.images.spaces import SPACES, Space, choose_space
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import expect, total
 from diffodesic.output.folder import replace_files, write_pictures
-from diffodesic.output.images import to_uint8
+from diffodesic.output.images import to_pil, to_uint8
+from diffodesic.output.notebook import fragment
 from diffodesic.output.options import suggests
 from diffodesic.output.records import write_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["InterpolationSequence", "interpolate_through"]
 
@@ -62,11 +69,32 @@ class InterpolationSequence:
         first, *rest = (part.paths[name].frames for part in self.parts)
         return torch.cat([first, *(frames[1:] for frames in rest)])
 
+    def pictures(self, name: str | None = None) -> list[Image]:
+        """The frames as PIL images: of the paths of that name, by default those of ``frames``."""
+        return to_pil(self.frames if name is None else self.frames_of(name))
+
     def __repr__(self) -> str:
         """One line: how many images, how long, and how each path ended."""
         ends = ", ".join(part.geodesic.status.name for part in self.parts)
         return (
             f"InterpolationSequence({len(self.parts) + 1} images, length {self.length:.4g}, {ends})"
+        )
+
+    def _repr_html_(self) -> str:
+        """The strip, how each path ended and the lengths, for a notebook."""
+        ended = [part.geodesic.status for part in self.parts]
+        names = ", ".join(status.name for status in ended)
+        worst = max(ended, key=list(Status).index)
+        return fragment(
+            f"{len(self.parts) + 1} images joined",
+            f"{names}: {worst.value}",
+            {
+                f"length of pair {i + 1}": f"{float(part.geodesic.length):.4g}"
+                for i, part in enumerate(self.parts)
+            },
+            ok=worst.ok,
+            notices=tuple(dict.fromkeys(n for part in self.parts for n in part.notices)),
+            strip={next(iter(self.parts[0].paths)): to_uint8(self.frames)},
         )
 
     def save(
@@ -102,7 +130,7 @@ class InterpolationSequence:
 @suggests(options=(InterpolateOptions,), space=SPACES.values())
 def interpolate_through(
     model: Model,
-    images: Sequence[Tensor],
+    images: Sequence[Picture],
     *,
     metric: str | None = None,
     space: Space | Metric | None = None,
@@ -115,7 +143,7 @@ def interpolate_through(
 
     Args:
         model: see ``load``.
-        images: K >= 2 images (C, H, W) in [0, 1].
+        images: K >= 2 images; see :func:`interpolate`.
         metric: see :func:`interpolate`.
         space: see :func:`interpolate`.
         frames: number F >= K of images in all, in place of ``options.frames``.
@@ -138,7 +166,7 @@ def interpolate_through(
             f"give two images or more, and as many frames at least: got {len(images)} images and "
             f"{asked.frames} frames"
         )
-    inputs = as_images(*images)
+    inputs = as_images(*(as_data(model, image) for image in images))
     say, count = progress or (lambda _: None), len(images) - 1
     pairs = []
     with stages(checkpoint, model, inputs, asked).held() as store:

@@ -12,7 +12,7 @@ from diffodesic.output.files import UNREADABLE
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["ARRAYS", "ImageError", "pixel_range", "read_array"]
+__all__ = ["ARRAYS", "ImageError", "check_numbers", "pixel_range", "read_array"]
 
 ARRAYS = frozenset({".npy", ".npz"})
 """Suffixes of files of arrays."""
@@ -50,11 +50,18 @@ def read_array(path: str | os.PathLike[str]) -> tuple[np.ndarray, list[str]]:
                 notices.append(f"{names[0]} is read, the first of its {len(names)} arrays")
     except (*UNREADABLE, IndexError, TypeError, MemoryError, NotImplementedError) as error:
         raise ImageError(f"{path} is no array of numbers ({error}): use numpy.save") from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "buif":
+    if not isinstance(values, np.ndarray):
+        raise ImageError(f"{path} is no array of numbers: use numpy.save")
+    return check_numbers(values, path), notices
+
+
+def check_numbers(values: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:
+    """Refuse an array of anything but numbers, or of none; ``path`` is its name in the message."""
+    if values.dtype.kind not in "buif":
         raise ImageError(f"{path} is no array of numbers: use numpy.save")
     if values.size == 0:
         raise ImageError(f"{path} is an array without numbers: its shape is {values.shape}")
-    return values, notices
+    return values
 
 
 def pixel_range(values: np.ndarray, path: str | os.PathLike[str]) -> tuple[int, int, str]:

@@ -16,16 +16,28 @@ import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-from diffodesic.output.arrays import ARRAYS, ImageError, pixel_range, read_array
+from diffodesic.output.arrays import ARRAYS, ImageError, check_numbers, pixel_range, read_array
 from diffodesic.output.files import not_a_file
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image as PillowImage
 
-__all__ = ["MOST_PIXELS", "PICTURES", "Decoded", "check_file", "decode", "picture_files"]
+__all__ = [
+    "MOST_PIXELS",
+    "PICTURES",
+    "Decoded",
+    "Source",
+    "check_file",
+    "decode",
+    "name_of",
+    "picture_files",
+]
+
+Source: TypeAlias = Union[str, "os.PathLike[str]", "np.ndarray", "PillowImage"]
+"""What a picture is read from."""
 
 MOST_PIXELS = 2**26
 """Pixels of the largest picture that is read: at 13 bytes each less than a gigabyte."""
@@ -80,12 +92,13 @@ def picture_files(folder: Path, *, below: bool = False) -> list[Path]:
     return files
 
 
-def decode(path: str | os.PathLike[str]) -> Decoded:
+def decode(source: Source) -> Decoded:
     """Read a picture.
 
     Args:
-        path: a file of PNG, JPEG, BMP, GIF, WebP, TIFF, PPM, JPEG 2000 or AVIF, or a .npy or .npz
-            array (H, W) or (H, W, C), C = 1 to 4, in a range of :func:`.arrays.pixel_range`.
+        source: a file of PNG, JPEG, BMP, GIF, WebP, TIFF, PPM, JPEG 2000 or AVIF, or a .npy or .npz
+            array (H, W) or (H, W, C), C = 1 to 4, in a range of :func:`.arrays.pixel_range`; such
+            an array itself; or a PIL image.
 
     Returns:
         its pixels and what was changed.
@@ -94,6 +107,9 @@ def decode(path: str | os.PathLike[str]) -> Decoded:
         ImageError: for a missing, unreadable or too large file, something that is no file, or
             pixels that are not finite or out of their range.
     """
+    if not isinstance(source, str | os.PathLike):
+        return _of_object(source)
+    path = source
     check_file(path)
     try:
         if Path(path).suffix.lower() in ARRAYS:
@@ -129,6 +145,32 @@ def check_file(path: str | os.PathLike[str]) -> None:
         raise ImageError(f"there is no picture at {path} ({error})") from error
     if kind:
         raise ImageError(f"{path} is {kind}, not a file: give a file of pixels, or take it away")
+
+
+def _of_object(source: np.ndarray | PillowImage) -> Decoded:
+    """The pixels of an array or of a PIL image, which stay as they are."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    name = name_of(source)
+    if isinstance(source, np.ndarray):
+        return _from_values(check_numbers(source, name), [], name)
+    if not isinstance(source, Image.Image):
+        raise ImageError(f"{type(source).__name__} is no picture: give a file, an array, an image")
+    _check_size(name, source.size)
+    upright = ImageOps.exif_transpose(source)
+    notices: list[str] = []
+    if source.mode == "F" or source.mode.startswith("I"):
+        eight = _eight_bits(upright, name, *_scale(source), notices)
+        return _finished(eight, source.mode, upright.size, notices)
+    return _finished(upright.copy(), source.mode, upright.size, notices)
+
+
+def name_of(source: Source) -> str:
+    """How messages call a picture: the path of a file, or what it is."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return getattr(source, "filename", "") or f"the {type(source).__name__}"
 
 
 def _check_size(path: str | os.PathLike[str], size: tuple[int, int]) -> None:
@@ -255,10 +297,13 @@ def _eight_bits(
 
 
 def _from_array(path: str | os.PathLike[str]) -> Decoded:
+    return _from_values(*read_array(path), path)
+
+
+def _from_values(values: np.ndarray, notices: list[str], path: str | os.PathLike[str]) -> Decoded:
     import numpy as np
     from PIL import Image
 
-    values, notices = read_array(path)
     values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
     if values.ndim != 2 and not (values.ndim == 3 and values.shape[-1] in {2, 3, 4}):
         raise ImageError(

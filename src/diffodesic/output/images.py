@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from diffodesic.output.arrays import ImageError
-from diffodesic.output.decoding import decode
+from diffodesic.output.decoding import Source, decode, name_of
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image as PillowImage
 
-__all__ = ["ImageError", "read_image", "to_uint8"]
+__all__ = ["ImageError", "read_image", "to_pil", "to_uint8"]
 
 
 def read_image(
-    path: str | os.PathLike[str], shape: tuple[int, int, int], *, resize: bool = True
+    source: Source, shape: tuple[int, int, int], *, resize: bool = True
 ) -> tuple[Tensor, list[str]]:
     """Read a picture in the shape of a model.
 
     Args:
-        path: what :func:`.decoding.decode` reads; the first frame of an animation.
+        source: what :func:`.decoding.decode` reads; the first frame of an animation.
         shape: (C, H, W), C = 1 or 3.
         resize: fit another size by cropping the centre and resampling, and convert other
             channels; else refuse them.
@@ -39,7 +39,8 @@ def read_image(
     from PIL import Image, ImageOps
 
     channels, height, width = shape
-    found, mode = decode(path), "L" if channels == 1 else "RGB"
+    found, mode = decode(source), "L" if channels == 1 else "RGB"
+    path = name_of(source)
     if not resize and (found.mode, found.size) != (mode, (width, height)):
         raise ImageError(
             f"{path} is {found.size[0]}x{found.size[1]} {found.mode}, the model takes "
@@ -62,3 +63,10 @@ def to_uint8(images: Tensor) -> list[np.ndarray]:
     """Pictures (F, C, H, W) in [0, 1] as 8-bit arrays, (H, W) grey or (H, W, 3)."""
     array = (images.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).movedim(-3, -1)
     return [frame[..., 0] if frame.shape[-1] == 1 else frame for frame in array.numpy()]
+
+
+def to_pil(images: Tensor) -> list[PillowImage]:
+    """Pictures (F, C, H, W) in [0, 1] as PIL images."""
+    from PIL import Image
+
+    return [Image.fromarray(frame) for frame in to_uint8(images)]

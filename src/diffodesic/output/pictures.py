@@ -46,6 +46,14 @@ def filmstrip(
     Raises:
         ValueError: if there are no frames, or they differ in number or shape.
     """
+    strip = draw_strip(rows, size=size, gap=gap)
+    return write_atomically(path, _bytes(strip, format="PNG", optimize=True))
+
+
+def draw_strip(
+    rows: Mapping[str, Sequence[Image]], *, size: int = 96, gap: int = 4
+) -> PillowImage.Image:
+    """The picture that :func:`filmstrip` writes; arguments and errors as there."""
     count, shape = _common(rows)
     cell_h, cell_w = _cell(shape, size)
     font = ImageFont.load_default(size=max(12, round(cell_h / 5.5)))
@@ -64,7 +72,7 @@ def filmstrip(
     for j, text in ((0, "s = 0"), (count - 1, "s = 1")):
         x = label + j * (cell_w + gap) + cell_w / 2
         draw.text((x, height - foot / 2), text, fill=_SOFT, font=font, anchor="mm")
-    return write_atomically(path, _bytes(strip, format="PNG", optimize=True))
+    return strip
 
 
 def animation(
