@@ -31,9 +31,10 @@ from diffodesic.images.sequence import interpolate_through
 from diffodesic.images.spaces import EuclideanSpace, ScoreSpace
 from diffodesic.metrics.elementary import Conformal
 from diffodesic.models.folder import WEIGHTS
-from diffodesic.models.image_training import TrainSettings, train
+from diffodesic.models.image_training import TrainSettings
 from diffodesic.models.loading import load
 from diffodesic.models.model import Model
+from diffodesic.models.train import train
 from diffodesic.transitions.annealing import PathOptions
 from diffodesic.transitions.coordinate_training import CoordinateSettings, train_denoiser
 from diffodesic.transitions.paths import transition_paths

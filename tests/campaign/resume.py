@@ -18,7 +18,8 @@ from campaign.oracle import judge
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.images.distances import pairwise
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
-from diffodesic.models.image_training import ImageTraining, TrainSettings, train
+from diffodesic.models.image_training import ImageTraining, TrainSettings
+from diffodesic.models.train import train
 from diffodesic.transitions.annealing import PathOptions
 from diffodesic.transitions.coordinate_training import CoordinateSettings, train_denoiser
 from diffodesic.transitions.paths import transition_paths

@@ -18,9 +18,9 @@ from diffodesic.models.image_training import (
     ImageTraining,
     TrainSettings,
     sigma_quantile,
-    train,
 )
 from diffodesic.models.model import ModelError
+from diffodesic.models.train import train
 from diffodesic.models.training_data import Examples
 from diffodesic.models.unet import UNet
 from support.training import interrupted

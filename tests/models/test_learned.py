@@ -12,9 +12,10 @@ from diffodesic.cli.main import main
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.spaces import EuclideanSpace
 from diffodesic.models.folder import read_config
-from diffodesic.models.image_training import TrainSettings, train
+from diffodesic.models.image_training import TrainSettings
 from diffodesic.models.learned import pixelwise
 from diffodesic.models.loading import load
+from diffodesic.models.train import train
 from support.tiny import pictures
 
 TINY = TrainSettings(steps=200, batch=16, warmup=2, channels=(8, 16), blocks=(1, 1), heads=1)

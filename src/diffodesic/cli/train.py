@@ -13,9 +13,10 @@ from diffodesic.cli.potential_options import PotentialOptions, periods, potentia
 from diffodesic.cli.progress import progress
 from diffodesic.models.datasets import load_images
 from diffodesic.models.folder import read_config
-from diffodesic.models.image_training import TrainSettings, train
+from diffodesic.models.image_training import TrainSettings
 from diffodesic.models.labels import load_labels
 from diffodesic.models.learned import nothing_learned
+from diffodesic.models.train import train
 from diffodesic.models.trainer import RunSettings
 from diffodesic.output.arrays import ARRAYS
 from diffodesic.output.folder import own_outdir
@@ -29,6 +30,7 @@ EXAMPLES = """\
   diffodesic train DATA --outdir my-model --minutes 60
   diffodesic interpolate A.png B.png --model my-model
   diffodesic train PHOTOGRAPHS --outdir my-model --codec taesd --size 128 --device auto
+  diffodesic train DATA --log-partition --teacher my-model --outdir my-exact-model
   diffodesic train --potential mueller-brown --outdir my-denoiser
   diffodesic train angles.npy --period 6.2832,6.2832 --outdir my-denoiser
   diffodesic paths --potential mueller-brown --model my-denoiser --from -0.56,1.44 --to 0.62,0.03

@@ -274,11 +274,15 @@ class NetworkDenoiser(Denoiser):
 
     def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | z] for ``z`` (N, D), ``sigma`` (N,); out of memory halves ``chunk`` and warns."""
+        return self._in_chunks(self._convert, z, sigma)
+
+    def _in_chunks(self, call: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """A function of rows (N, ...), called on at most ``chunk`` of them at a time."""
         while True:
-            size = derivatives.piece(len(z), self.chunk)
+            size = derivatives.piece(len(rows[0]), self.chunk)
             try:
-                pieces = zip(z.split(size), sigma.split(size), strict=True)
-                return torch.cat([self._convert(points, level) for points, level in pieces])
+                pieces = zip(*(part.split(size) for part in rows), strict=True)
+                return torch.cat([call(*piece) for piece in pieces])
             except torch.OutOfMemoryError as error:
                 if size == 1:
                     raise NetworkError(NO_ROOM) from error
@@ -287,7 +291,7 @@ class NetworkDenoiser(Denoiser):
                 f"out of memory with {size} inputs per call: {self.chunk} from now on; set chunk "
                 "(--chunk) to it to save the attempt",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def jvp(self, z: Tensor, sigma: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -354,6 +358,10 @@ class NetworkDenoiser(Denoiser):
         device, dtype = self._place(x)
         inputs = x.reshape(-1, *self.shape).to(device=device, dtype=dtype)
         out = self._at(inputs, t.to(device=device, dtype=dtype))
+        return self._finite(out.reshape(-1, self.dim).to(x), sigma)
+
+    def _finite(self, out: Tensor, sigma: Tensor) -> Tensor:
+        """What the network returned at levels (n,), or an error where it is not finite."""
         finite = derivatives.untransformed(torch.isfinite(out.detach()))
         if not bool(finite.all()):
             low, high = derivatives.untransformed(sigma).aminmax()
@@ -361,7 +369,7 @@ class NetworkDenoiser(Denoiser):
                 f"fn returned {int((~finite).sum())} values that are not finite, at sigma in "
                 f"[{float(low):.4g}, {float(high):.4g}]; narrow log_snr_range"
             )
-        return out.reshape(-1, self.dim).to(x)
+        return out
 
     def _at(self, inputs: Tensor, time: Tensor) -> Tensor:
         """The network's answer at real times, between those that it takes where it must be."""

@@ -413,7 +413,7 @@ def _solve(
     progress: Callable[[str], None] | None,
 ) -> Geodesic:
     space, (a, b) = anchored(source, torch.stack([x, y]), asked)
-    exact = space.denoiser.closed_form
+    exact = space.denoiser.closed_form and not space.denoiser.learned
     return search(
         space,
         a,

@@ -18,27 +18,24 @@ comes from the choice of levels. The loop and the checkpoints are those of `trai
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffodesic.denoisers.predictions import edm_preconditioning
-from diffodesic.models.datasets import load_images, rotate
+from diffodesic.models.datasets import rotate
 from diffodesic.models.learned import pixelwise
 from diffodesic.models.trainer import RunSettings, Training, check_positive, flags
-from diffodesic.models.training_data import Examples, as_latents, check_images, resized
+from diffodesic.models.training_data import Examples
 from diffodesic.models.unet import UNet
 
-__all__ = ["ImageTraining", "TrainSettings", "card", "train"]
+__all__ = ["Batch", "ImageTraining", "TrainSettings", "card"]
 
 _CHECKED = 256  # held-out pictures whose error is reported
 
@@ -67,6 +64,9 @@ class TrainSettings(RunSettings):
         channels: widths of the network, see `UNet`.
         blocks: blocks of the network, see `UNet`.
         heads: attention heads of the network, see `UNet`.
+        log_partition: learn the log-density of noisy images, whose gradient is the denoiser: exact
+            moments and divergences, at three to five times the time per step.
+        teacher: a model, as `load` takes it, whose denoiser a log-partition network follows.
     """
 
     log_sigma_mean: float = -0.5
@@ -86,9 +86,18 @@ class TrainSettings(RunSettings):
     channels: tuple[int, ...] = (16, 64, 128)
     blocks: tuple[int, ...] = (1, 1, 2)
     heads: int = 2
+    log_partition: bool = False
+    teacher: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.teacher and not self.log_partition:
+            raise ValueError("a teacher is for log_partition (--log-partition): give both or none.")
+        if self.log_partition and (self.half or self.bf16 or self.compile):
+            raise ValueError(
+                "a log-partition network is known by its derivatives, which half, bf16 and compile "
+                "ruin: leave them out."
+            )
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(
                 f"sigma_min = {self.sigma_min} and sigma_max = {self.sigma_max}: "
@@ -106,56 +115,6 @@ class TrainSettings(RunSettings):
                 f"heads = {self.heads} does not divide the last of channels, "
                 f"{self.channels[-1]}: give another number of heads."
             )
-
-
-def train(
-    data: str | os.PathLike[str] | Tensor,
-    outdir: str | os.PathLike[str],
-    *,
-    labels: Sequence[str | int] | None = None,
-    settings: TrainSettings | None = None,
-    resume: bool = True,
-    progress: bool = True,
-) -> Path:
-    """Train a denoiser and write it as a model directory.
-
-    Args:
-        data: what `load_images` takes, or images (N, C, H, W) in [-1, 1], at least 50.
-        outdir: receives weights.safetensors, config.json and CARD.md (and the folder checkpoint).
-        labels: of every image, such as its kind; one network then learns the images of each kind
-            and, as labels are dropped at random, of all.
-        settings: see `TrainSettings`.
-        resume: continue from `outdir`'s checkpoint, if there is one.
-        progress: show a progress bar, if standard error is a terminal, and at every checkpoint a
-            line with the share done, the time left and the error on held-out images.
-
-    Returns:
-        `outdir`.
-
-    Missing data end in `FileNotFoundError`; data, settings, a device or a checkpoint that cannot
-    be used, and a loss that is not finite, in `ValueError`; each says what to change.
-
-    Cost: `steps` forward and backward passes of `batch` images, with a codec one pass of its
-    encoder per image before, kept for later runs.
-    """
-    settings, outdir = settings or TrainSettings(), Path(outdir)
-    device = _device(settings.device)
-    images = data if isinstance(data, Tensor) else load_images(data)
-    check_images(images)
-    if settings.codec:
-        say = partial(print, file=sys.stderr) if progress else None
-        examples = as_latents(
-            images, settings.size, outdir / "latents", device=device, bf16=settings.bf16, say=say
-        )
-    else:
-        examples = Examples(resized(images, settings.size))
-    _check_sides(examples.points, settings)
-    run = ImageTraining(examples.labelled(labels), settings, outdir, device)
-    try:
-        run.run(resume=resume, progress=progress)
-    finally:
-        run.pool.shutdown()
-    return run.outdir
 
 
 class ImageTraining(Training):
@@ -179,21 +138,29 @@ class ImageTraining(Training):
     ) -> None:
         self.examples, self.device = examples, torch.device(device)
         self.sigma_data = float(examples.points.std())
-        shape, classes = examples.points.shape, len(examples.names)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            net = UNet(
-                shape[1], settings.channels, settings.blocks, settings.heads, classes=classes
-            )
-        order = torch.randperm(shape[0], generator=torch.Generator().manual_seed(settings.seed))
-        kept = shape[0] - round(settings.held_out * shape[0])
+        count = len(examples.points)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
+        kept = count - round(settings.held_out * count)
         self.trained_on, self.held_out = order[:kept], order[kept:]
         self.points = examples.points.to(self.device)
         self.labels = None if examples.labels is None else examples.labels.to(self.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            net = self.network(settings)
         super().__init__(net.to(self.device), settings, outdir)
         self.parts = settings.threads if self.device.type == "cpu" else 1
         self.pool = ThreadPoolExecutor(self.parts)
         self.forward = torch.compile(self.net) if settings.compile else self.net
+
+    def network(self, settings: TrainSettings) -> nn.Module:
+        """The network before its first step."""
+        return UNet(
+            self.points.shape[1],
+            settings.channels,
+            settings.blocks,
+            settings.heads,
+            classes=len(self.examples.names),
+        )
 
     def gradients(self) -> tuple[float, list[Tensor]]:
         """The loss of the current step, and its gradient by every parameter."""
@@ -223,7 +190,7 @@ class ImageTraining(Training):
         # than threads that are joined in every operation
         def part(piece: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
             torch.set_num_threads(1)  # a setting of each thread
-            loss = self.error(self.forward, piece, low) / batch.x0.numel()
+            loss = self.loss(self.forward, piece, low) / batch.x0.numel()
             return loss.detach(), torch.autograd.grad(loss, list(self.net.parameters()))
 
         # interleaved, as the levels of a batch are sorted and every part should see all of them
@@ -231,6 +198,10 @@ class ImageTraining(Training):
         results = list(self.pool.map(part, [batch.every(parts, i) for i in range(parts)]))
         losses, gradients = zip(*results, strict=True)
         return float(sum(losses)), [torch.stack(g).sum(0) for g in zip(*gradients, strict=True)]
+
+    def loss(self, net: Callable[..., Tensor], batch: Batch, low: bool) -> Tensor:
+        """What training makes small, summed over a batch; ``low``: in bfloat16."""
+        return self.error(net, batch, low)
 
     def error(self, net: Callable[..., Tensor], batch: Batch, low: bool = False) -> Tensor:
         """Sum of |F - target|^2 over a batch."""
@@ -334,26 +305,6 @@ def sigma_quantile(u: Tensor, settings: TrainSettings) -> Tensor:
     low, high = torch.special.ndtr((ends.log() - mean) / std)
     log_sigma = mean + std * torch.special.ndtri(low + (high - low) * u.double())
     return log_sigma.exp().to(u.dtype)
-
-
-def _device(name: str) -> torch.device:
-    """Where to train; refuses a device that is not there."""
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise ValueError("device cuda is not there, or torch is built without it: give cpu.")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
-
-
-def _check_sides(points: Tensor, settings: TrainSettings) -> None:
-    """Refuse sides that the network cannot halve."""
-    factor = 2 ** (len(settings.channels) - 1)
-    height, width = points.shape[-2:]
-    if height % factor or width % factor:
-        what = "latents" if settings.codec else "images"
-        raise ValueError(
-            f"{what} are {height}x{width}: make both sides divisible by {factor} (--size), or "
-            "give fewer channels."
-        )
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from diffodesic.models.folder import (
     read_config,
     read_weights,
 )
+from diffodesic.models.log_partition import LogPartitionNet
 from diffodesic.models.model import Conditioner, Model, tried
 from diffodesic.models.prepare import for_evaluation, to_device
 from diffodesic.models.taesd import load_codec
@@ -102,7 +103,7 @@ def _load_folder(folder: Path, device: torch.device | str) -> Model:
                 f"{folder} holds a denoiser of coordinates; open it with transitions.load_denoiser"
             )
         _check(config, folder)
-        network = for_evaluation(UNet(**config["network"]))
+        network = for_evaluation(_network(config))
         chunk = _CHUNK if str(device) == "cpu" else _CHUNK_ACCELERATED
         denoiser = _denoiser(network, config, chunk)
     except ModelError:
@@ -140,9 +141,22 @@ def _check(config: Mapping[str, Any], folder: Path) -> None:
     if channels * height * width > MOST_PIXELS:
         raise ValueError(f"its images have more than {MOST_PIXELS:,} numbers")
     with torch.device("meta"):
-        network = UNet(**config["network"])
+        network = _network(config)
         check_sizes(network, folder)
-        network(torch.zeros(1, channels, height, width), torch.zeros(1))
+        inner = network.network if isinstance(network, LogPartitionNet) else network
+        inner(torch.zeros(1, channels, height, width), torch.zeros(1))
+
+
+def _network(config: Mapping[str, Any]) -> UNet | LogPartitionNet:
+    """The network of a configuration, without its weights."""
+    network, own = UNet(**config["network"]), config.get("log_partition")
+    if own is None:
+        return network
+    if type(own["rank"]) is not int or type(own["offset"]) is not bool:
+        raise ValueError(f"log_partition is {own!r}, not a rank and an offset")
+    levels = float(config["sigma_min"]), float(config["sigma_max"])
+    shape, scale = tuple(config["shape"]), float(config["sigma_data"])
+    return LogPartitionNet(network, shape, scale, levels, own["rank"], offset=own["offset"])
 
 
 def _codec(config: Mapping[str, Any], shape: tuple[int, ...], device: torch.device | str) -> Codec:
@@ -153,9 +167,13 @@ def _codec(config: Mapping[str, Any], shape: tuple[int, ...], device: torch.devi
     return load_codec(config["codec"], (channels, height, width), device=device)
 
 
-def _denoiser(network: UNet, config: Mapping[str, Any], chunk: int) -> NetworkDenoiser:
+def _denoiser(
+    network: UNet | LogPartitionNet, config: Mapping[str, Any], chunk: int
+) -> NetworkDenoiser:
     if config["prediction"] != "edm":
         raise ValueError(f"prediction is {config['prediction']!r}, not 'edm'")
+    if isinstance(network, LogPartitionNet):
+        return network.denoiser(chunk)
     channels, height, width = (int(n) for n in config["shape"])
     return from_network(
         network,

@@ -6,16 +6,18 @@ import os
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from diffodesic.denoisers.log_partition import LogPartitionDenoiser
 from diffodesic.denoisers.network import NetworkDenoiser
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.models.codec import Codec, PixelCodec
 from diffodesic.models.folder import ModelError, write_model
 from diffodesic.models.learned import nothing_learned
+from diffodesic.models.log_partition import LogPartitionNet
 from diffodesic.models.unet import UNet
 
 __all__ = ["Conditioner", "Model", "ModelError", "as_model", "require_label", "tried"]
@@ -130,13 +132,19 @@ class Model:
             the model.
 
         Raises:
-            ModelError: for a chunk below 1 or an unknown precision.
+            ModelError: for a chunk below 1, an unknown precision, or a log-partition network that
+                would be compiled or evaluated in bfloat16.
         """
         if chunk is not None and chunk < 1:
             raise ModelError(f"chunk must be at least 1, got {chunk}")
         if precision not in (None, *get_args(Precision)):
             known = " or ".join(get_args(Precision))
             raise ModelError(f"unknown precision {precision!r}; choose {known}")
+        if isinstance(self.denoiser, LogPartitionDenoiser) and (compile or precision == "bfloat16"):
+            raise ModelError(
+                f"model {self.name!r} is a log-partition network, known by its derivatives: run it "
+                "in float32 and without compile"
+            )
         change: dict[str, Any] = {}
         if chunk is not None:
             change["chunk"] = chunk
@@ -171,7 +179,8 @@ class Model:
             ModelError: for a model whose network is not diffodesic's own.
         """
         network, schedule = self.denoiser.fn, self.denoiser.schedule
-        if not (isinstance(network, UNet) and isinstance(schedule, EDM)):
+        own = network.network if isinstance(network, LogPartitionNet) else network
+        if not (isinstance(own, UNet) and isinstance(schedule, EDM)):
             raise ModelError(
                 "only models with diffodesic's own network can be saved; keep the "
                 "foreign network's files and load them again"
@@ -184,9 +193,11 @@ class Model:
             "sigma_data": self.denoiser.sigma_data,
             "sigma_min": schedule.sigma_min,
             "sigma_max": schedule.sigma_max,
-            "network": network.config,
+            "network": own.config,
         }
-        return write_model(directory, config, network)
+        if isinstance(network, LogPartitionNet):
+            config["log_partition"] = network.config
+        return write_model(directory, config, cast(nn.Module, network))
 
 
 def tried(model: Model) -> Model:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffodesic.models.codec import Codec
 from diffodesic.models.taesd import TaesdCodec, load_taesd, normalisation
 from diffodesic.output.stages import Stage, Store, fingerprint
 
@@ -113,6 +114,7 @@ def as_latents(
     device: torch.device,
     bf16: bool = False,
     say: Callable[[str], None] | None = None,
+    like: Codec | None = None,
 ) -> Examples:
     """Latents of pictures, read where they were made before.
 
@@ -123,6 +125,7 @@ def as_latents(
         device: where the encoder runs.
         bf16: encode in bfloat16, which changes latents by about half a per cent of their spread.
         say: called with a short line about the progress.
+        like: a codec whose normalisation is taken; default that of these latents.
 
     Returns:
         normalised latents (N, 4, H / 8, W / 8) and their codec.
@@ -152,7 +155,10 @@ def as_latents(
         if say:
             say(f"{min(start + _CHUNK, len(images))} of {len(images)} pictures encoded")
     z = torch.cat(latents)
-    means, scales = normalisation(z)
+    if isinstance(like, TaesdCodec):
+        means, scales = like.mean, like.scale
+    else:
+        means, scales = normalisation(z)
     codec = replace(codec, mean=means, scale=scales)
     mean, scale = (z.new_tensor(values)[:, None, None] for values in (codec.mean, codec.scale))
     return Examples((z - mean) * scale, codec=codec)

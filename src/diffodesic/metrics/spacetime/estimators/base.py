@@ -127,8 +127,11 @@ class SpacetimeEnergy(PathEnergy):
 
     @property
     def default_solver(self) -> Solver | None:  # type: ignore[override]
-        """For a network, where segments are straight: :class:`Redraw` if it can be judged."""
-        if not self.denoiser.learned or self.exact_segments:
+        """For a network, :class:`Redraw` if it can be judged; None for the full divergence of one.
+
+        A log-partition network has exact segments of a law that is learned: it is judged, too.
+        """
+        if not self.denoiser.learned or (self.exact_segments and not self.denoiser.closed_form):
             return None
         return Redraw() if self.fitted else NETWORK_SEARCH
 

@@ -1,0 +1,173 @@
+"""Log-partition models: trained from pictures or after a teacher, saved, loaded, refused."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import diffodesic as dd
+from diffodesic.denoisers.log_partition import LogPartitionDenoiser
+from diffodesic.models.codec import PixelCodec
+from diffodesic.models.image_training import TrainSettings
+from diffodesic.models.log_partition import covariance
+from diffodesic.models.log_partition_training import LogPartitionTraining
+from diffodesic.models.model import Model, ModelError
+from diffodesic.models.train import train
+from diffodesic.models.training_data import Examples
+from support.training import interrupted
+
+TINY = TrainSettings(
+    steps=6, batch=8, warmup=2, channels=(4, 8), blocks=(1, 1), heads=1, log_partition=True,
+    threads=1,
+)  # fmt: skip
+
+
+def pictures() -> Tensor:
+    """Noisy versions of two pictures, (64, 1, 4, 4)."""
+    g = torch.Generator().manual_seed(1)
+    base = torch.tensor([[0.5, -0.5], [-0.5, 0.5]]).repeat(1, 8).reshape(2, 1, 4, 4)
+    return base[torch.arange(64) % 2] + 0.1 * torch.randn(64, 1, 4, 4, generator=g)
+
+
+@pytest.fixture
+def two() -> Tensor:
+    """As :func:`pictures`."""
+    return pictures()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A model after a few steps."""
+    return train(pictures(), tmp_path_factory.mktemp("model"), settings=TINY, progress=False)
+
+
+@pytest.mark.slow
+def test_it_learns_mean_and_spread(two, tmp_path):
+    settings = replace(TINY, steps=400, batch=32, lr=5e-3, held_out=0.0, warmup=20)
+    train(two, tmp_path, settings=settings, progress=False)
+    denoiser = dd.load(tmp_path).denoiser
+    # the two modes are told apart, which no Gaussian does
+    sigma = torch.full((64,), 0.5).double()
+    g = torch.Generator().manual_seed(2)
+    clean = two.flatten(1).double()
+    z = clean + sigma[:, None] * torch.randn(clean.shape, generator=g, dtype=torch.float64)
+    law = dd.GaussianMixture(torch.stack([clean[::2].mean(0), clean[1::2].mean(0)]), std=0.1)
+    (m, second), (exact, _) = denoiser.moments(z, sigma), law.moments(z, sigma)
+    mean, basis, values, _ = covariance(clean)
+    shrunk = values / (values + 0.25)
+    gaussian = mean + (shrunk * ((z - mean) @ basis.T)) @ basis
+    error, before = ((one - exact).square().mean() for one in (m, gaussian))
+    assert float(error) < 0.7 * float(before)
+    spread = (second - m.square().sum(-1)).mean()
+    seen = (m - clean).square().sum(-1).mean()
+    assert float(spread) == pytest.approx(float(seen), rel=0.25)
+
+
+def test_a_folder_of_it_is_a_denoiser_with_exact_moments(two, folder, tmp_path):
+    model = dd.load(folder)
+    assert isinstance(model.denoiser, LogPartitionDenoiser)
+    assert dd.Spacetime(model.denoiser).estimator == "exact"
+    again = dd.load(model.save(tmp_path / "second")).denoiser
+    z, sigma = two[:3].flatten(1).double(), torch.tensor([0.1, 1.0, 5.0]).double()
+    for one, other in zip(model.denoiser.moments(z, sigma), again.moments(z, sigma), strict=True):
+        torch.testing.assert_close(one, other)
+    training = json.loads((folder / "config.json").read_text())["training"]
+    assert 0 <= training["negative_steps"] <= 1
+    card = (folder / "CARD.md").read_text()
+    assert "--log-partition" in card
+    assert "not convex" in card
+    for how in ({"precision": "bfloat16"}, {"compile": True}):
+        with pytest.raises(ModelError, match="float32 and without compile"):
+            model.running(**how)
+
+
+def test_resume_is_exact(two, tmp_path):
+    settings = replace(TINY, checkpoint_minutes=0.0)
+    train(two, tmp_path / "whole", settings=settings, progress=False)
+    with interrupted(LogPartitionTraining, step=3):
+        train(two, tmp_path / "broken", settings=settings, progress=False)
+    train(two, tmp_path / "broken", settings=settings, progress=False)
+    whole, broken = ((tmp_path / name / "weights.safetensors") for name in ("whole", "broken"))
+    assert whole.read_bytes() == broken.read_bytes()
+
+
+def test_it_starts_from_a_teacher_and_follows_it(two, tmp_path):
+    plain = replace(TINY, log_partition=False, steps=20)
+    teacher = train(two, tmp_path / "teacher", settings=plain, progress=False)
+    settings = replace(TINY, teacher=str(teacher))
+    train(two, tmp_path / "student", settings=settings, progress=False)
+    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    assert config["log_partition"]["offset"]
+    assert config["network"] == json.loads((teacher / "config.json").read_text())["network"]
+    dd.load(tmp_path / "student")
+    other = train(two, tmp_path / "other", settings=replace(plain, seed=1), progress=False)
+    with pytest.raises(ValueError, match="another outdir"):  # other answers, another run
+        train(two, tmp_path / "student", settings=replace(TINY, teacher=str(other)))
+
+
+def test_any_denoiser_is_a_teacher(two, tmp_path):
+    law = dd.GaussianMixture(two.flatten(1)[:2], std=0.1)
+    denoiser = dd.from_network(
+        lambda x, t: law(x.flatten(1), (4 * t).exp()).reshape(x.shape),
+        shape=(1, 4, 4),
+        schedule=dd.schedules.EDM(0.01, 40.0),
+        prediction="x0",
+        options=dd.denoisers.NetworkOptions(trial=False),
+    )
+    teacher = Model(denoiser, PixelCodec((1, 4, 4)), "exact")
+    examples = Examples(two)
+    run = LogPartitionTraining(examples, TINY, tmp_path, "cpu", teacher)
+    batch = run.draw(run.trained_on, 4, torch.Generator().manual_seed(0))
+    followed = run.followed(batch.z.flatten(1), batch.x0.flatten(1), batch.sigma)
+    torch.testing.assert_close(followed, denoiser(batch.z.flatten(1), batch.sigma))
+    run.run(resume=False, progress=False)
+    assert not dd.load(tmp_path).config["log_partition"]["offset"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"log_partition": False, "teacher": "mnist"}, "give both or none"),
+        ({"half": True}, "leave them out"),
+        ({"bf16": True}, "leave them out"),
+        ({"compile": True}, "leave them out"),
+    ],
+)
+def test_settings_that_contradict_are_refused(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        replace(TINY, **change)
+
+
+def test_teachers_of_other_pictures_or_levels_are_refused(two, tmp_path):
+    with pytest.raises(ValueError, match="1x28x28 pixels, and the data are 1x4x4 pixels"):
+        train(two, tmp_path, settings=replace(TINY, teacher="mnist"), progress=False)
+    plain = replace(TINY, log_partition=False, sigma_min=0.1)
+    teacher = train(two, tmp_path / "teacher", settings=plain, progress=False)
+    with pytest.raises(ValueError, match="sigma_min and sigma_max within"):
+        train(two, tmp_path / "student", settings=replace(TINY, teacher=str(teacher)))
+
+
+@pytest.mark.parametrize(
+    "entry", [{"rank": 3.0, "offset": False}, {"rank": 99, "offset": False}, {"rank": 4}, 7]
+)
+def test_configurations_that_do_not_fit_are_refused(folder, tmp_path, entry):
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "log_partition": entry}))
+    shutil.copy(folder / "weights.safetensors", tmp_path)
+    with pytest.raises(ModelError):
+        dd.load(tmp_path)
+
+
+def test_directions_beyond_the_rank_keep_their_mean_variance():
+    g = torch.Generator().manual_seed(4)
+    wide = torch.randn(300, 2100, generator=g) * torch.linspace(0.1, 1, 2100)
+    _, basis, values, rest = covariance(wide)
+    total = wide.double().var(0, correction=0).sum()
+    assert float(values.sum()) + (2100 - len(values)) * rest == pytest.approx(
+        float(total), rel=0.02
+    )
+    torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis)).double(), atol=1e-8, rtol=0)
