@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +15,12 @@ from torch import Tensor
 import diffodesic as dd
 from diffodesic.denoisers.network import NetworkOptions
 from diffodesic.images.diagnosis import diagnose
-from diffodesic.images.editing import EditOptions, edit
+from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
+from diffodesic.images.editing import EditOptions, edit, edit_distance
+from diffodesic.images.extrapolation import ExtrapolateOptions, extrapolate
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
-from diffodesic.images.own_kind import OUTSIDE, PICTURES, strange, surprise
+from diffodesic.images.neighbours import NearestOptions, nearest
+from diffodesic.images.own_kind import OUTSIDE, PICTURES, doubtful, strange, surprise
 from diffodesic.images.spaces import EuclideanSpace
 from diffodesic.models.model import Model, as_model
 from diffodesic.numerics.cost import counting
@@ -103,3 +110,73 @@ def test_every_verb_says_it(tmp_path):
     assert edit(model, a, b, options=asked).notices[0].startswith("picture B is not")
     told = diagnose(model, torch.stack([a, b]), log_snr=2.0, rank=4).notices
     assert told[0].startswith("picture 2 is not")
+
+
+OPTIONS: dict[str, Any] = {"nodes": 2, "flow_steps": 1, "solver": dd.Relax(iterations=1)}
+VERBS: dict[str, Callable[[Model, Tensor], Sequence[str]]] = {
+    "interpolate": lambda model, x: (
+        interpolate(
+            model,
+            *x[:2],
+            options=InterpolateOptions(
+                space=EuclideanSpace(), nodes=2, frames=2, baselines=(), flow_steps=1
+            ),
+        ).notices
+    ),
+    "extrapolate": lambda model, x: (
+        extrapolate(
+            model,
+            *x[:2],
+            options=ExtrapolateOptions(
+                space=EuclideanSpace(), nodes=2, frames=2, points=1, flow_steps=1
+            ),
+        ).notices
+    ),
+    "edit": lambda model, x: edit(model, *x[:2], options=EditOptions(**OPTIONS)).notices,
+    "edit_distance": lambda model, x: warned(
+        lambda: edit_distance(model, *x[:2], options=EditOptions(**OPTIONS))
+    ),
+    "pairwise": lambda model, x: pairwise(model, x, options=PairwiseOptions(**OPTIONS)).notices,
+    "pairwise by means": lambda model, x: pairwise(model, x, metric="mean").notices,
+    "nearest": lambda model, x: (
+        nearest(model, x, 1, options=NearestOptions(pivots=1, **OPTIONS)).notices
+    ),
+    "diagnose": lambda model, x: diagnose(model, x, log_snr=2.0, rank=2).notices,
+}
+
+
+def warned(ask: Callable[[], object]) -> list[str]:
+    """The warnings of a function that returns numbers alone."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        ask()
+    return [str(warning.message) for warning in said]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_names_strange_pictures_and_models_that_have_learned_nothing(verb):
+    model, images = spots()
+    spent = {"steps_done": 51, "denoising_error": 0.98, "linear_error": 0.5}
+    untaught = replace(model, config={"training": spent})
+    told = VERBS[verb](untaught, torch.cat([images[:1], stripes(), images[1:2]]))
+    (strange,) = [text for text in told if "is not of the model's kind" in text]
+    assert strange.startswith(("picture B", "picture 2"))
+    assert sum("has learned nothing: after 51 steps" in text for text in told) == 1
+
+
+def test_a_file_of_distances_keeps_what_was_said(tmp_path):
+    model, images = spots()
+    pictured = torch.cat([images[:1], stripes()])
+    file, options = tmp_path / "d.npz", PairwiseOptions(**OPTIONS)
+    (sentence,) = pairwise(model, pictured, file=file, options=options).notices
+    assert sentence.startswith("picture 2 is not of the model's kind")
+    assert PairwiseDistances.load(file).notices == (sentence,)
+    assert pairwise(model, pictured, file=file, options=options).notices == (sentence,)
+
+
+def test_many_strange_pictures_are_counted():
+    model, images = spots()
+    told = doubtful(model, torch.cat([images[:2], stripes().expand(5, *SHAPE)]))
+    assert len(told) == 4
+    assert told[-1] == "2 more pictures are not of the model's kind"
+    assert doubtful(model.denoiser, images) == ()

@@ -152,6 +152,8 @@ def _summarise(
     )
     for status, count in distances.tally().items():
         print(f"{count} {status.name}: {in_flags(status.value, parser)}")
+    for notice in distances.notices:
+        print(f"note: {in_flags(notice, parser)}")
     if distances.accuracy is not None:
         mean, largest = distances.accuracy
         print(

@@ -19,7 +19,7 @@ from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.diagnosis_picture import draw
 from diffodesic.images.door import Data, as_data
 from diffodesic.images.local_geometry import DiagnoseOptions, LocalGeometry, local_geometry
-from diffodesic.images.own_kind import strange
+from diffodesic.images.own_kind import doubtful
 from diffodesic.images.placement import run_of
 from diffodesic.images.trajectories import Trajectories, trajectories
 from diffodesic.metrics.spacetime.dimension import CUT, DIRECTIONS, STEPS
@@ -179,9 +179,7 @@ def diagnose(
         "inputs": fingerprint(points),
         **asked.settings(),
     }
-    names = [f"picture {i + 1}" for i in range(len(points))]
-    pictures = given.unsqueeze(0) if given.ndim == 3 else given
-    alarms = (*strange(model, pictures, names), *model.caveats()) if model else ()
+    alarms = doubtful(source, given.unsqueeze(0) if given.ndim == 3 else given)
     notices = (*alarms, *_notices(measured, denoiser.dim, left_out))
     return Diagnosis(measured, paths, cost, time.monotonic() - began, settings, notices)
 

@@ -35,6 +35,7 @@ from diffodesic.images.door import Data, as_data
 from diffodesic.images.editing import EditOptions, anchored, distances_of
 from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.matrix import DamagedError, DistanceMatrix, NoisyDistances
+from diffodesic.images.own_kind import doubtful
 from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.images.work import join_work
 from diffodesic.metrics.spacetime.metric import Spacetime
@@ -88,7 +89,8 @@ class PairwiseDistances(DistanceMatrix):
     accuracy: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        """Take the accuracy as a file gives it."""
+        """Take accuracy and notices as a file gives them."""
+        super().__post_init__()
         if self.accuracy is not None:
             object.__setattr__(self, "accuracy", tuple(self.accuracy))
 
@@ -177,7 +179,7 @@ def pairwise(
             a file of other data or other settings.
 
     Cost: that of ``geodesic`` per pair; a pair's result does not depend on its batch.  Of ``iem``
-    68 evaluations a point with 17 levels, of ``mean`` 4.
+    68 evaluations a point with 17 levels, of ``mean`` 4; for a model 12 more of each image.
     """
     known: dict[str, type[PairwiseOptions | NoisyOptions]] = {"diffed": PairwiseOptions, **NOISY}
     kind = known.get(metric)
@@ -231,6 +233,7 @@ def _edits(
     }
     with claimed(None if file is None else Path(file)):
         distances = _begin(len(data), asked.log_snr, settings, file)
+        distances = distances.noting(doubtful(source, data))
         if isinstance(source, Model):
             of_one = join_work(SpacetimeSpace(), asked, solve.nodes, ("ends",))
             expect(scaled(of_one, len(distances.lengths) - distances.solved))
@@ -268,6 +271,7 @@ def _under_noise(
             errors=found.error.cpu(),
             seconds=time.monotonic() - began,
             settings=settings,
+            notices=doubtful(source, data),
         )
         if file is not None:
             distances.save(file)
@@ -374,6 +378,7 @@ def _run(
             ended = [ORDER.index(status) for status in path.statuses]
             distances.statuses[which] = torch.tensor(ended)
             distances = replace(distances, seconds=distances.seconds + time.monotonic() - began)
+            distances = distances.noting(path.doubts)
             if file is not None:
                 distances.save(file)
             expect(scaled(cost.stages, len(left) / (distances.solved - earlier)))

@@ -20,6 +20,7 @@ images share; points of a denoiser are taken to be at the anchor already.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
@@ -34,7 +35,7 @@ from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.status import Status
 from diffodesic.images.door import Data, as_data
 from diffodesic.images.lifting import Lifting, as_floats
-from diffodesic.images.own_kind import PICTURES, strange
+from diffodesic.images.own_kind import PICTURES, doubtful, strange
 from diffodesic.images.placement import REFINE, JoinOptions, doubts, path_record, place
 from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.images.work import join_work
@@ -374,7 +375,12 @@ def edit_distance(
         options: everything else; default ``EditOptions()``.
 
     Returns:
-        distances (...); of a path that did not end well a ``SearchWarning`` tells.
+        distances (...).
+
+    Warns:
+        SearchWarning: for a path that did not end well.
+        RuntimeWarning: for pictures that are not of the model's kind, and a model that has learned
+            nothing.
 
     Cost: as for :func:`edit`, per pair.
     """
@@ -382,6 +388,10 @@ def edit_distance(
     first, second = torch.broadcast_tensors(as_data(source, x), as_data(source, y))
     path = _solve(source, first, second, asked, None)
     path.warn()
+    if isinstance(source, Model):
+        pictures = torch.stack([first, second]).reshape(-1, *first.shape[-3:])
+        for sentence in doubtful(source, pictures):
+            warnings.warn(sentence, RuntimeWarning, stacklevel=2)
     return distances_of(path)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -35,6 +36,7 @@ class DistanceMatrix:
         lengths: distance per pair, (P,), P = N (N - 1) / 2; NaN for pairs not solved yet.
         seconds: time spent on the pairs that are solved.
         settings: what was asked for and what was chosen, with fingerprints of model and points.
+        notices: what is doubtful about pictures, model or paths, one sentence each.
     """
 
     PER_PAIR: ClassVar[tuple[str, ...]] = ("lengths",)
@@ -47,6 +49,15 @@ class DistanceMatrix:
     lengths: Tensor
     seconds: float
     settings: dict[str, Any]
+    notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take the notices as a file gives them."""
+        object.__setattr__(self, "notices", tuple(self.notices))
+
+    def noting(self: D, sentences: Iterable[str]) -> D:
+        """The same with further notices, each once."""
+        return replace(self, notices=tuple(dict.fromkeys((*self.notices, *sentences))))
 
     @property
     def pairs(self) -> Tensor:

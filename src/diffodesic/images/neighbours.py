@@ -23,6 +23,7 @@ from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.distances import PairSolver, PairwiseOptions
 from diffodesic.images.door import Data, as_data
 from diffodesic.images.editing import anchored, distances_of
+from diffodesic.images.own_kind import doubtful
 from diffodesic.models.model import Model
 from diffodesic.output.options import option, suggests
 
@@ -52,6 +53,7 @@ class Neighbours:
         log_snr: the anchor; distances of other anchors do not compare.
         solved: number of pairs whose geodesic was solved.
         pairs: number N (N - 1) / 2 of all pairs.
+        notices: what is doubtful about the pictures, the model or its paths, one sentence each.
     """
 
     index: Tensor
@@ -59,6 +61,7 @@ class Neighbours:
     log_snr: float
     solved: int
     pairs: int
+    notices: tuple[str, ...] = ()
 
 
 @suggests(options=(NearestOptions,))
@@ -88,7 +91,8 @@ def nearest(
     Raises:
         ValueError: for k outside 1 ... N - 1, or pivots outside 1 ... N.
 
-    Cost: that of ``geodesic`` per solved pair, ``pivots (N - 1)`` at least.
+    Cost: that of ``geodesic`` per solved pair, ``pivots (N - 1)`` at least, and for a model ``2
+    flow_steps + 12`` evaluations per image.
     """
     points = as_data(source, data)
     asked, count = (options or NearestOptions()).but(log_snr=log_snr), len(points)
@@ -99,13 +103,16 @@ def nearest(
             f"pivots must be at most {count}, the number of points; got {asked.pivots}"
         )
     solver = PairSolver.of(*anchored(source, points, asked), asked)
+    notices = dict.fromkeys(doubtful(source, points))
     known = torch.full((count, count), torch.inf, dtype=torch.float64)
 
     def solve(pairs: Tensor) -> None:
         """Fill in the distances of pairs (P, 2)."""
         for part in pairs.split(solver.batch):
             i, j = part.T
-            known[i, j] = known[j, i] = distances_of(solver(part)).double().cpu()
+            path = solver(part)
+            notices.update(dict.fromkeys(path.doubts))
+            known[i, j] = known[j, i] = distances_of(path).double().cpu()
             if progress:
                 progress(f"{_solved(known)} pairs solved")
 
@@ -118,7 +125,8 @@ def nearest(
     while len(pairs := _promising(known, lower, k)):
         solve(pairs)
     distance, index = known.topk(k, largest=False)
-    return Neighbours(index, distance, asked.log_snr, _solved(known), count * (count - 1) // 2)
+    every = count * (count - 1) // 2
+    return Neighbours(index, distance, asked.log_snr, _solved(known), every, tuple(notices))
 
 
 def _solved(known: Tensor) -> int:

@@ -25,16 +25,18 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.images.lifting import as_floats
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import stage
 
-__all__ = ["OUTSIDE", "PICTURES", "Surprise", "strange", "surprise"]
+__all__ = ["OUTSIDE", "PICTURES", "Surprise", "doubtful", "strange", "surprise"]
 
 OUTSIDE = 1.5
 """Ratio of the errors from which on a picture is not of the model's kind."""
 PICTURES = ("picture A", "picture B")
 """What sentences call the two ends of a path."""
+LISTED = 3  # sentences on pictures in one result
 SNRS = (2.0, 3.0, 4.0)  # log of v / sigma^2
 NOISES = 2  # pairs +-eps per level
 EVALUATIONS = 2 * NOISES * len(SNRS)  # per picture
@@ -135,6 +137,28 @@ def strange(model: Model, images: Tensor, names: Sequence[str]) -> tuple[str, ..
                 f"lengths there mean little{fits}"
             )
     return tuple(sentences)
+
+
+def doubtful(source: Model | Denoiser, images: Tensor) -> tuple[str, ...]:
+    """What every result about many pictures says of them and of the model.
+
+    Args:
+        source: the model; a denoiser of points has nothing said of it.
+        images: (N, C, H, W) in [0, 1], or integers up to 255.
+
+    Returns:
+        sentences of :func:`strange` on picture 1, picture 2, ..., the first three and the number of
+        the others, and what the model says of itself.
+
+    Cost: that of :func:`strange`.
+    """
+    if not isinstance(source, Model):
+        return ()
+    names = [f"picture {i + 1}" for i in range(len(images))]
+    found = strange(source, as_floats(images), names)
+    more = len(found) - LISTED
+    rest = (f"{more} more pictures are not of the model's kind",) if more > 0 else ()
+    return (*found[:LISTED], *rest, *source.caveats())
 
 
 def _other_range(model: Model, images: Tensor) -> str:
