@@ -92,6 +92,44 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] = {
     "noisy": (None, (*TINY, "--log-snr=-8"), "outside the noise levels .*choose a value between"),
     "clean": (None, (*TINY, "--log-snr=12"), "outside the noise levels .*choose a value between"),
     "nan level": (None, (*TINY, "--log-snr=nan"), "log_snr must be finite, got nan"),
+    "features": (
+        None,
+        (*TINY, "--features", "digit-classifier-1"),
+        "--features belongs to --pace perceptual, which is not given: leave it out",
+    ),
+    "gain": (
+        None,
+        ("extrapolate", "a.png", "b.png", "--model", "tiny", "--gain", ".5"),
+        "--gain belongs to --method score-guided, which is not given",
+    ),
+    "structures": (
+        None,
+        ("paths", "--potential", "mueller-brown", "--frames=9", "--from=0,0", "--to=1,1"),
+        "--frames belongs to --system, which is not given",
+    ),
+    "device of paths": (
+        None,
+        ("paths", "--potential", "mueller-brown", "--device=auto", "--from=0,0", "--to=1,1"),
+        "--device belongs to --model, which is not given",
+    ),
+    "size of a model": (None, (*TINY, "--size", "16,16"), "'tiny' has the size of its training"),
+    "size of edm": (
+        None,
+        (*TINY[:3], "--size=16,16", "--model=edm:x.pkl"),
+        "models of the family 'edm' have one size each: leave size out",
+    ),
+    "half a size": (None, (*TINY, "--size", "16"), "--size takes two numbers, W,H in pixels, not"),
+    "hub": (
+        None,
+        (*TINY, "--model", "own/er"),
+        "give hf:own/er --allow-download, or diffuse",
+    ),
+    "weights": (None, (*TINY, "--model", "x.safetensors"), "holds weights alone: give the folder"),
+    "pickle": (
+        None,
+        (*TINY, "--model", "x.pt"),
+        "a .pt file is a pickle of weights, .*: give",
+    ),
     "weight": (
         None,
         (*TINY, "--metric=score", "--weight=-1"),

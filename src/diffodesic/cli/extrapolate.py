@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.options import add_flags, chosen, command, in_flags
+from diffodesic.cli.options import add_flags, belongs, chosen, command, in_flags
 from diffodesic.cli.pictures import DIGITS, ResultOptions, read_pictures
 from diffodesic.cli.progress import duration, in_words, progress
 from diffodesic.cli.space_options import add_space, chosen_space
@@ -33,7 +33,9 @@ def add(commands: Any) -> None:
     )
     add_space(parser, ExtrapolateOptions().space)
     parser.add_argument(
-        "--no-alarm", action="store_true", help="do not stop where the model cannot be believed"
+        "--no-alarm",
+        action="store_true",
+        help="do not stop where the model cannot be believed (default: no)",
     )
     add_flags(parser, ExtrapolateOptions, ResultOptions, ModelOptions)
 
@@ -46,6 +48,8 @@ def run(given: argparse.Namespace) -> None:
     silent = Alarm(density=None, dimension=None, curvature=None)
     alarm, space = silent if given.no_alarm else None, chosen_space(given, model)
     options = chosen(ExtrapolateOptions, given, space=space, alarm=alarm)
+    if options.method != "score-guided":
+        belongs(given, ["gain"], "--method score-guided")
     images = read_pictures(model, given.images, default=DIGITS, resize=where.resize)
     files = hashed(given.images)
     with own_outdir(where.outdir, "extrapolate") as outdir, progress(model.denoiser) as say:

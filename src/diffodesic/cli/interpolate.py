@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.options import add_flags, chosen, command, in_flags
+from diffodesic.cli.options import add_flags, belongs, chosen, command, in_flags
 from diffodesic.cli.pictures import DIGITS, ResultOptions, read_pictures
 from diffodesic.cli.progress import duration, in_words, progress
 from diffodesic.cli.space_options import add_space, chosen_space
@@ -53,6 +53,8 @@ def run(given: argparse.Namespace) -> None:
     which, where = chosen(ModelOptions, given), chosen(ResultOptions, given)
     model = open_model(which)
     options = chosen(InterpolateOptions, given, space=chosen_space(given, model))
+    if options.pace != "perceptual":
+        belongs(given, ["features"], "--pace perceptual")
     images = read_pictures(model, given.images, default=DIGITS, resize=where.resize)
     files = hashed(given.images)
     # a command that was stopped goes on; another begins anew beside what it left

@@ -10,7 +10,9 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn
 
@@ -53,6 +55,25 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
+class _Completion(argparse.Action):
+    """Prints the completion of a shell, by the extra ``completion``."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        """Print it and leave."""
+        try:
+            import shtab
+        except ImportError:
+            parser.error("the extra is missing: pip install 'diffodesic[completion]'")
+        print(shtab.complete(parser, str(values)))
+        parser.exit()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -66,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names of files and symbols that a terminal lacks
             stream.reconfigure(errors="backslashreplace")
-    with Signals() as signals:
+    with Signals() as signals, _warnings_in_one_line():
         given, unknown = _parser().parse_known_args(arguments)
         if unknown:
             given.parser.error(_unknown(unknown, given.parser))
@@ -86,6 +107,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"diffodesic: {line}", file=sys.stderr)
             return 2
     return 0
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Show warnings as errors are shown, without the line of Python that they come from."""
+
+    def line(message: Warning | str, *_: object, **__: object) -> str:
+        return f"diffodesic: warning: {' '.join(str(message).split())}\n"
+
+    before, warnings.formatwarning = warnings.formatwarning, line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _interrupted(stopped: KeyboardInterrupt, given: argparse.Namespace) -> str:
@@ -139,6 +174,12 @@ def _parser() -> argparse.ArgumentParser:
         "--version",
         action="version",
         version=f"diffodesic {diffodesic.__version__}, torch {version('torch')}",
+    )
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=("bash", "zsh", "tcsh"),
+        help="print what makes a shell complete commands and options, and exit",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:

@@ -23,7 +23,9 @@ class ModelOptions(Options):
     Args:
         model: a name (see `models`), a folder, diffusers:DIR, edm:FILE or
             python:package.module:function, whose code is run.
-        device: where the network runs.
+        device: where the network runs: cpu, cuda, cuda:1 or auto, a GPU where there is one.
+        size: W,H of the pictures in pixels, of a pipeline that works at any; default that of its
+            training.
         precision: of evaluations; exact derivatives and the geometry keep theirs (default:
             float32).
         chunk: inputs per call of the network.
@@ -40,6 +42,7 @@ class ModelOptions(Options):
 
     model: str = "mnist"
     device: str = "cpu"
+    size: tuple[int, ...] = ()
     precision: Literal["float32", "bfloat16"] | None = None
     chunk: int | None = None
     compile: bool = False
@@ -57,11 +60,15 @@ def open_model(options: ModelOptions) -> Model:
     """Load the model that the options name, under the condition that they give."""
     from diffodesic.models.loading import load
 
+    if options.size and (len(options.size) != 2 or min(options.size) < 1):
+        wrong = ",".join(map(str, options.size))
+        raise ValueError(f"--size takes two numbers, W,H in pixels, not {wrong}")
     model = load(
         options.model,
         device=options.device,
         allow_download=options.allow_download,
         allow_pickle=options.allow_pickle,
+        size=(options.size[1], options.size[0]) if options.size else None,
     )
     given = {name: getattr(options, name) for name in WORDS}
     words = {name: word for name, word in given.items() if word is not None}

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from diffodesic.output.options import Kind, explained, kinds
 
-__all__ = ["add_flags", "chosen", "command", "flag", "in_flags"]
+__all__ = ["add_flags", "belongs", "chosen", "command", "flag", "in_flags"]
 
 T = TypeVar("T")
 
@@ -107,7 +107,9 @@ def add_flags(
             of = [labels[owners.index(owner)] for owner in having]
             defaults = [f"{d} ({who})" for d, who in zip(defaults, of, strict=True) if d]
         text = ", ".join(dict.fromkeys(filter(None, defaults)))
-        help = explained(having[0]).get(name, "") + (f" (default: {text})" if text else "")
+        help = explained(having[0]).get(name, "")
+        if text or "default" not in help:
+            help += f" (default: {text or 'none'})"
         words = _words(name, kinds(having[0])[name], fields[0].default)
         parser.add_argument(flag(name), default=argparse.SUPPRESS, help=help, **words)
 
@@ -138,9 +140,27 @@ def _value(word: str, kind: Kind) -> Any:
 
 
 def _default(value: Any) -> str:
-    if value is None or value is MISSING or isinstance(value, bool):
+    if value is None or value is MISSING or value == ():
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def belongs(given: argparse.Namespace, names: Sequence[str], to: str) -> None:
+    """Refuse flags that say nothing without another one.
+
+    Args:
+        given: the namespace.
+        names: of the fields whose flags these are.
+        to: the flag that is not given.
+
+    Raises:
+        ValueError: if one of them is given.
+    """
+    strays = [flag(name) for name in names if name in vars(given)]
+    if strays:
+        raise ValueError(f"{', '.join(strays)} belongs to {to}, which is not given: leave it out")
 
 
 def chosen(

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.cli.options import add_flags, chosen, command, in_flags
+from diffodesic.cli.options import add_flags, belongs, chosen, command, in_flags
 from diffodesic.cli.potential_options import PotentialOptions, potential
 from diffodesic.cli.progress import progress
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.models.folder import CONFIG, WEIGHTS
+from diffodesic.models.prepare import chosen_device
 from diffodesic.output.folder import own_outdir
 from diffodesic.output.manifest import hashed
 from diffodesic.output.options import Options, option
@@ -44,6 +45,7 @@ class PathsOptions(Options):
         relax: move the states to minima.
         uncorrected: no Metropolis correction.
         model: denoiser by `diffodesic train`; default exact, on a grid.
+        device: where that denoiser runs: cpu, cuda or auto.
         solvent: of the system: OBC2, OBC1, ... or none.
         temperature: of the system, in K.
         frames: structures along a path.
@@ -55,6 +57,7 @@ class PathsOptions(Options):
     relax: bool = False
     uncorrected: bool = False
     model: str | None = None
+    device: str = "cpu"
     solvent: str = "OBC2"
     temperature: float = 300.0
     frames: int = option(33, least=2, most=10_000)
@@ -82,6 +85,10 @@ def run(given: argparse.Namespace) -> None:
     given.resumes = options.store is not None
     kept: dict[str, Any] = {"descend": options.relax, "correct": not options.uncorrected}
     asked = chosen(PathwayOptions, given, **kept, frames=None)  # frames are of the structures
+    if options.system is None:
+        belongs(given, ["solvent", "temperature", "frames"], "--system")
+    if options.model is None:
+        belongs(given, ["device"], "--model")
     molecule = _molecule(options) if options.system else None
     target = _potential(chosen(PotentialOptions, given), molecule)
     ends, atoms = _ends((given.start, given.end), target, molecule)
@@ -137,7 +144,7 @@ def _denoiser(options: PathsOptions, target: Potential) -> Denoiser | None:
     """The denoiser that ``--model`` names; None for the exact one."""
     if options.model is None:
         return None
-    denoiser = load_denoiser(options.model)
+    denoiser = load_denoiser(options.model, device=chosen_device(options.device))
     denoiser.check(target)
     return denoiser
 

@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     """Add the command."""
     parser = command(commands, "reproduce", run, "run a published experiment", EXAMPLES)
     parser.add_argument("name", metavar="NAME", nargs="*", help="one or more experiments")
-    parser.add_argument("--list", action="store_true", help="list the experiments")
+    parser.add_argument("--list", action="store_true", help="list the experiments (default: no)")
     parser.add_argument("--outdir", help="folder of the results (default out/NAME)")
     add_flags(parser, Context, skip=("outdir", "progress"))
 

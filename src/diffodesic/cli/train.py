@@ -53,9 +53,11 @@ def add(commands: Any) -> None:
         "--labels",
         action="store_true",
         help="learn the label of every image too: the name of its folder, or the array 'labels' of "
-        "a .npz file",
+        "a .npz file (default: no)",
     )
-    parser.add_argument("--fresh", action="store_true", help="do not resume from a checkpoint")
+    parser.add_argument(
+        "--fresh", action="store_true", help="do not resume from a checkpoint (default: no)"
+    )
     add_flags(parser, PotentialOptions)
     add_flags(parser, TrainSettings, CoordinateSettings, labels=("images", "coordinates"))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from diffodesic.models.folder import (
 )
 from diffodesic.models.log_partition import LogPartitionNet
 from diffodesic.models.model import Conditioner, Model, tried
-from diffodesic.models.prepare import for_evaluation, to_device
+from diffodesic.models.prepare import chosen_device, for_evaluation, to_device
 from diffodesic.models.taesd import load_codec
 from diffodesic.models.unet import UNet
 from diffodesic.output.decoding import MOST_PIXELS
@@ -56,6 +58,7 @@ def load(
     device: torch.device | str = "cpu",
     allow_download: bool = False,
     allow_pickle: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> Model:
     """Load a model by name, from a folder, or by the prefix of its family.
 
@@ -64,26 +67,37 @@ def load(
             and ``weights.safetensors``; or ``PREFIX:REST``, such as ``diffusers:DIR``,
             ``edm:FILE`` and ``python:package.module:function``. Other packages may add families;
             ``models.adapters.registry`` says how.
-        device: where the network runs.
+        device: where the network runs; ``auto`` takes a GPU where there is one.
         allow_download: let a family fetch a model that is not on this disk.
         allow_pickle: read pickles, which run code of their author.
+        size: (height, width) of the pictures in pixels, for a network that works at any; default
+            that of its training.
 
     Returns:
         the model, its network in float32 and evaluation mode.
 
     Raises:
-        ModelError: for an unknown name, missing files, files of another program, or a device that
-            is not there.
+        ModelError: for an unknown name, missing files, files of another program, a size that is
+            not the model's to choose, or a device that is not there.
     """
+    device = chosen_device(device)
     prefix, _, rest = str(source).partition(":")
     if rest and (family := find_family(prefix)):
-        return family(rest, device=device, allow_download=allow_download, allow_pickle=allow_pickle)
+        sized = {} if size is None else {"size": size}
+        if sized and "size" not in signature(family).parameters:
+            raise ModelError(f"models of the family {prefix!r} have one size each: leave size out")
+        return family(
+            rest, device=device, allow_download=allow_download, allow_pickle=allow_pickle, **sized
+        )
     folder = _SHIPPED / str(source) if str(source) in available() else Path(source)
     if not folder.is_dir():
         raise ModelError(
             f"unknown model {str(source)!r}: neither a shipped model ({', '.join(available())}) "
             f"nor a folder nor of a known family ({', '.join(f'{p}:' for p in prefixes())})"
+            f"{_hint(str(source))}"
         )
+    if size is not None:
+        raise ModelError(f"model {str(source)!r} has the size of its training: leave size out")
     if (folder / "model_index.json").is_file():
         raise ModelError(f"{folder} holds a pipeline of diffusers; give diffusers:{folder}")
     if (folder.parent / "model_index.json").is_file() and not (folder / WEIGHTS).is_file():
@@ -92,6 +106,32 @@ def load(
             f"diffusers:{folder.parent}"
         )
     return _load_folder(folder, device)
+
+
+def _hint(source: str) -> str:
+    """What to give in place of something that looks like a model of another program."""
+    kind = Path(source).suffix.lower()
+    if kind == ".safetensors":
+        return (
+            "; a .safetensors file holds weights alone: give the folder that its program saved "
+            "(diffusers:DIR), or a function that builds the network and loads them "
+            "(python:package.module:function)"
+        )
+    if kind in (".pt", ".pth", ".ckpt", ".bin"):
+        return (
+            f"; a {kind} file is a pickle of weights, which are no network by themselves: give a "
+            "function that builds it and loads them (python:package.module:function)"
+        )
+    if kind == ".pkl":
+        return f"; for a network of the EDM project give edm:{source} --allow-pickle"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", source):
+        owner, _, revision = source.partition("@")
+        at = f"@{revision}" if revision else ""
+        return (
+            f"; for a repository of the Hugging Face hub give hf:{owner}{at} --allow-download, or "
+            f"diffusers:{owner} for a pipeline that is on this disk"
+        )
+    return ""
 
 
 def _load_folder(folder: Path, device: torch.device | str) -> Model:

@@ -11,7 +11,7 @@ from torch import nn
 
 from diffodesic.models.folder import ModelError
 
-__all__ = ["default_chunk", "for_evaluation", "to_device"]
+__all__ = ["chosen_device", "default_chunk", "for_evaluation", "to_device"]
 
 _VALUES, _INPUTS = 2**16, 128  # in one call of a network: numbers, and inputs
 
@@ -32,6 +32,13 @@ def for_evaluation(network: Network) -> Network:
     if any(torch.finfo(w.dtype).bits < 32 for w in weights):
         network = copy.deepcopy(network).float()
     return network.eval().requires_grad_(False)
+
+
+def chosen_device(device: torch.device | str) -> torch.device | str:
+    """The device that is meant: for ``auto`` a GPU where there is one, else the CPU."""
+    if str(device) != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def to_device(network: Network, device: torch.device | str) -> Network:

@@ -182,7 +182,12 @@ def _input_shape(
 
 
 def load(
-    rest: str, *, device: torch.device | str, allow_download: bool, allow_pickle: bool
+    rest: str,
+    *,
+    device: torch.device | str,
+    allow_download: bool,
+    allow_pickle: bool,
+    size: tuple[int, int] | None = None,
 ) -> Model:
     """Load a folder, or a repository from the cache; ``registry`` describes the arguments."""
     pipe = open_pipeline(rest, allow_download=allow_download, allow_pickle=allow_pickle)
@@ -190,7 +195,7 @@ def load(
         if isinstance(part, nn.Module):
             to_device(part, device)
     try:
-        return from_pipeline(pipe, name=Path(rest).name)
+        return from_pipeline(pipe, size=size, name=Path(rest).name)
     except ModelError as error:
         raise ModelError(f"{rest}: {error}") from error
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:

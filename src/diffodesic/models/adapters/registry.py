@@ -5,7 +5,8 @@ A family is a module with its ``PREFIX`` and a function
     load(rest, *, device, allow_download, allow_pickle) -> Model
 
 which gets the REST and the arguments of ``diffodesic.load``, raises a ModelError that says what to
-change, and may also return what ``from_network`` makes on images (C, H, W).
+change, and may also return what ``from_network`` makes on images (C, H, W).  Where it has an
+argument ``size``, (height, width) of the pictures or None, it gets that one, too.
 
 The families of this package are the files of this folder that have a ``PREFIX``; a new one is one
 more file.  Another package adds a family by an entry point,
@@ -21,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -94,13 +96,20 @@ def _foreign(point: EntryPoint) -> Family:
         )
 
     def load(
-        rest: str, *, device: torch.device | str, allow_download: bool, allow_pickle: bool
+        rest: str,
+        *,
+        device: torch.device | str,
+        allow_download: bool,
+        allow_pickle: bool,
+        **sized: Any,
     ) -> Model:
         made = module.load(
-            rest, device=device, allow_download=allow_download, allow_pickle=allow_pickle
+            rest, device=device, allow_download=allow_download, allow_pickle=allow_pickle, **sized
         )
         return as_model(made, rest, source=family)
 
+    # whether it takes a size is for its own signature to say
+    load.__signature__ = signature(module.load)  # type: ignore[attr-defined]
     return load
 
 
