@@ -26,6 +26,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.fromarray(image).save(tmp_path / "set" / f"{name}.png")
     tiny_model().save(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -97,3 +98,67 @@ def test_iterations_limit_the_search_of_the_model(place, capsys):
         for name in ("one", "all")
     ]
     assert costs[0] < costs[1]
+
+
+IEM = ("--metric", "iem", "--levels", "9", "--model", "tiny")
+
+
+def test_distance_under_noise_prints_its_percentile_which_is_kept(place, capsys):
+    run("distance", "set/a.png", "set/b.png", *IEM, "--percentile", "10", "--outdir", "ab")
+    first = capsys.readouterr().out
+    assert first.startswith("IEM ")
+    assert "up to log SNR 9.2" in first
+    assert "among 10 random pairs of 5 samples of the model" in first
+    assert "sampling 245" in first  # 49 evaluations each
+    content = json.loads((place / "ab" / "distance.json").read_text())
+    assert content["percentile"] in first
+    assert len(content["profile"]) == len(content["levels"]) == 9
+    assert list((place / "cache" / "diffodesic").rglob("complete.safetensors"))
+    run("distance", "set/a.png", "set/b.png", *IEM, "--percentile", "10")
+    again = capsys.readouterr().out
+    assert again.splitlines()[:2] == first.splitlines()[:2]
+    assert "sampling" not in again
+
+
+def test_distance_ranks_among_a_folder_whose_broken_pictures_are_named(place, capsys):
+    (place / "set" / "broken.png").write_bytes(b"no picture")
+    words = ("--metric", "mean", "--model", "tiny", "--among", "set", "--cache", "kept")
+    run("distance", "set/a.png", "set/b.png", *words)
+    shown = capsys.readouterr()
+    assert shown.out.startswith("distance of posterior means ")
+    assert "among 3 random pairs of 3 pictures of set" in shown.out
+    assert "left out: set/broken.png" in shown.err
+    assert (place / "kept").is_dir()
+
+
+def test_edits_are_ranked_when_asked_to_and_say_what_that_takes(place, capsys):
+    run("distance", "set/a.png", "set/b.png", *FAST)
+    assert "no percentile yet: --percentile 20 solves 20 random pairs once" in (
+        capsys.readouterr().out
+    )
+    run("distance", "set/a.png", "set/b.png", *FAST, "--percentile", "2")
+    assert "among 2 random pairs of 4 samples" in capsys.readouterr().out
+
+
+def test_distances_under_noise_are_written_and_read_again(place, capsys):
+    run("distances", "set", *IEM, "--outdir", "d")
+    out = capsys.readouterr().out
+    assert out.startswith("3 distances of 3 pictures at log SNR 9.21 (iem)")
+    assert "standard error" in out
+    assert "nearest to a.png: " in out
+    assert (place / "d" / "distances.csv").exists()
+    run("distances", "set", *IEM, "--outdir", "d")
+    assert "comparing" not in capsys.readouterr().out
+
+
+def test_options_of_another_metric_are_refused(place):
+    for words, message in (
+        (("distance", "set/a.png", "set/b.png", *IEM, "--nodes", "4"), "--nodes: no option of"),
+        (("distance", "set/a.png", "set/b.png", *FAST, "--snr", "4"), "--snr: no option of"),
+        (("distance", "set/a.png", "set/b.png", *IEM, "--iterations", "4"), "--iterations: no"),
+        (("distances", "set", *IEM, "--check", "1"), "--check: no option of the metric iem"),
+        (("distance", "set/a.png", "set/b.png", *IEM, "--among", "no"), "no is no folder"),
+        (("distance", "set/a.png", "set/b.png", *IEM, "--snr", "1e9"), "outside the noise lev"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(*words)

@@ -1,26 +1,41 @@
-"""``diffodesic distance`` and ``distances``: Diffusion Edit Distances of pictures."""
+"""``diffodesic distance`` and ``distances``: how far pictures are, by edits or under noise."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import io
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from diffodesic.cli.model_options import ModelOptions, open_model
 from diffodesic.cli.options import add_flags, chosen, command, in_flags
 from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_pictures
-from diffodesic.cli.progress import in_words, progress
+from diffodesic.cli.progress import Progress, duration, in_words, progress
+from diffodesic.cli.ranking import RankOptions, edits_of_pairs, ranked
+from diffodesic.images.calibration import EDITS
 from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
 from diffodesic.images.editing import EditOptions, edit
-from diffodesic.models.identity import short
+from diffodesic.images.information import NOISY, NoisyOptions
+from diffodesic.images.lifting import as_images
+from diffodesic.images.matrix import DistanceMatrix, NoisyDistances
+from diffodesic.images.own_kind import PICTURES, strange
+from diffodesic.images.placement import run_of
+from diffodesic.models.identity import identity, short
+from diffodesic.models.model import Model
 from diffodesic.output.files import write_text
 from diffodesic.output.folder import own_outdir, replace_files
 from diffodesic.output.manifest import Run, hashed
 from diffodesic.output.options import option
+from diffodesic.output.records import write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+E = TypeVar("E", bound=EditOptions)
 
 __all__ = ["add"]
 
@@ -28,22 +43,30 @@ ONE = """\
   diffodesic distance A.png B.png                  how far, and by which edit
   diffodesic distance A.png B.png --outdir ab      and edit.png, edit.json
   diffodesic distance A.png B.png --model my-model --log-snr 3
+  diffodesic distance A.png B.png --metric iem     from evaluations alone, in seconds
+  diffodesic distance A.png B.png --percentile 20  among 20 random pairs of the model
+  diffodesic distance A.png B.png --metric iem --among DIR
 """
 MANY = """\
   diffodesic distances DIR                         all pairs; run again to go on
   diffodesic distances DIR --check 10              and how accurate they are
+  diffodesic distances DIR --metric iem            of thousands of pictures
 """
+MetricName = Literal["diffed", "iem", "mean"]
 MANY_IMAGES = 10_000  # what the time per pair is extrapolated to
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneOptions(PictureOptions):
-    """What ``distance`` has beside the options of an edit.
+    """What ``distance`` has beside the options of its metric.
 
     Args:
-        outdir: folder for edit.png and edit.json; default none.
+        metric: diffed, Diffusion Edit Distance; iem, the information-estimation metric; mean,
+            distance of posterior means at one level.
+        outdir: folder for edit.png and edit.json, or distance.json; default none.
     """
 
+    metric: MetricName = "diffed"
     outdir: str | None = None
 
 
@@ -52,43 +75,86 @@ class ManyOptions(ResultOptions):
     """What ``distances`` has beside the options of all pairs.
 
     Args:
-        check: number of pairs that are solved again, finer.
+        metric: diffed, iem or mean; see distance.
+        check: number of edits that are solved again, finer.
         outdir: folder for distances.npz (taken up again) and .csv.
     """
 
+    metric: MetricName = "diffed"
     check: int = option(0, least=0)
     outdir: str = "out"
 
 
 def add(commands: Any) -> None:
     """Add both commands."""
-    one = command(commands, "distance", run_one, "the Diffusion Edit Distance of two pictures", ONE)
+    one = command(commands, "distance", run_one, "how far apart two pictures are", ONE)
     one.add_argument("images", nargs=2, metavar="IMAGE", help="two pictures")
-    add_flags(one, EditOptions, OneOptions, ModelOptions)
+    labels = ("diffed", *NOISY)
+    kinds: tuple[type, ...] = (EditOptions, *NOISY.values(), OneOptions, RankOptions, ModelOptions)
+    add_flags(one, *kinds, labels=labels)
     text = "the distances of all pairs of a folder"
     many = command(commands, "distances", run_many, text, MANY, resumes=True)
     many.add_argument("folder", metavar="DIR", type=Path, help="a folder of pictures")
-    add_flags(many, PairwiseOptions, ManyOptions, ModelOptions)
+    kinds = (PairwiseOptions, *NOISY.values(), ManyOptions, ModelOptions)
+    add_flags(many, *kinds, labels=labels)
 
 
 def run_one(given: argparse.Namespace) -> None:
-    """Solve one pair, print it, and write it if asked to."""
-    from diffodesic.images.edit_picture import save_edit
-
-    options, own = chosen(EditOptions, given), chosen(OneOptions, given)
+    """Measure one pair, print its distance and percentile, and write it if asked to."""
+    own = chosen(OneOptions, given)
+    options = _options(given, own.metric, EditOptions)
     model = open_model(chosen(ModelOptions, given))
     images = read_pictures(model, given.images, resize=own.resize)
-    files = hashed(given.images)
     place = nullcontext() if own.outdir is None else own_outdir(own.outdir, "distance")
     with place as folder, progress(model.denoiser) as say:
-        result = edit(model, *images, options=options, progress=say)
-        if folder is not None:
-            save_edit(result, folder, inputs=files)
+        if isinstance(options, EditOptions):
+            _edit(model, images, options, own, given, folder, say)
+        else:
+            _under_noise(model, images, options, own, given, folder, say)
+    if folder is not None:
+        print(f"wrote {folder}")
+
+
+def _options(given: argparse.Namespace, metric: str, edits: type[E]) -> E | NoisyOptions:
+    """The options of the metric; flags of another one are refused."""
+    kinds = (edits, *NOISY.values())
+    kind = NOISY.get(metric, edits)
+    return chosen(kind, given, among=kinds, what=f"the metric {metric}")
+
+
+def _edit(
+    model: Model,
+    images: list[Tensor],
+    options: EditOptions,
+    own: OneOptions,
+    given: argparse.Namespace,
+    folder: Path | None,
+    say: Progress,
+) -> None:
+    """The edit distance of two pictures, and the edit."""
+    from diffodesic.images.edit_picture import save_edit
+
+    rank = chosen(RankOptions, given)
+    began = time.monotonic()
+    result = edit(model, *images, options=options, progress=say)
+    seconds = time.monotonic() - began
+    percentile = ranked(
+        model, edits_of_pairs(options), result.distance, rank, resize=own.resize, progress=say
+    )
+    if folder is not None:
+        save_edit(result, folder, inputs=hashed(given.images))
     status = result.geodesic.status
     print(
         f"DiffED {result.distance:.4g} at log SNR {result.log_snr:g} "
         f"(model {model.name}, {result.settings['estimator']} metric)"
     )
+    if percentile is None and rank.percentile is None:
+        percentile = (
+            f"no percentile yet: --percentile {EDITS} solves {EDITS} random pairs once, about "
+            f"{duration(EDITS * seconds)}; --metric iem has one in a minute"
+        )
+    if percentile:
+        print(percentile)
     print(f"{status.name}: {in_flags(status.value, given.parser)}")
     print(in_words(say.cost.stages))
     for notice in result.notices:
@@ -96,8 +162,42 @@ def run_one(given: argparse.Namespace) -> None:
     for phase in result.phases():
         start, stop = phase.log_snr
         print(f"{phase.kind:8} log SNR {start:.2f} to {stop:.2f}, {phase.share:.0%} of the length")
+
+
+def _under_noise(
+    model: Model,
+    images: list[Tensor],
+    options: NoisyOptions,
+    own: OneOptions,
+    given: argparse.Namespace,
+    folder: Path | None,
+    say: Progress,
+) -> None:
+    """A distance of two pictures under shared noise."""
+    alarms = strange(model, as_images(*images), PICTURES)
+    found = options.between(model, *images)
+    distance, error = float(found.distance), float(found.error)
+    percentile = ranked(
+        model, options, distance, chosen(RankOptions, given), resize=own.resize, progress=say
+    )
     if folder is not None:
-        print(f"wrote {folder}")
+        identified = {"model": model.name, "fingerprint": short(identity(model))}
+        settings = {"metric": options.name, **options.settings(), **identified}
+        ran = run_of("distance", settings, images, hashed(given.images))
+        with replace_files(folder, ran) as place:
+            about = {"percentile": percentile, "notices": alarms, "settings": settings}
+            write_json(place / "distance.json", {**vars(found), **about})
+    title = {"iem": "IEM", "mean": "distance of posterior means"}[options.name]
+    upto = "up to" if len(found.levels) > 1 else "at"
+    print(
+        f"{title} {distance:.4g} +- {error:.2g} {upto} log SNR {found.log_snr:.3g} "
+        f"(model {model.name})"
+    )
+    if percentile:
+        print(percentile)
+    print(in_words(say.cost.stages))
+    for notice in alarms:
+        print(f"note: {notice}")
 
 
 def run_many(given: argparse.Namespace) -> None:
@@ -111,15 +211,25 @@ def run_many(given: argparse.Namespace) -> None:
     paths = picture_files(given.folder)
     if len(paths) < 2:
         raise ValueError(f"{given.folder} holds {len(paths)} pictures; at least 2 are needed")
-    options, own = chosen(PairwiseOptions, given), chosen(ManyOptions, given)
+    own = chosen(ManyOptions, given)
+    options = _options(given, own.metric, PairwiseOptions)
+    if own.check and isinstance(options, NoisyOptions):
+        raise ValueError(f"--check: no option of the metric {own.metric}")
     model = open_model(chosen(ModelOptions, given))
     images = torch.stack(read_pictures(model, paths, resize=own.resize))
     names, files = [path.name for path in paths], hashed(paths)
     with own_outdir(own.outdir, "distances") as outdir, progress(model.denoiser) as say:
         file = outdir / "distances.npz"
-        distances = pairwise(
-            model, images, check=own.check, file=file, options=options, progress=say
-        )
+        distances: PairwiseDistances | NoisyDistances
+        if isinstance(options, PairwiseOptions):
+            distances = pairwise(
+                model, images, check=own.check, file=file, options=options, progress=say
+            )
+        else:
+            name = cast(Literal["iem", "mean"], own.metric)
+            distances = pairwise(
+                model, images, metric=name, file=file, options=options, progress=say
+            )
         settings, known = distances.settings, distances.settings["model"]
         about = {"model": known["name"], "fingerprint": short(known)}
         ran = Run(command="distances", inputs=files, model=about, settings=settings, kept=True)
@@ -132,7 +242,7 @@ def run_many(given: argparse.Namespace) -> None:
     print(f"wrote {file} and distances.csv")
 
 
-def _write_table(distances: PairwiseDistances, names: list[str], path: Path) -> None:
+def _write_table(distances: DistanceMatrix, names: list[str], path: Path) -> None:
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(["", *names])
@@ -142,23 +252,30 @@ def _write_table(distances: PairwiseDistances, names: list[str], path: Path) -> 
 
 
 def _summarise(
-    distances: PairwiseDistances, names: list[str], parser: argparse.ArgumentParser
+    distances: PairwiseDistances | NoisyDistances,
+    names: list[str],
+    parser: argparse.ArgumentParser,
 ) -> None:
-    pairs = len(distances.lengths)
+    pairs, lengths = len(distances.lengths), distances.lengths
+    edits = isinstance(distances, PairwiseDistances)
+    kind = f"{distances.settings['estimator']} metric" if edits else distances.settings["metric"]
     print(
-        f"{pairs} distances of {distances.count} pictures at log SNR {distances.log_snr:g} "
-        f"({distances.settings['estimator']} metric): {float(distances.lengths.min()):.4g} to "
-        f"{float(distances.lengths.max()):.4g}"
+        f"{pairs} distances of {distances.count} pictures at log SNR {distances.log_snr:.4g} "
+        f"({kind}): {float(lengths.min()):.4g} to {float(lengths.max()):.4g}"
     )
-    for status, count in distances.tally().items():
-        print(f"{count} {status.name}: {in_flags(status.value, parser)}")
-    for notice in distances.notices:
-        print(f"note: {in_flags(notice, parser)}")
-    if distances.accuracy is not None:
-        mean, largest = distances.accuracy
-        print(
-            f"finer paths are shorter by {mean:.2%} on average and differ by {largest:.2%} at most"
-        )
+    if isinstance(distances, PairwiseDistances):
+        for status, count in distances.tally().items():
+            print(f"{count} {status.name}: {in_flags(status.value, parser)}")
+        for notice in distances.notices:
+            print(f"note: {in_flags(notice, parser)}")
+        if distances.accuracy is not None:
+            mean, largest = distances.accuracy
+            print(
+                f"finer paths are shorter by {mean:.2%} on average and differ by {largest:.2%} "
+                "at most"
+            )
+    else:
+        print(f"standard error {float(distances.errors.mean()):.2g} on average")
     days = distances.seconds_for(MANY_IMAGES) / 86400
     print(
         f"{distances.seconds / pairs:.3g} s per pair; {MANY_IMAGES:,} pictures would take "

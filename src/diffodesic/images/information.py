@@ -32,11 +32,13 @@ from diffodesic.metrics.information import (
 )
 from diffodesic.models.model import Model
 from diffodesic.numerics import checks
+from diffodesic.numerics.cost import expect, stage
 from diffodesic.output.options import Options, option, suggests
 
 __all__ = ["NOISY", "IemOptions", "MeanOptions", "NoisyDistance", "NoisyOptions", "iem"]
 
 Say = Callable[[str], None]
+COMPARING = "comparing"  # name of the stage of work
 PROBES = 16  # images that settle the levels of a matrix
 
 
@@ -84,6 +86,11 @@ class NoisyOptions(Options):
     noises: int = option(2, least=1, most=10_000)
     seed: int = option(0, least=0, most=2**40)
 
+    @property
+    def usual(self) -> int:
+        """Evaluations that an image usually takes."""
+        return 2 * self.noises
+
     def measured(
         self, denoiser: Denoiser, points: Tensor, reduce: Reduce, say: Say = _silent
     ) -> NoisyDistance:
@@ -94,7 +101,9 @@ class NoisyOptions(Options):
         """Distances of images (..., C, H, W) of a model, or points (..., D), pair by pair."""
         a, b = checks.pair(_points(source, x, "x"), _points(source, y, "y"), ("x", "y"))
         both = torch.stack([a, b], -2).flatten(0, -2)
-        found = self.measured(_denoiser(source), both, each_pair)
+        expect({COMPARING: self.usual * len(both)})
+        with stage(COMPARING):
+            found = self.measured(_denoiser(source), both, each_pair)
         batch = a.shape[:-1]
         return NoisyDistance(
             found.distance.reshape(batch),
@@ -112,7 +121,9 @@ class NoisyOptions(Options):
         points = _points(source, data, "data")
         if points.ndim != 2 or len(points) < 2:
             raise ValueError(f"all pairs need 2 points or more, got {tuple(points.shape)}")
-        return self.measured(_denoiser(source), points, every_pair, progress or _silent)
+        expect({COMPARING: self.usual * len(points)})
+        with stage(COMPARING):
+            return self.measured(_denoiser(source), points, every_pair, progress or _silent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +134,7 @@ class IemOptions(NoisyOptions):
         snr: Gamma, the largest SNR 1/sigma^2 that counts, in the model's units: a scale, for finer
             details than its noise do not count; default the model's last level.
         noises: noises per level; each is taken with both signs.
-        rtol: change of a distance at which the levels are no longer refined.
+        rtol: relative change of a distance at which levels are no longer refined.
         levels: number of levels, 2^j + 1 from 9 to 129; default chosen by rtol.
     """
 
@@ -139,6 +150,11 @@ class IemOptions(NoisyOptions):
         allowed = [2**j + 1 for j in range(3, MOST.bit_length())]
         if self.levels not in (None, *allowed):
             raise ValueError(f"levels must be one of {allowed}, got {self.levels}")
+
+    @property
+    def usual(self) -> int:
+        """Evaluations that an image usually takes: 17 levels suffice on the shipped models."""
+        return 2 * self.noises * (self.levels or 17)
 
     def measured(
         self, denoiser: Denoiser, points: Tensor, reduce: Reduce, say: Say = _silent
