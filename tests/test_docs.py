@@ -37,9 +37,9 @@ parser = cache(_parser)
 
 
 def snippets(page: Path) -> list[ast.Module]:
-    """The Python of a page, parsed; ``py`` marks what is not complete in itself."""
+    """The Python of a page, parsed."""
     blocks = FENCE.findall(page.read_text("utf-8"))
-    return [ast.parse(text) for language, text in blocks if language in ("python", "py")]
+    return [ast.parse(text) for language, text in blocks if language == "python"]
 
 
 def inline(page: Path) -> list[str]:
@@ -116,7 +116,7 @@ def test_names_in_sentences_exist(page: Path):
 
 def commands(page: Path) -> Iterator[str]:
     """Command lines of ``diffodesic`` in the blocks and the sentences of a page."""
-    blocks = [text for language, text in FENCE.findall(page.read_text("utf-8")) if language != "py"]
+    blocks = [text for language, text in FENCE.findall(page.read_text("utf-8")) if language != "python"]
     lines = [line for text in blocks for line in text.splitlines()]
     for line in [*lines, *inline(page)]:
         if found := re.search(r"(?:^|&& |bin/)diffodesic +([a-z].*|--.*)", line):

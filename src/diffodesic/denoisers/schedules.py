@@ -5,7 +5,7 @@ at another scale,
 
     z = x_t / alpha,    sigma = sigma_t / alpha,    lam = log SNR = -2 log sigma.
 
-A schedule is then two monotone maps and a scale: lam(t), its inverse t(lam), and alpha(lam).
+A schedule is then two monotone maps and a scale: lam(t), its inverse t(lam), and alpha(lam)::
 
     VP            lam = -log(exp B - 1),  B = beta_min t + (beta_max - beta_min) t^2/2 (2011.13456)
     LinearLogSNR  lam = start + (end - start) t                                        (2107.00630)

@@ -154,7 +154,7 @@ class Spacetime(NoisyPoints):
 
         Cost per point: one evaluation in closed form; one JVP of ``mu`` (two if ``u`` is not
         ``v``) for other denoisers; for ``secant`` 3 evaluations (5 if ``u`` is not ``v``) and P
-            JVPs; for ``closure`` an evaluation and P + 2 JVPs.
+        JVPs; for ``closure`` an evaluation and P + 2 JVPs.
         """
         return self._energy.inner(x, u, v)
 
