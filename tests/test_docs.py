@@ -116,7 +116,9 @@ def test_names_in_sentences_exist(page: Path):
 
 def commands(page: Path) -> Iterator[str]:
     """Command lines of ``diffodesic`` in the blocks and the sentences of a page."""
-    blocks = [text for language, text in FENCE.findall(page.read_text("utf-8")) if language != "python"]
+    blocks = [
+        text for language, text in FENCE.findall(page.read_text("utf-8")) if language != "python"
+    ]
     lines = [line for text in blocks for line in text.splitlines()]
     for line in [*lines, *inline(page)]:
         if found := re.search(r"(?:^|&& |bin/)diffodesic +([a-z].*|--.*)", line):

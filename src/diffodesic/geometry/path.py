@@ -20,11 +20,12 @@ from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.status import SearchWarning, Status
 from diffodesic.numerics.cost import Cost
 from diffodesic.numerics.curves import Polyline
+from diffodesic.numerics.words import brief
 
 __all__ = ["Certificate", "Geodesic"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """What is known about the quality of a path; tensors have the batch shape.
 
@@ -64,8 +65,15 @@ class Certificate:
     least_noise: Tensor
     most_noise: Tensor
 
+    def __repr__(self) -> str:
+        """One line of what is known."""
+        return f"Certificate({brief(self._known())})"
+
     def as_dict(self) -> dict[str, object]:
         """Plain numbers and lists, for JSON; bounds that are not known are left out."""
+        return {name: value.tolist() for name, value in self._known().items()}
+
+    def _known(self) -> dict[str, Tensor]:
         found = asdict(self)
         unknown = {"lower": found["lower"] == 0, "upper": found["upper"] == math.inf}
         for name in ("judged", "judged_error", "least_noise", "most_noise"):
@@ -73,7 +81,7 @@ class Certificate:
         for name, nothing in unknown.items():
             if bool(nothing.all()):
                 del found[name]
-        return {name: value.tolist() for name, value in found.items()}
+        return found
 
 
 @dataclass(frozen=True, repr=False)

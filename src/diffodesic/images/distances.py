@@ -70,7 +70,7 @@ class PairwiseOptions(EditOptions):
     batch: int | None = option(None, least=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PairwiseDistances(DistanceMatrix):
     """Diffusion Edit Distances of all pairs; ``log_snr`` is the anchor.
 

@@ -43,6 +43,7 @@ from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import expect
+from diffodesic.numerics.words import brief
 from diffodesic.output.images import to_pil
 from diffodesic.output.notebook import fragment
 from diffodesic.output.options import option, suggests
@@ -119,7 +120,7 @@ class Phase:
     share: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Edit:
     """A geodesic of spacetime read as noise added and removed; what :func:`edit` returns.
 
@@ -136,6 +137,11 @@ class Edit:
     model: Model | None
     settings: dict[str, Any]
     alarms: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line: the distance, how far the path climbs, and how the search ended."""
+        known = {"distance": self.distance, "log SNR": self.log_snr, "apex": self.apex[1]}
+        return f"Edit({brief(known)}, {self.geodesic.status.name})"
 
     @property
     def distance(self) -> float:

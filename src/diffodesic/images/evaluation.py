@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.images.features import Features, load_features
+from diffodesic.numerics.words import brief
 from diffodesic.output.records import json_ready
 
 __all__ = [
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What :func:`evaluate` measured; NaN or None for what was not asked for.
 
@@ -74,6 +75,11 @@ class Evaluation:
     feature: Tensor | None = None
     orbit: Tensor | None = None
     ends: Tensor | None = None
+
+    def __repr__(self) -> str:
+        """One line of what was measured."""
+        known = {k: v for k, v in vars(self).items() if not (isinstance(v, float) and v != v)}
+        return f"Evaluation({brief(known)})"
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers and lists for JSON, without what was not asked for; infinity is None."""

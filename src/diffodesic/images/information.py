@@ -33,6 +33,7 @@ from diffodesic.metrics.information import (
 from diffodesic.models.model import Model
 from diffodesic.numerics import checks
 from diffodesic.numerics.cost import expect, stage
+from diffodesic.numerics.words import brief
 from diffodesic.output.options import Options, option, suggests
 
 __all__ = ["NOISY", "IemOptions", "MeanOptions", "NoisyDistance", "NoisyOptions", "iem"]
@@ -46,7 +47,7 @@ def _silent(_: str) -> None:
     """Show no progress."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NoisyDistance:
     """Distances with their errors; what :func:`iem` returns.
 
@@ -66,6 +67,11 @@ class NoisyDistance:
     change: Tensor | None
     profile: Tensor | None
     evaluations: int
+
+    def __repr__(self) -> str:
+        """One line: distances, their errors, and the cost."""
+        names = ("distance", "error", "evaluations")
+        return f"NoisyDistance({brief({name: getattr(self, name) for name in names})})"
 
     @property
     def log_snr(self) -> float:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from diffodesic.numerics.words import brief
 from diffodesic.output.files import UNREADABLE, write_atomically
 from diffodesic.output.records import write_json
 from diffodesic.output.stages import fingerprint
@@ -26,7 +27,7 @@ class DamagedError(ValueError):
     """A file of distances cannot be read, or holds other bytes than were written."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DistanceMatrix:
     """Distances of all pairs of N points, in the order of ``torch.triu_indices(N, N, 1)``.
 
@@ -58,6 +59,11 @@ class DistanceMatrix:
     def noting(self: D, sentences: Iterable[str]) -> D:
         """The same with further notices, each once."""
         return replace(self, notices=tuple(dict.fromkeys((*self.notices, *sentences))))
+
+    def __repr__(self) -> str:
+        """One line: how many points, and their distances."""
+        known = {"log SNR": self.log_snr, "distance": self.lengths, "seconds": self.seconds}
+        return f"{type(self).__name__}({self.count} points, {brief(known)})"
 
     @property
     def pairs(self) -> Tensor:
@@ -193,7 +199,7 @@ class DistanceMatrix:
 _IN_FILE = {"lengths": "matrix"}  # as other programs look for it
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class NoisyDistances(DistanceMatrix):
     """Distances under shared noise (IEM, posterior means) of all pairs.
 

@@ -25,6 +25,7 @@ from diffodesic.images.door import Data, as_data
 from diffodesic.images.editing import anchored, distances_of
 from diffodesic.images.own_kind import doubtful
 from diffodesic.models.model import Model
+from diffodesic.numerics.words import brief
 from diffodesic.output.options import option, suggests
 
 __all__ = ["NearestOptions", "Neighbours", "nearest"]
@@ -43,7 +44,7 @@ class NearestOptions(PairwiseOptions):
     accuracy: float = option(0.02, least=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Neighbours:
     """The k nearest of each of N points, itself apart.
 
@@ -62,6 +63,13 @@ class Neighbours:
     solved: int
     pairs: int
     notices: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line: how many of how many, and what was solved."""
+        points, k = self.index.shape
+        known = {"log SNR": self.log_snr, "distance": self.distance}
+        solved = f"{self.solved} of {self.pairs} pairs solved"
+        return f"Neighbours({k} of {points} points, {brief(known)}, {solved})"
 
 
 @suggests(options=(NearestOptions,))

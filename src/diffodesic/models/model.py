@@ -72,7 +72,7 @@ def require_label(arguments: Container[str]) -> None:
         raise ModelError('this model has classes; bind one by given({"label": ...}) (--label)')
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A denoiser with its codec and name.
 
@@ -91,6 +91,13 @@ class Model:
     config: Mapping[str, Any] = field(default_factory=dict)
     conditioner: Conditioner | None = field(default=None, kw_only=True, repr=False)
     words: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+    def __repr__(self) -> str:
+        """One line: the name, what it is of, its levels, and the condition."""
+        lowest, highest = self.denoiser.log_snr_range
+        shape = " x ".join(map(str, self.codec.shape))
+        given = f", given {dict(self.words)}" if self.words else ""
+        return f"Model({self.name}, {shape}, log SNR {lowest:.3g} to {highest:.3g}{given})"
 
     def given(self, condition: Mapping[str, Any]) -> Model:
         """The same model under a condition, which holds for every point of a path.

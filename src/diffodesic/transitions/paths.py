@@ -18,6 +18,7 @@ from torch import Tensor
 from diffodesic.geometry.path import Geodesic
 from diffodesic.models.identity import identity
 from diffodesic.numerics.cost import expect, stage
+from diffodesic.numerics.words import brief
 from diffodesic.output.options import suggests
 from diffodesic.output.stages import Store, fingerprint
 from diffodesic.transitions.annealing import Block, PathOptions
@@ -30,7 +31,7 @@ from diffodesic.transitions.stationary import relax
 __all__ = ["TransitionPaths", "transition_paths"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TransitionPaths:
     """P sampled paths and what was seen along them.
 
@@ -62,6 +63,11 @@ class TransitionPaths:
     evaluations: int
     options: PathOptions
     geodesic: str = "given nodes"
+
+    def __repr__(self) -> str:
+        """One line: of what, how many, and how high they go."""
+        known = {"MaxEnergy": self.max_energy, "mean": self.mean_max_energy}
+        return f"TransitionPaths({self.potential.name}, {brief(known)}, geodesic {self.geodesic})"
 
     def __len__(self) -> int:
         """Number of paths."""

@@ -81,7 +81,7 @@ class PathwayOptions(PathOptions):
         return PathOptions(**{f.name: getattr(self, f.name) for f in fields(PathOptions)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pathways:
     """Sampled transition paths and what they rest on.
 
@@ -108,6 +108,11 @@ class Pathways:
     atoms: AllAtomPath | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line: the pass, the geodesic, and what was sampled along it."""
+        hits = f"{int(self.hits.sum())} of {len(self.hits)} paths arrive"
+        return f"Pathways(lowest pass {self.lowest.energy:.4g}, {self.geodesic!r}, {hits})"
 
     @property
     def typical(self) -> int:
