@@ -23,8 +23,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+suppress_warnings = ["config.cache"]  # nothing here is pickled between builds
 templates_path = ["_templates"]
 
 myst_heading_anchors = 3
@@ -35,6 +36,17 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "min_reported_time": 1e9,
+    "image_scrapers": ("matplotlib",),
+}
 
 html_theme = "furo"
 html_title = "diffodesic"

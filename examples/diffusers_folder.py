@@ -33,8 +33,8 @@ model = dd.load(f"diffusers:{folder}")
 print(model)
 
 # %%
-# Schedule and prediction type are those of the pipeline's scheduler. The posterior mean at log SNR 0
-# of noisy points z (N, D) and the path of the score metric between two of them:
+# Schedule and prediction type are those of the pipeline's scheduler. The posterior mean of noisy
+# points z (N, D) at log SNR 0, and the path of the score metric between two of them:
 z = torch.randn(2, model.denoiser.dim, dtype=torch.float64)
 print(model.denoiser(z, torch.tensor(1.0, dtype=torch.float64)).shape)
 path = dd.geodesic(dd.ScoreMetric(model.denoiser, log_snr=0.0, weight=0.01), *z, nodes=8)

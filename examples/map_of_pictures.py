@@ -26,7 +26,7 @@ place = MDS(metric="precomputed", n_init=4, init="random", random_state=0).fit_t
 )
 figure, axes = plt.subplots(figsize=(7, 7))
 axes.scatter(*place.T, alpha=0)
-for (x, y), image in zip(place, some):
+for (x, y), image in zip(place, some, strict=True):
     axes.add_artist(AnnotationBbox(OffsetImage(image[0], 1.0, cmap="gray_r"), (x, y), pad=0.1))
 axes.set(xticks=[], yticks=[])
 plt.show()

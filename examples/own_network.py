@@ -43,7 +43,7 @@ generator = torch.Generator().manual_seed(0)
 torch.manual_seed(0)
 net, schedule = Net(), dd.schedules.Cosine()
 optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
-for step in range(1500):
+for _ in range(1500):
     x0, t = moons(512, generator), 0.02 + 0.97 * torch.rand(512, generator=generator)
     alpha, sigma = (part[:, None].float() for part in schedule.alpha_sigma(t))
     eps = torch.randn(512, 2, generator=generator)
