@@ -159,7 +159,7 @@ def mnist(data: Path | None = None) -> Problem:
     """The first 2,000 training digits of MNIST (D = 784) as an exact mixture."""
     from diffodesic.models.datasets import load_mnist
 
-    images, labels = load_mnist(_folder(data) / "mnist")
+    images, labels = load_mnist(data_folder(data) / "mnist")
     return _three_to_eight("mnist", images[:2000].flatten(1).double(), labels[:2000])
 
 
@@ -169,7 +169,7 @@ def alanine(data: Path | None = None) -> Problem:
     An exact denoiser by quadrature. The released code takes 512 points; 128 is the number of nodes
     in the text, and the cheaper one.
     """
-    space = Spacetime(GridDenoiser(grid_of(_folder(data))))
+    space = Spacetime(GridDenoiser(grid_of(data_folder(data))))
     a, b = states(space, Settings())
 
     def to(x: Tensor) -> Tensor:
@@ -302,7 +302,7 @@ def unet() -> Problem:
     )
 
 
-def _folder(data: Path | None) -> Path:
+def data_folder(data: Path | None) -> Path:
     folder = data or Path(os.environ.get("DIFFODESIC_DATA", ""))
     if not folder.is_dir() or folder == Path():
         raise ValueError("the folder of data is not known: give --data or set DIFFODESIC_DATA")

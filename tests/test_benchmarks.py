@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import estimators, problems
+from benchmarks import estimators, problems, triangles
 from benchmarks.__main__ import main
 from benchmarks.best import best_known
 from benchmarks.measure import Run, common_energy, measure, timed
@@ -27,6 +27,7 @@ from diffodesic import Denoiser, GaussianMixture, Relax, Spacetime, Status, coun
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
 from diffodesic.numerics.ode import rk45
 from support.checks import Draw
+from support.tiny import pictures, tiny_model
 
 SMALL = ("toy", "ode", "gaussian-8", "gaussian-64", "mixture-16", "c-2", "c-64")
 
@@ -391,3 +392,18 @@ def test_recipes_are_the_published_ones():
         recipe = load(name).recipe
         assert isinstance(recipe, AdamSpline)
         assert sum(points * steps for points, steps in recipe.schedule) == budget
+
+
+def test_all_pairs_of_a_kind_are_kept_with_their_triangles(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(triangles.KINDS, "digits", lambda count: (tiny_model(), pictures(count)))
+    assert triangles.main(["digits", "--count", "3", "--out", str(tmp_path)]) == 0
+    kept = json.loads((tmp_path / "distances-digits.json").read_text())
+    assert (len(kept["lengths"]), len(kept["errors"]), kept["count"]) == (3, 3, 3)
+    assert not list(tmp_path.glob("*.npz"))
+    assert "3 sides of triangles: the largest excess" in capsys.readouterr().out
+
+
+def test_photographs_are_of_different_objects(data_folder: Path):
+    _, images = triangles.photographs(2)
+    assert images.shape == (2, 3, 128, 128)
+    assert float((images[0] - images[1]).square().mean().sqrt()) > 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,3 +210,17 @@ def test_handwritten_digits_obey_the_triangle_and_know_their_class():
     assert labels[10] == 0
     assert labels[11] == 1
     assert matrix[0, 10] < matrix[0, 1:10].min()
+
+
+def test_triangles_are_every_side_against_the_detour_by_every_third_point(found, tmp_path):
+    excess, error = found.triangles()
+    assert len(excess) == 7 * 6 * 5 // 2
+    assert float(excess.max()) < 1e-3  # a metric, up to the accuracy of the paths
+    assert bool(error.isnan().all())  # exact lengths have no standard error
+    lengths = torch.tensor([1.0, 5.0, 2.0], dtype=torch.float64)  # of 01, 02 and 12
+    errors = torch.tensor([0.0, 0.3, 0.4], dtype=torch.float64)
+    estimated = replace(found, count=3, lengths=lengths, errors=errors, apexes=lengths)
+    estimated = replace(estimated, statuses=found.statuses[:3])
+    excess, error = PairwiseDistances.load(estimated.save(tmp_path / "d.npz")).triangles()
+    assert excess.tolist() == [1 - 5 - 2, 5 - 1 - 2, 2 - 1 - 5]
+    torch.testing.assert_close(error, torch.full((3,), 0.5, dtype=torch.float64))

@@ -81,7 +81,7 @@ class PairwiseDistances(DistanceMatrix):
             largest; None where none was checked.  ``seconds`` are without the check.
     """
 
-    PER_PAIR: ClassVar[tuple[str, ...]] = ("lengths", "apexes")
+    PER_PAIR: ClassVar[tuple[str, ...]] = (*DistanceMatrix.PER_PAIR, "apexes")
     ARRAYS: ClassVar[tuple[str, ...]] = ("statuses",)
 
     apexes: Tensor
@@ -327,6 +327,7 @@ def _begin(
         count=count,
         log_snr=log_snr,
         lengths=unknown,
+        errors=unknown.clone(),
         apexes=unknown.clone(),
         statuses=none,
         seconds=0.0,
@@ -374,6 +375,7 @@ def _run(
             began = time.monotonic()
             path = solve(distances.pairs[which])
             distances.lengths[which] = distances_of(path).double().cpu()
+            distances.errors[which] = path.certificate.judged_error.double().cpu()
             distances.apexes[which] = path.nodes[..., -1].amin(-1).double().cpu()
             ended = [ORDER.index(status) for status in path.statuses]
             distances.statuses[which] = torch.tensor(ended)

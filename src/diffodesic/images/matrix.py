@@ -35,12 +35,13 @@ class DistanceMatrix:
         count: number N of points.
         log_snr: the scale; distances of other scales do not compare.
         lengths: distance per pair, (P,), P = N (N - 1) / 2; NaN for pairs not solved yet.
+        errors: standard error of each distance, (P,); NaN where it is no estimate by random numbers.
         seconds: time spent on the pairs that are solved.
         settings: what was asked for and what was chosen, with fingerprints of model and points.
         notices: what is doubtful about pictures, model or paths, one sentence each.
     """
 
-    PER_PAIR: ClassVar[tuple[str, ...]] = ("lengths",)
+    PER_PAIR: ClassVar[tuple[str, ...]] = ("lengths", "errors")
     """Attributes that are kept as arrays (N, N) in a file, the distances as ``matrix``."""
     ARRAYS: ClassVar[tuple[str, ...]] = ()
     """Attributes that are kept as they are."""
@@ -48,6 +49,7 @@ class DistanceMatrix:
     count: int
     log_snr: float
     lengths: Tensor
+    errors: Tensor
     seconds: float
     settings: dict[str, Any]
     notices: tuple[str, ...] = ()
@@ -95,6 +97,21 @@ class DistanceMatrix:
     def seconds_for(self, count: int) -> float:
         """Time that ``count`` points would take, in seconds, at the time measured."""
         return self.seconds / max(self.solved, 1) * (count * (count - 1) / 2)
+
+    def triangles(self) -> tuple[Tensor, Tensor]:
+        """By how much distances exceed the detours by third points.
+
+        Returns:
+            ``d(i, j) - d(i, k) - d(k, j)`` of every triple and side, (N (N - 1) (N - 2) / 2,),
+            above zero where the triangle inequality does not hold, and standard errors of these,
+            NaN as :attr:`errors`.
+        """
+        one = torch.arange(self.count)
+        i, j, k = torch.meshgrid(one, one, one, indexing="ij")
+        sides = (i < j) & (k != i) & (k != j)
+        i, j, k = i[sides], j[sides], k[sides]
+        d, e = self.matrix, self.square(self.errors.square())
+        return d[i, j] - d[i, k] - d[k, j], (e[i, j] + e[i, k] + e[k, j]).sqrt()
 
     def neighbours(self, k: int = 5) -> Tensor:
         """The k nearest points of every point, nearest first, (N, k).
@@ -201,15 +218,7 @@ _IN_FILE = {"lengths": "matrix"}  # as other programs look for it
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class NoisyDistances(DistanceMatrix):
-    """Distances under shared noise (IEM, posterior means) of all pairs.
-
-    Attributes:
-        errors: standard error of each distance, (P,).
-    """
-
-    PER_PAIR: ClassVar[tuple[str, ...]] = ("lengths", "errors")
-
-    errors: Tensor
+    """Distances under shared noise (IEM, posterior means) of all pairs."""
 
     def seconds_for(self, count: int) -> float:
         """Time that ``count`` points would take, in seconds: it grows with their number."""
