@@ -70,7 +70,9 @@ def results(out: Path) -> dict[str, object]:
             found[name] = untimed(json.loads(content))
         elif name == "distances.npz":
             with np.load(out / name) as arrays:
-                found[name] = [arrays[key].tobytes() for key in ("matrix", "errors", "apexes", "statuses")]
+                found[name] = [
+                    arrays[key].tobytes() for key in ("matrix", "errors", "apexes", "statuses")
+                ]
         elif name == "checkpoint/state.safetensors":
             found[name] = None  # holds the seconds, and a checksum of them
         elif name.endswith(".safetensors"):  # the order of words in a head is drawn anew

@@ -35,7 +35,7 @@ class DistanceMatrix:
         count: number N of points.
         log_snr: the scale; distances of other scales do not compare.
         lengths: distance per pair, (P,), P = N (N - 1) / 2; NaN for pairs not solved yet.
-        errors: standard error of each distance, (P,); NaN where it is no estimate by random numbers.
+        errors: standard error of each distance, (P,); NaN where no random numbers are in it.
         seconds: time spent on the pairs that are solved.
         settings: what was asked for and what was chosen, with fingerprints of model and points.
         notices: what is doubtful about pictures, model or paths, one sentence each.

@@ -208,3 +208,20 @@ def test_the_judge_chooses_the_start_among_those_that_probes_call_shortest():
     choose = [Redraw(starts=starts, judgements=1) for starts in (1, 2)]
     found = [solver.solve(Problem(Two(), a, b, 16)).start for solver in choose]
     assert found == [["hidden"], ["seen"]]
+
+
+def test_doubtful_segments_do_not_hold_a_descent_that_is_judged():
+    class Doubtful(Probed):
+        def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
+            found = super().evaluate(x, order=order)
+            # every step away from the start is in doubt
+            bend = (x - chord(x[:, 0], x[:, -1], x.shape[1] - 1)).flatten(1).norm(dim=-1)
+            return replace(found, doubtful=(bend < 1).unsqueeze(-1).expand_as(found.doubtful))
+
+        def redrawn(self, seed: int) -> Doubtful:
+            return Doubtful(seed)
+
+    (a, b) = pairs(1)
+    solver = Redraw(scale=1.0, rounds=3, draws=6, judgements=40, rtol=1e-3)
+    held, free = (solver.solve(Problem(energy, a, b, 16)) for energy in (Doubtful(), Probed()))
+    torch.testing.assert_close(held.nodes, free.nodes)

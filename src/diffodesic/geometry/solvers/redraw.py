@@ -11,23 +11,35 @@ searching does not help, and no path is longer than the one that it began with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import PathEnergy, Problem, Solution
+from diffodesic.geometry.energy import Evaluation, Order, PathEnergy, Problem, Solution
 from diffodesic.geometry.solvers.descent import Descent
 from diffodesic.geometry.solvers.starts import measure, respace
 from diffodesic.geometry.status import Status
+from diffodesic.geometry.wrappers import EnergyWrapper
 from diffodesic.numerics.cost import stage
 
 __all__ = ["Redraw"]
 
 
+SCATTER = 0.03  # of a length judged by one sample on few segments
+
 # how the rounds of a draw may end where the judged length no longer falls: steps that probes find
 # negative say nothing of it
 WELL = (Status.ITERATION_LIMIT, Status.HELD_BACK, Status.NEGATIVE_STEPS)
+
+
+class _Unheld(EnergyWrapper):
+    """An energy that holds no descent back: whether a doubtful path is shorter, the judge says."""
+
+    def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
+        """That of the wrapped energy, without doubts."""
+        found = self.wrapped.evaluate(x, order=order)
+        return replace(found, doubtful=torch.zeros_like(found.doubtful))
 
 
 class _State:
@@ -171,11 +183,14 @@ class Redraw:
         length = torch.where(among, found.length, torch.inf)
         rows = torch.arange(len(paths), device=paths.device)[:, None]
         # probes rank starts of different kinds wrong: of the shortest by them, the judge chooses
+        # another than the first where that is shorter by more than one sample scatters
         first = length.argsort(stable=True, dim=1)[:, : self.starts]
         x = paths[rows, first, ::2]
         judged = self._judge(energy, x.flatten(0, 1)).reshape(first.shape)
         judged = torch.where(length.gather(1, first).isinf(), torch.nan, judged)
-        best = judged.nan_to_num(nan=torch.inf).argmin(1, keepdim=True)
+        rated = judged.nan_to_num(nan=torch.inf)
+        rated[:, :1] *= 1 - SCATTER
+        best = rated.argmin(1, keepdim=True)
         names = [list(named)[i] for i in first.gather(1, best)[:, 0].tolist()]
         return x[rows, best][:, 0], names, judged.gather(1, best)[:, 0]
 
@@ -197,7 +212,7 @@ class Redraw:
         """A few rounds from paths (B, k + 1, d)."""
         # no tolerance of its own: whether a path got shorter, the judge says
         descent = Descent(
-            energy, x, rtol=1e-12, iterations=self.rounds, memory=self.memory, scale=scale
+            _Unheld(energy), x, rtol=1e-12, iterations=self.rounds, memory=self.memory, scale=scale
         )
         while descent.active:
             descent.round()
