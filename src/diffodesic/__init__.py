@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from diffodesic.geometry.path import Certificate, Geodesic
     from diffodesic.geometry.solvers.relax import Relax
     from diffodesic.geometry.status import Status
+    from diffodesic.images.conventions import self_check
     from diffodesic.images.diagnosis import diagnose
     from diffodesic.images.distances import pairwise
     from diffodesic.images.editing import edit, edit_distance
@@ -70,7 +71,7 @@ _NAMES = {
     "geometry": "Certificate Geodesic Metric Relax Status constrained_geodesic distance exp "
     "geodesic log mean transport",
     "images": "diagnose edit edit_distance evaluate extrapolate iem interpolate "
-    "interpolate_through nearest pairwise",
+    "interpolate_through nearest pairwise self_check",
     "metrics": "Conformal Euclidean Pullback ScoreJacobian ScoreMetric",
     "metrics.spacetime": "Spacetime",
     "models": "Model load shipped_digits shipped_photographs",
@@ -126,6 +127,7 @@ __all__ = [
     "pairwise",
     "pathways",
     "schedules",
+    "self_check",
     "shipped_digits",
     "shipped_photographs",
     "transition_paths",

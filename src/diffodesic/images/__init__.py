@@ -1,8 +1,10 @@
 """Verbs on images: interpolation, extrapolation, editing, distances, evaluation, diagnosis."""
 
 from diffodesic.images.baselines.likely import LikelyPath, likely_path
+from diffodesic.images.conventions import Conventions, self_check
 from diffodesic.images.diagnosis import DiagnoseOptions, Diagnosis, diagnose
 from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
+from diffodesic.images.door import Picture
 from diffodesic.images.editing import Edit, EditOptions, edit, edit_distance
 from diffodesic.images.evaluation import Evaluation, evaluate
 from diffodesic.images.extrapolation import ExtrapolateOptions, Extrapolation, extrapolate
@@ -26,6 +28,7 @@ from diffodesic.images.spaces import (
 __all__ = [
     "SPACES",
     "ConformalSpace",
+    "Conventions",
     "DiagnoseOptions",
     "Diagnosis",
     "Edit",
@@ -47,6 +50,7 @@ __all__ = [
     "NoisyDistance",
     "PairwiseDistances",
     "PairwiseOptions",
+    "Picture",
     "PublishedScoreSpace",
     "ScoreSpace",
     "Space",
@@ -62,4 +66,5 @@ __all__ = [
     "likely_path",
     "nearest",
     "pairwise",
+    "self_check",
 ]
