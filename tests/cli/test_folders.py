@@ -119,7 +119,7 @@ def test_a_model_that_was_trained_again_in_the_same_folder(run: Run, folder, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr("diffodesic.output.pictures.animation", interrupt)
+        broken.setattr("diffodesic.output.folder.write_gif", interrupt)
         assert run(*COMMANDS["interpolate"])[0] == 130
     tiny_model(bend=0.05).save(folder / "tiny")
     code, _, err = run(*COMMANDS["interpolate"])

@@ -28,6 +28,22 @@ def test_interpolate_writes_everything(run, place, metric):
     assert (result["settings"]["nodes"], result["settings"]["flow_steps"]) == (4, 4)
 
 
+def test_a_video_of_a_rate_and_a_size(run, place):
+    av = pytest.importorskip("av")
+    flags = ("--metric=euclidean", "--video", "--fps=12", "--height=64", "--no-loop")
+    code, out, err = run(*TINY, *flags)
+    assert (code, err) == (0, "")
+    assert "path.gif, path.mp4 and 3 frames" in out
+    assert files(place / "out").keys() >= OUTPUTS | {"path.mp4"}
+    with av.open(str(place / "out" / "path.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.average_rate, stream.height) == (12, 64)
+        assert sum(1 for _ in container.decode(video=0)) == 3
+    with Image.open(place / "out" / "path.gif") as gif:
+        assert (gif.height, gif.info["duration"]) == (64, 80)
+    assert run(*TINY, "--fps=60")[0] == 2
+
+
 def test_every_flag_arrives(run, place):
     flags = {"frames": 5, "nodes": 3, "log_snr": 1.5, "flow_steps": 3, "seed": 7}
     words = [w for k, v in flags.items() for w in (f"--{k.replace('_', '-')}={v}",)]
@@ -65,7 +81,7 @@ def test_other_sizes_and_channels_are_converted_with_a_notice(run, place):
     [
         ("images.lifting", "lift"),
         ("images.placement", "search"),
-        ("output.pictures", "animation"),
+        ("output.folder", "write_gif"),
     ],
 )
 def test_an_interruption_leaves_the_earlier_run(run, place, monkeypatch, module, name):
@@ -92,7 +108,7 @@ def test_an_interrupted_run_goes_on_to_the_same_files(run, place, monkeypatch, w
     module, name, kept = {
         "the path": ("images.placement", "search", 1),
         "its frames": ("images.interpolation", "show_path", 2),
-        "its files": ("output.pictures", "animation", 5),
+        "its files": ("output.folder", "write_gif", 5),
     }[when]
 
     def interrupt(*_: object, **__: object) -> None:
@@ -122,7 +138,7 @@ def test_another_command_does_not_take_what_is_left(run, place, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr("diffodesic.output.pictures.animation", interrupt)
+        broken.setattr("diffodesic.output.folder.write_gif", interrupt)
         assert run(*TINY, "--metric=score")[0] == 130
     assert run(*TINY, "--metric=euclidean")[0] == 0
     assert json.loads((place / "out/result.json").read_text())["settings"]["metric"] == "euclidean"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,19 @@ def test_images_are_continued(tmp_path: Path):
     beyond = len(found.continuation.points) - 1
     assert found.frames.shape == (4 + beyond, 1, 8, 8)
     assert (found.continuation.stop is Stop.COMPLETE) == (beyond == 3)
-    folder = found.save(tmp_path / "out")
+    folder = found.save(tmp_path / "out", fps=10)
+    page = (folder / "report.html").read_text("utf-8")
+    marked = re.findall("<li[ >][^<]*", page)
+    assert [i for i, item in enumerate(marked) if "data-mark" in item] == [0, 3, 3 + beyond]
+    assert found.continuation.stop.value.split(";")[0] in page
     record = json.loads((folder / "result.json").read_text())
     assert record["stop"] == found.continuation.stop.name
     assert record["first_frame_beyond"] == 4
     frames = {f"frame_{i:04d}.png" for i in range(4 + beyond)}
     assert {file.name for file in folder.iterdir()} == frames | {
         "filmstrip.png",
+        "path.gif",
+        "report.html",
         "result.json",
         "run.json",
     }

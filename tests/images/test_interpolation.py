@@ -393,7 +393,7 @@ def test_frames_of_a_longer_run_go_and_other_files_stay(results, saved):
     "writer",
     [
         "output.pictures.filmstrip",
-        "output.pictures.animation",
+        "output.folder.write_gif",
         "images.result.write_json",
         "images.page.write_interpolation_page",
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -59,7 +60,12 @@ def test_a_chain_is_saved_whole(tmp_path):
     assert found["keys"] == list(chain.keys)
     assert [pair["settings"]["metric"] for pair in found["pairs"]] == ["score", "score"]
     assert (tmp_path / "pair-1" / "report.html").exists()
-    assert not (tmp_path / "report.html").exists()
+    page = (tmp_path / "report.html").read_text("utf-8")
+    items = re.findall("<li[ >][^<]*", page)
+    assert len(items) == 5 * len(chain.parts[0].paths)
+    assert {i for i in range(5) if "data-mark" in items[i]} == set(chain.keys)
+    assert "A path through 3 images" in page
+    assert f"B to C</th><td>{float(chain.parts[1].geodesic.length):.4g}"[:20] in page
     assert (tmp_path / "pair-2" / "mine.txt").exists()
     chain.parts[0].save(tmp_path)
     assert [path.name for path in tmp_path.glob("pair-*")] == ["pair-2"]

@@ -1,4 +1,4 @@
-"""Filmstrip and animation show every frame."""
+"""A filmstrip shows every frame, and where the marked ones are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from diffodesic.output.pictures import Image, animation, filmstrip
+from diffodesic.output.pictures import Image, filmstrip
 
 N = 9
 
@@ -38,11 +38,13 @@ def test_filmstrip_refuses_unequal_rows(tmp_path):
         filmstrip({}, tmp_path / "strip.png")
 
 
-@pytest.mark.parametrize(("ping_pong", "count"), [(False, N), (True, 2 * N - 2)])
-def test_animation_plays_every_frame(tmp_path, ping_pong, count):
-    with PillowImage.open(animation(frames(0), tmp_path / "a.gif", ping_pong=ping_pong)) as gif:
-        assert getattr(gif, "n_frames", 1) == count
-        assert gif.info["loop"] == 0
-        gif.seek(3)
-        shown = np.asarray(gif.convert("L").resize((12, 12), PillowImage.Resampling.NEAREST))
-    np.testing.assert_allclose(shown, frames(0)[3], atol=2)
+def test_filmstrip_rules_off_the_marked_frames_alone(tmp_path):
+    plain, marked = (
+        np.asarray(PillowImage.open(filmstrip({"a": frames(0)}, tmp_path / "s.png", marks=marks)))
+        for marks in ({0: "A", N - 1: "C"}, {0: "A", 4: "B", N - 1: "C"})
+    )
+    changed = np.flatnonzero((plain != marked).any(axis=(0, 2)))
+    width = 96 + 4
+    label = plain.shape[1] - N * width + 4 - 19  # names on the left, a margin on the right
+    assert label + 4 * width - 4 <= changed.min()
+    assert changed.max() <= label + 5 * width

@@ -12,6 +12,7 @@ from diffodesic.cli.progress import duration, in_words, progress
 from diffodesic.cli.space_options import add_space, chosen_space
 from diffodesic.images.extrapolation import ExtrapolateOptions, extrapolate
 from diffodesic.metrics.continuation import Alarm
+from diffodesic.output.animation import AnimationOptions
 from diffodesic.output.folder import own_outdir
 from diffodesic.output.manifest import hashed
 
@@ -37,13 +38,14 @@ def add(commands: Any) -> None:
         action="store_true",
         help="do not stop where the model cannot be believed (default: no)",
     )
-    add_flags(parser, ExtrapolateOptions, ResultOptions, ModelOptions)
+    add_flags(parser, ExtrapolateOptions, AnimationOptions, ResultOptions, ModelOptions)
 
 
 def run(given: argparse.Namespace) -> None:
     """Extrapolate, print a summary, write the folder."""
     if len(given.images) not in (0, 2):
         raise ValueError(f"give two images or none, not {len(given.images)}")
+    moving = chosen(AnimationOptions, given)
     model, where = open_model(chosen(ModelOptions, given)), chosen(ResultOptions, given)
     silent = Alarm(density=None, dimension=None, curvature=None)
     alarm, space = silent if given.no_alarm else None, chosen_space(given, model)
@@ -55,7 +57,7 @@ def run(given: argparse.Namespace) -> None:
     with own_outdir(where.outdir, "extrapolate") as outdir, progress(model.denoiser) as say:
         result = extrapolate(model, *images, options=options, progress=say)
         say("writing")
-        folder = result.save(outdir, inputs=files)
+        folder = result.save(outdir, animation=moving, inputs=files)
     continuation = result.continuation
     print(f"{continuation.stop.name}: {continuation.stop.value}")
     path = continuation.path
@@ -67,4 +69,7 @@ def run(given: argparse.Namespace) -> None:
     print(f"{in_words(say.cost.stages)}, {duration(result.seconds)}")
     for notice in result.notices:
         print(f"note: {in_flags(notice, given.parser)}")
-    print(f"wrote {folder}/filmstrip.png, result.json and {len(result.frames)} frames")
+    animations = "path.gif, path.mp4" if moving.video else "path.gif"
+    print(
+        f"wrote {folder}/report.html, filmstrip.png, {animations} and {len(result.frames)} frames"
+    )

@@ -17,6 +17,7 @@ from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.result import Interpolation
 from diffodesic.images.sequence import InterpolationSequence, interpolate_through
 from diffodesic.numerics.cost import total
+from diffodesic.output.animation import AnimationOptions
 from diffodesic.output.folder import own_outdir
 from diffodesic.output.manifest import hashed
 
@@ -27,6 +28,7 @@ EXAMPLES = """\
   diffodesic interpolate A.png B.png --outdir ab          your own images
   diffodesic interpolate --metric score --frames 24
   diffodesic interpolate A.png B.png C.png --pace perceptual   through several images
+  diffodesic interpolate A.png B.png --frames 48 --video --fps 24   path.mp4 beside path.gif
   diffodesic interpolate A.png B.png --model my-model     a model of your own (see train)
   diffodesic interpolate A.jpg B.jpg --model diffusers:DIR --prompt cat
 """
@@ -43,7 +45,7 @@ def add(commands: Any) -> None:
         help="two pictures or more, in their order; none: two digits of the package",
     )
     add_space(parser, InterpolateOptions().space)
-    add_flags(parser, InterpolateOptions, ResultOptions, ModelOptions)
+    add_flags(parser, InterpolateOptions, AnimationOptions, ResultOptions, ModelOptions)
 
 
 def run(given: argparse.Namespace) -> None:
@@ -51,6 +53,7 @@ def run(given: argparse.Namespace) -> None:
     if len(given.images) == 1:
         raise ValueError("give two images or more, or none, not 1")
     which, where = chosen(ModelOptions, given), chosen(ResultOptions, given)
+    moving = chosen(AnimationOptions, given)
     model = open_model(which)
     options = chosen(InterpolateOptions, given, space=chosen_space(given, model))
     if options.pace != "perceptual":
@@ -72,15 +75,19 @@ def run(given: argparse.Namespace) -> None:
                 model, images, options=options, checkpoint=stages / name, progress=say
             )
         say("writing")
-        result.save(outdir, inputs=files)
+        result.save(outdir, animation=moving, inputs=files)
         shutil.rmtree(stages / name)
         if not any(stages.iterdir()):  # another command that was stopped may still go on
             stages.rmdir()
-    _summarise(result, outdir, given.parser)
+    animations = "path.gif, path.mp4" if moving.video else "path.gif"
+    _summarise(result, outdir, given.parser, animations)
 
 
 def _summarise(
-    result: Interpolation | InterpolationSequence, folder: Path, parser: argparse.ArgumentParser
+    result: Interpolation | InterpolationSequence,
+    folder: Path,
+    parser: argparse.ArgumentParser,
+    animations: str,
 ) -> None:
     if isinstance(result, InterpolationSequence):
         for i, part in enumerate(result.parts):
@@ -90,7 +97,10 @@ def _summarise(
         print(in_words(total(*(part.work for part in result.parts))))
         for notice in dict.fromkeys(notice for part in result.parts for notice in part.notices):
             print(f"note: {in_flags(notice, parser)}")
-        print(f"wrote {folder}/filmstrip.png, path.gif, {len(result.frames)} frames, pair-1 ...")
+        print(
+            f"wrote {folder}/report.html, filmstrip.png, {animations}, {len(result.frames)} "
+            "frames, pair-1 ..."
+        )
         return
     path = result.geodesic
     print(f"{path.status.name}: {in_flags(path.status.value, parser)}")
@@ -112,6 +122,6 @@ def _summarise(
         print(f"note: {in_flags(notice, parser)}")
     first = next(iter(result.paths))
     print(
-        f"wrote {folder}/report.html, filmstrip.png, path.gif and {len(result.frames)} frames of "
-        f"the {first}"
+        f"wrote {folder}/report.html, filmstrip.png, {animations} and {len(result.frames)} frames "
+        f"of the {first}"
     )

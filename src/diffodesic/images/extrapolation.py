@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +31,8 @@ from diffodesic.metrics.continuation import Alarm, Continuation, Method, continu
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import expect, total
-from diffodesic.output.folder import replace_files, write_frames
+from diffodesic.output.animation import AnimationOptions
+from diffodesic.output.folder import replace_files, write_pictures
 from diffodesic.output.images import to_pil, to_uint8
 from diffodesic.output.notebook import fragment
 from diffodesic.output.options import option, suggests
@@ -124,12 +125,21 @@ class Extrapolation:
         )
 
     def save(
-        self, outdir: str | os.PathLike[str], *, inputs: tuple[tuple[str, str], ...] = ()
+        self,
+        outdir: str | os.PathLike[str],
+        *,
+        fps: float | None = None,
+        video: bool | None = None,
+        animation: AnimationOptions | None = None,
+        inputs: tuple[tuple[str, str], ...] = (),
     ) -> Path:
-        """Write frames, filmstrip and ``result.json`` into a folder.
+        """Write frames, filmstrip, GIF, video, report and ``result.json`` into a folder.
 
         Args:
             outdir: the folder, made if needed; files of the last run in it are removed.
+            fps: see :meth:`Interpolation.save`.
+            video: see :meth:`Interpolation.save`.
+            animation: see :meth:`Interpolation.save`.
             inputs: names of the images, with hashes; default hashes of their values.
 
         Returns:
@@ -137,10 +147,12 @@ class Extrapolation:
 
         Raises:
             OSError: if it cannot be written.
+            ValueError: for a rate out of range, or a video without the package av.
         """
+        moving = (animation or AnimationOptions()).but(fps=fps, video=video)
         run = run_of("extrapolate", self.settings, self.inputs, inputs)
         with replace_files(outdir, run) as folder:
-            _write(self, folder)
+            _write(self, folder, run.origin, moving)
         return Path(outdir)
 
 
@@ -235,24 +247,17 @@ def _notices(continuation: Continuation) -> tuple[str, ...]:
     return tuple(notices)
 
 
-def _strip(result: Extrapolation, zoom: int = 3, gap: int = 4) -> Tensor:
-    """All frames in a row, (C, H, W), with a wide gap after the second image."""
-    pad = torch.nn.functional.pad
-    large = result.frames.repeat_interleave(zoom, -1).repeat_interleave(zoom, -2)
-    last = len(result.between) - 1
-    cells = [
-        pad(frame, (0, 4 * gap if i == last else gap), value=1.0) for i, frame in enumerate(large)
-    ]
-    return torch.cat(cells, -1)
+def _write(
+    result: Extrapolation, folder: Path, origin: Mapping[str, str], animation: AnimationOptions
+) -> None:
+    from diffodesic.images.page import write_extrapolation_page
 
-
-def _write(result: Extrapolation, folder: Path) -> None:
-    from PIL import Image
-
-    continuation = result.continuation
-    write_frames(to_uint8(result.frames), folder)
-    strip = to_uint8(_strip(result).unsqueeze(0))[0]
-    Image.fromarray(strip).save(folder / "filmstrip.png")
+    continuation, last = result.continuation, len(result.between) - 1
+    rows = {"geodesic": to_uint8(result.frames)}
+    marks = {0: "A", last: "B"}
+    if len(result.beyond):
+        marks[len(result.frames) - 1] = "beyond"
+    write_pictures(rows, folder, animation, marks)
     content = {
         "stop": continuation.stop.name,
         "stop_text": continuation.stop.value,
@@ -267,3 +272,4 @@ def _write(result: Extrapolation, folder: Path) -> None:
         "versions": versions(),
     }
     write_json(folder / "result.json", content)
+    write_extrapolation_page(folder / "report.html", rows, marks, content, origin)

@@ -1,4 +1,4 @@
-"""The page of an interpolation: frames in step with those of other paths, curves and numbers.
+"""Pages of paths between images: frames in step with those of other paths, curves and numbers.
 
     length    L = int_0^1 |c'(s)| ds          on a grid finer than the nodes ("refined")
     energy    E = 1/2 int_0^1 |c'(s)|^2 ds    so that L^2 <= 2 E, with equality at constant speed
@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ import numpy as np
 from markupsafe import Markup
 from torch import Tensor
 
+from diffodesic.geometry.status import Status
 from diffodesic.images.shown_path import ShownPath
+from diffodesic.metrics.continuation import Stop
 from diffodesic.output.images import to_uint8
 from diffodesic.output.page import number, write_page
 from diffodesic.output.svg import Curve, chart
 
-__all__ = ["write_interpolation_page"]
+__all__ = ["write_extrapolation_page", "write_interpolation_page", "write_sequence_page"]
 
-_TEMPLATE = Path(__file__).parent / "assets" / "interpolation.html"
+_ASSETS = Path(__file__).parent / "assets"
 
 
 def write_interpolation_page(
@@ -53,14 +55,15 @@ def write_interpolation_page(
     reached = frames["geodesic"]
     return write_page(
         file,
-        _TEMPLATE,
+        _ASSETS / "interpolation.html",
         title="A geodesic between two images",
         subtitle=f"Model {settings['model']}, {settings['metric']} metric, both ends lifted to "
         f"log SNR {settings['log_snr']:g}.",
         ok=ok,
         status=content["status_text"],
         paths={name: {"frames": frames[name], **_numbers(paths[name], own)} for name in paths},
-        s=own.s.tolist(),
+        titles=[f"s = {s:.3f}" for s in own.s.tolist()],
+        marks={0: "A", len(reached) - 1: "B"},
         readouts=_readouts(next(iter(paths.values()))),
         charts=_charts(paths, own.s.tolist()),
         certificate=_certificate(content, own),
@@ -80,6 +83,115 @@ def write_interpolation_page(
         settings=settings,
         versions=content["versions"],
     )
+
+
+def write_sequence_page(
+    file: Path,
+    rows: Mapping[str, list[np.ndarray]],
+    marks: Mapping[int, str],
+    pairs: Sequence[Mapping[str, Any]],
+    origin: Mapping[str, str],
+) -> Path:
+    """Write the page of a path through several images.
+
+    Args:
+        file: the .html file.
+        rows: frames in 8 bits by the name of their path.
+        marks: letters of the images by the number of their frame.
+        pairs: the numbers of the pairs, as in ``result.json``.
+        origin: what it was made by and of.
+
+    Returns:
+        the path written.
+    """
+    first, bad = pairs[0], [pair for pair in pairs if not Status[pair["status"]].ok]
+    names, count = list(marks.values()), len(next(iter(rows.values())))
+    lines = [
+        (
+            f"{a} to {b}",
+            pair["paths"]["geodesic"]["length"],
+            f"{pair['status']}; its own page is pair-{i + 1}/report.html",
+        )
+        for i, (a, b, pair) in enumerate(zip(names, names[1:], pairs, strict=False))
+    ]
+    whole = sum(pair["paths"]["geodesic"]["length"] for pair in pairs)
+    settings, alarms, notices = (
+        first["settings"],
+        *(
+            list(dict.fromkeys(text for pair in pairs for text in pair[kind]))
+            for kind in ("alarms", "notices")
+        ),
+    )
+    return write_page(
+        file,
+        _ASSETS / "frames.html",
+        title=f"A path through {len(marks)} images",
+        subtitle=f"Model {settings['model']}, {settings['metric']} metric, geodesics from image to "
+        "image.",
+        ok=not bad,
+        status=(bad or [first])[0]["status_text"],
+        paths={name: {"frames": frames} for name, frames in rows.items()},
+        readouts=[f"frame {i + 1} of {count}{_named(marks, i)}" for i in range(count)],
+        marks=marks,
+        heading="Lengths of the geodesics",
+        lines=[*lines, ("In all", whole, "")],
+        alarms=alarms,
+        notices=[text for text in notices if text not in alarms],
+        origin=origin,
+        settings=settings,
+        versions=first["versions"],
+    )
+
+
+def write_extrapolation_page(
+    file: Path,
+    rows: Mapping[str, list[np.ndarray]],
+    marks: Mapping[int, str],
+    content: Mapping[str, Any],
+    origin: Mapping[str, str],
+) -> Path:
+    """Write the page of a path that goes on beyond its second image.
+
+    Args:
+        file: the .html file.
+        rows: frames in 8 bits by the name of their path.
+        marks: what stands at a frame, by its number.
+        content: the numbers, as in ``result.json``.
+        origin: what it was made by and of.
+
+    Returns:
+        the path written.
+    """
+    settings, turn = content["settings"], content["first_frame_beyond"]
+    count = len(next(iter(rows.values())))
+    where = ["between the images" if i < turn else "beyond the second" for i in range(count)]
+    return write_page(
+        file,
+        _ASSETS / "frames.html",
+        title="A geodesic, continued",
+        subtitle=f"Model {settings['model']}, {settings['metric']} metric, by the "
+        f"{content['method']} method.",
+        ok=Status[content["status"]].ok and Stop[content["stop"]] is Stop.COMPLETE,
+        status=content["stop_text"],
+        paths={name: {"frames": frames} for name, frames in rows.items()},
+        readouts=[f"frame {i + 1} of {count}, {where[i]}{_named(marks, i)}" for i in range(count)],
+        marks=marks,
+        heading="How far",
+        lines=[
+            ("Reached", content["reached"], "of the path, beyond the second image"),
+            ("Length", content["certificate"]["length"], "of the path between the images"),
+            ("Network evaluations", content["cost"]["evaluations"], "forward passes"),
+        ],
+        alarms=(),
+        notices=content["notices"],
+        origin=origin,
+        settings=settings,
+        versions=content["versions"],
+    )
+
+
+def _named(marks: Mapping[int, str], i: int) -> str:
+    return f" · {marks[i]}" if i in marks else ""
 
 
 def _numbers(shown: ShownPath, own: ShownPath) -> dict[str, object]:

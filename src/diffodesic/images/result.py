@@ -14,6 +14,7 @@ from torch import Tensor
 from diffodesic.geometry.path import Geodesic
 from diffodesic.images.placement import path_record, run_of
 from diffodesic.images.shown_path import ShownPath
+from diffodesic.output.animation import AnimationOptions
 from diffodesic.output.files import write_atomically
 from diffodesic.output.folder import replace_files, write_pictures
 from diffodesic.output.images import to_pil, to_uint8
@@ -27,20 +28,23 @@ if TYPE_CHECKING:
 __all__ = ["Interpolation", "psnr_of", "result_dict", "write_interpolation"]
 
 
-def write_interpolation(result: Interpolation, folder: Path, run: Run) -> None:
+def write_interpolation(
+    result: Interpolation, folder: Path, run: Run, animation: AnimationOptions
+) -> None:
     """Write everything about an interpolation into a folder; see ``Interpolation.save``.
 
     Args:
         result: the interpolation.
         folder: an empty folder.
         run: what its page says it was made by and of.
+        animation: how the frames move.
     """
     from safetensors.torch import save
 
     from diffodesic.images.page import write_interpolation_page
 
     frames = {name: to_uint8(shown.frames) for name, shown in result.paths.items()}
-    write_pictures(frames, folder)
+    write_pictures(frames, folder, animation)
     tensors = {"nodes": result.geodesic.nodes, "inputs": result.inputs}
     for name, shown in result.paths.items():
         for part in ("frames", "s", "log_snr", "curve_s", "curve_log_snr", "curve_speed"):
@@ -162,12 +166,21 @@ class Interpolation:
         return first, last
 
     def save(
-        self, outdir: str | os.PathLike[str], *, inputs: tuple[tuple[str, str], ...] = ()
+        self,
+        outdir: str | os.PathLike[str],
+        *,
+        fps: float | None = None,
+        video: bool | None = None,
+        animation: AnimationOptions | None = None,
+        inputs: tuple[tuple[str, str], ...] = (),
     ) -> Path:
-        """Write frames, filmstrip, GIF, path, result and report into a folder.
+        """Write frames, filmstrip, GIF, video, path, result and report into a folder.
 
         Args:
             outdir: the folder, made if needed; files of the last run in it are removed.
+            fps: frames per second, in place of ``animation.fps``.
+            video: whether to write ``path.mp4``, in place of ``animation.video``.
+            animation: everything else about GIF and video; default ``AnimationOptions()``.
             inputs: names of the images, with hashes; default hashes of their values.
 
         Returns:
@@ -175,8 +188,10 @@ class Interpolation:
 
         Raises:
             OSError: if it cannot be written; nothing is left half-written.
+            ValueError: for a rate out of range, or a video without the package av.
         """
+        moving = (animation or AnimationOptions()).but(fps=fps, video=video)
         run = run_of("interpolate", self.settings, self.inputs, inputs)
         with replace_files(outdir, run) as folder:
-            write_interpolation(self, folder, run)
+            write_interpolation(self, folder, run, moving)
         return Path(outdir)

@@ -26,6 +26,7 @@ from diffodesic.images.result import Interpolation, result_dict, write_interpola
 from diffodesic.images.spaces import SPACES, Space, choose_space
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import expect, total
+from diffodesic.output.animation import AnimationOptions
 from diffodesic.output.folder import replace_files, write_pictures
 from diffodesic.output.images import to_pil, to_uint8
 from diffodesic.output.notebook import fragment
@@ -58,6 +59,11 @@ class InterpolationSequence:
         """Which frames stand for the key images."""
         counts = torch.tensor([0, *(len(part.frames) - 1 for part in self.parts)])
         return tuple(counts.cumsum(0).tolist())
+
+    @property
+    def marks(self) -> dict[int, str]:
+        """Letters of the key images by the number of their frame."""
+        return {key: _letter(i) for i, key in enumerate(self.keys)}
 
     @property
     def length(self) -> float:
@@ -98,12 +104,21 @@ class InterpolationSequence:
         )
 
     def save(
-        self, outdir: str | os.PathLike[str], *, inputs: tuple[tuple[str, str], ...] = ()
+        self,
+        outdir: str | os.PathLike[str],
+        *,
+        fps: float | None = None,
+        video: bool | None = None,
+        animation: AnimationOptions | None = None,
+        inputs: tuple[tuple[str, str], ...] = (),
     ) -> Path:
-        """Write frames, filmstrip, GIF and ``result.json``, and every pair into its own folder.
+        """Write frames, filmstrip, GIF, video, report and result, and every pair into its folder.
 
         Args:
             outdir: the folder, made if needed; files of the last run in it are removed.
+            fps: see :meth:`Interpolation.save`.
+            video: see :meth:`Interpolation.save`.
+            animation: see :meth:`Interpolation.save`.
             inputs: names of the images, with hashes; default hashes of their values.
 
         Returns:
@@ -111,19 +126,25 @@ class InterpolationSequence:
 
         Raises:
             OSError: if it cannot be written.
+            ValueError: for a rate out of range, or a video without the package av.
         """
+        from diffodesic.images.page import write_sequence_page
+
+        moving = (animation or AnimationOptions()).but(fps=fps, video=video)
         # a path that one pair lacks is no path of the whole
         shared = [name for name in self.parts[0].paths if all(name in p.paths for p in self.parts)]
         pairs = [result_dict(part) for part in self.parts]
         images = [self.parts[0].inputs[0], *(part.inputs[1] for part in self.parts)]
         run = run_of("interpolate", self.parts[0].settings, images, inputs)
         with replace_files(outdir, run) as folder:
-            write_pictures({name: to_uint8(self.frames_of(name)) for name in shared}, folder)
+            rows = {name: to_uint8(self.frames_of(name)) for name in shared}
+            write_pictures(rows, folder, moving, self.marks)
             content = {"keys": self.keys, "length": self.length, "pairs": pairs}
             write_json(folder / "result.json", content)
+            write_sequence_page(folder / "report.html", rows, self.marks, pairs, run.origin)
             for i, part in enumerate(self.parts):
                 (folder / f"pair-{i + 1}").mkdir()
-                write_interpolation(part, folder / f"pair-{i + 1}", run)
+                write_interpolation(part, folder / f"pair-{i + 1}", run, moving)
         return Path(outdir)
 
 
@@ -185,6 +206,11 @@ def interpolate_through(
         return InterpolationSequence(
             tuple(pair.finish(n + 1) for pair, n in zip(pairs, steps, strict=True))
         )
+
+
+def _letter(i: int) -> str:
+    """A to Z, then A1, B1 and so on."""
+    return chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else "")
 
 
 def _shares(lengths: Sequence[float], steps: int) -> list[int]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from diffodesic.output.animation import AnimationOptions, write_gif, write_video
 from diffodesic.output.claims import claimed
 from diffodesic.output.manifest import Run, refuse_kept, replaced, sha256
 
@@ -94,19 +95,29 @@ def replace_files(outdir: str | os.PathLike[str], run: Run) -> Iterator[Path]:
                 (folder / name).replace(target / name)
 
 
-def write_pictures(rows: Mapping[str, list[Any]], folder: Path) -> None:
+def write_pictures(
+    rows: Mapping[str, list[Any]],
+    folder: Path,
+    options: AnimationOptions | None = None,
+    marks: Mapping[int, str] | None = None,
+) -> None:
     """Write the frames of the first row, the filmstrip of all rows and the animation of the first.
 
     Args:
         rows: frames (H, W) or (H, W, 3) in 8 bits, by the name of their path.
-        folder: receives ``frame_0000.png`` and so on, ``filmstrip.png`` and ``path.gif``.
+        folder: receives ``frame_0000.png`` and so on, ``filmstrip.png``, ``path.gif`` and, where
+            it is asked for, ``path.mp4``.
+        options: of the animation; default ``AnimationOptions()``.
+        marks: see :func:`.pictures.filmstrip`.
     """
     from diffodesic.output import pictures
 
     first = next(iter(rows.values()))
     write_frames(first, folder)
-    pictures.filmstrip(rows, folder / "filmstrip.png")
-    pictures.animation(first, folder / "path.gif")
+    pictures.filmstrip(rows, folder / "filmstrip.png", marks=marks)
+    write_gif(first, folder / "path.gif", options)
+    if options is not None and options.video:
+        write_video(first, folder / "path.mp4", options)
 
 
 def write_frames(frames: Sequence[Any], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of paths: a labelled filmstrip and an animation.
+"""Pictures of paths: a labelled filmstrip.
 
 Frames are uint8 arrays, (H, W) grey or (H, W, 3) RGB; Pillow alone draws them.
 
@@ -29,14 +29,17 @@ def filmstrip(
     rows: Mapping[str, Sequence[Image]],
     path: str | os.PathLike[str],
     *,
+    marks: Mapping[int, str] | None = None,
     size: int = 96,
     gap: int = 4,
 ) -> Path:
-    """Draw rows of frames, one under the other, with their names on the left and s below.
+    """Draw rows of frames, one under the other, with their names on the left and marks below.
 
     Args:
         rows: name of a path -> its n frames; the same n and one picture shape for all.
         path: the PNG file; replaced whole or not at all.
+        marks: what stands below a frame, by its number; the frame is ruled off too, but for the
+            first and the last. Default "s = 0" and "s = 1" below these.
         size: height of a frame on the strip, in pixels; small frames grow by a whole factor.
         gap: pixels between frames.
 
@@ -46,12 +49,16 @@ def filmstrip(
     Raises:
         ValueError: if there are no frames, or they differ in number or shape.
     """
-    strip = draw_strip(rows, size=size, gap=gap)
-    return write_atomically(path, _bytes(strip, format="PNG", optimize=True))
+    strip = draw_strip(rows, marks=marks, size=size, gap=gap)
+    return write_atomically(path, png_or_gif(strip, format="PNG", optimize=True))
 
 
 def draw_strip(
-    rows: Mapping[str, Sequence[Image]], *, size: int = 96, gap: int = 4
+    rows: Mapping[str, Sequence[Image]],
+    *,
+    marks: Mapping[int, str] | None = None,
+    size: int = 96,
+    gap: int = 4,
 ) -> PillowImage.Image:
     """The picture that :func:`filmstrip` writes; arguments and errors as there."""
     count, shape = _common(rows)
@@ -69,51 +76,30 @@ def draw_strip(
         draw.text((margin, top + cell_h / 2), name, fill=_INK, font=font, anchor="lm")
         for j, frame in enumerate(frames):
             strip.paste(_fit(frame, (cell_w, cell_h)), (label + j * (cell_w + gap), top))
-    for j, text in ((0, "s = 0"), (count - 1, "s = 1")):
-        x = label + j * (cell_w + gap) + cell_w / 2
-        draw.text((x, height - foot / 2), text, fill=_SOFT, font=font, anchor="mm")
+    for j, text in (marks or {0: "s = 0", count - 1: "s = 1"}).items():
+        left = label + j * (cell_w + gap)
+        draw.text((left + cell_w / 2, height - foot / 2), text, fill=_SOFT, font=font, anchor="mm")
+        if 0 < j < count - 1:
+            edge = (left - gap / 2, margin - gap / 2, left + cell_w + gap / 2 - 1, height - foot)
+            draw.rectangle(edge, outline=_INK, width=max(1, gap // 3))
     return strip
 
 
-def animation(
-    frames: Sequence[Image],
-    path: str | os.PathLike[str],
-    *,
-    size: int = 256,
-    seconds: float = 2.5,
-    ping_pong: bool = True,
-) -> Path:
-    """Write frames as an endless GIF.
+def enlarged(frames: Sequence[Image], size: int) -> list[PillowImage.Image]:
+    """Frames in colour at a height in pixels, as :func:`filmstrip` shows them.
 
     Args:
         frames: n pictures of one shape.
-        path: the GIF file; replaced whole or not at all.
-        size: height in pixels; small frames grow by a whole factor.
-        seconds: time from the first frame to the last.
-        ping_pong: whether it runs back again instead of jumping to the start.
+        size: the height; small frames grow by a whole factor, large ones are reduced to it.
 
     Returns:
-        The path written.
+        the pictures.
 
     Raises:
         ValueError: if there are no frames, or they differ in shape.
     """
-    count, shape = _common({"animation": frames})
-    cell_h, cell_w = _cell(shape, size)
-    pictures = [_fit(frame, (cell_w, cell_h)) for frame in frames]
-    if ping_pong:
-        pictures += pictures[-2:0:-1]
-    # viewers play anything under 20 ms at 100 ms
-    period = max(20, round(1000 * seconds / count))
-    content = _bytes(
-        pictures[0],
-        format="GIF",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=period,
-        loop=0,
-    )
-    return write_atomically(path, content)
+    height, width = _cell(_common({"animation": frames})[1], size)
+    return [_fit(frame, (width, height)) for frame in frames]
 
 
 def _common(rows: Mapping[str, Sequence[Image]]) -> tuple[int, tuple[int, ...]]:
@@ -142,7 +128,8 @@ def _fit(frame: Image, size: tuple[int, int]) -> PillowImage.Image:
     return picture.resize(size, kind)
 
 
-def _bytes(picture: PillowImage.Image, **options: Any) -> bytes:
+def png_or_gif(picture: PillowImage.Image, **options: Any) -> bytes:
+    """A picture as the bytes of its file; options are those of ``Image.save``."""
     buffer = io.BytesIO()
     picture.save(buffer, **options)
     return buffer.getvalue()
