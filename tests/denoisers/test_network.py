@@ -31,6 +31,7 @@ from diffodesic.denoisers.schedules import (
     Tabulated,
 )
 from diffodesic.numerics.cost import counting
+from support.disguise import disguised
 
 # forward mode compiles some of torch's own formulas when it is first used
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
@@ -70,33 +71,11 @@ def _points(seed: int, count: int = 7) -> tuple[Tensor, Tensor]:
     return x0 + sigma.unsqueeze(-1) * _randn(count, 6, seed=seed + 1), sigma
 
 
-def _disguise(prediction: Prediction, schedule: Schedule) -> Callable[..., Tensor]:
-    """The exact posterior mean as a network with this prediction, written in (x_t, t)."""
-
-    def edm(x: Tensor, noise: Tensor) -> Tensor:
-        sigma = torch.exp(4 * noise)
-        level, s = sigma.unsqueeze(-1), SIGMA_DATA
-        total = level**2 + s**2
-        z = x.flatten(1) * total.sqrt()
-        m = ORACLE.posterior_mean(z, sigma)
-        return ((m - s**2 / total * z) * total.sqrt() / (level * s)).reshape(x.shape)
-
-    def network(x: Tensor, t: Tensor) -> Tensor:
-        alpha, scale = schedule.alpha_sigma(t)
-        a, s, flat = alpha.unsqueeze(-1), scale.unsqueeze(-1), x.flatten(1)
-        m = ORACLE.posterior_mean(flat / a, scale / alpha)
-        eps = (flat - a * m) / s
-        out = {"x0": m, "eps": eps, "v": a * eps - s * m, "score": -eps / s, "flow": eps - m}
-        return out[prediction].reshape(x.shape)
-
-    return edm if prediction == "edm" else network
-
-
 def _wrap(
     prediction: Prediction, schedule: Schedule, options: NetworkOptions | None = None
 ) -> NetworkDenoiser:
     return from_network(
-        _disguise(prediction, schedule),
+        disguised(ORACLE, prediction, schedule, SIGMA_DATA),
         shape=SHAPE,
         schedule=schedule,
         prediction=prediction,
@@ -199,7 +178,7 @@ def test_chunks_change_nothing_but_the_calls() -> None:
     whole = _wrap("eps", SCHEDULES["vp"]).moments(z, sigma)
     for chunk in (1, 7, 1000):
         sizes: list[int] = []
-        network = _disguise("eps", SCHEDULES["vp"])
+        network = disguised(ORACLE, "eps", SCHEDULES["vp"], SIGMA_DATA)
         model = _wrap("eps", SCHEDULES["vp"], NetworkOptions(chunk=chunk))
         model.fn = lambda x, t, f=network, seen=sizes: (seen.append(len(x)), f(x, t))[1]
         assert model(z, sigma).shape == z.shape

@@ -45,6 +45,12 @@ EXPERIMENTS = (
         f"{ALANINE} kept away from a region",
         ("data",),
     ),
+    Experiment(
+        "spacetime/likelihood",
+        "likelihood:run",
+        "Two likelihoods of a network, and what they rank",
+        ("data", "model", "device"),
+    ),
     Experiment("spacetime/landscapes", "landscapes:run", "Where the shape of a path matters"),
     Experiment("score/sphere", "sphere:run", "The score metric against great circles of a sphere"),
     Experiment("score/surfaces", "surfaces:run", "Score metrics where the normal turns"),

@@ -177,6 +177,17 @@ def test_log_partition_by_quadrature(dim: int, draw: Draw, uniform: Draw):
     torch.testing.assert_close(log_density(blind, a), exact, rtol=1e-7, atol=1e-6)
 
 
+@pytest.mark.parametrize("rtol", [1e-4, 1e-6])
+def test_log_partition_keeps_to_its_tolerance_far_from_where_modes_part(rtol: float, draw: Draw):
+    # modes of 64 coordinates part at a thousandth of the last k: equal steps in k overlook it
+    law = GaussianMixture(1.5 * draw(6, 64), std=0.3)
+    x = law.sample(4, generator=torch.Generator().manual_seed(0)) + math.exp(-2.5) * draw(4, 64)
+    a = Spacetime(law).point(x, 5.0)
+    exact = log_partition(Spacetime(law), a)
+    found = log_partition(Spacetime(Blind(law, ALL)), a, rtol=rtol)
+    assert float(((found - exact) / exact).abs().max()) < rtol
+
+
 def test_noise_beyond_the_range_is_taken_for_gaussian(draw: Draw):
     # exact for Gaussian data; of others, what little is left of their shape at that noise
     law = GaussianMixture(draw(1, 3), std=0.7)

@@ -275,10 +275,18 @@ def log_partition(space: Spacetime, x: Tensor, *, rtol: float = 1e-8) -> Tensor:
     lowest = math.exp(space.denoiser.log_snr_range[0])
     share = (lowest / (-2 * flat[:, -1])).clamp(max=1)
     start = share.unsqueeze(-1) * flat
+    # what happens there happens at k near 1/variance: equal steps are equal in log (1 + k variance)
+    reach = -2 * (flat - start)[:, -1] * space.denoiser.variance
+    folds = reach.log1p()
 
-    def slope(index: Tensor, s: Tensor) -> Tensor:
+    def slope(index: Tensor, u: Tensor) -> Tensor:
+        far, fold = reach[index, None], folds[index, None]
+        # a point on the last level has no line
+        some = far > 0
+        s = torch.where(some, (u * fold).expm1() / torch.where(some, far, 1.0), u)
+        rate = torch.where(some, fold * (u * fold).exp() / torch.where(some, far, 1.0), 1.0)
         line = torch.lerp(start[index, None], flat[index, None], s.unsqueeze(-1))
-        return (space.mu(from_natural(line)) * (flat - start)[index, None]).sum(-1)
+        return rate * (space.mu(from_natural(line)) * (flat - start)[index, None]).sum(-1)
 
     found = adaptive(slope, flat[:, 0], (0.0, 1.0), goal=lambda panels: panels.sum(-1), rtol=rtol)
     psi = found.panels.sum(-1) + _gaussian_psi(space, start)

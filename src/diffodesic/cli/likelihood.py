@@ -1,0 +1,90 @@
+"""``diffodesic likelihood``: how likely pictures are under a model."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffodesic.cli.model_options import ModelOptions, open_model
+from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.pictures import DIGITS, PictureOptions, read_pictures
+from diffodesic.images.likelihoods import LikelihoodOptions, likelihood
+from diffodesic.output.folder import own_outdir
+from diffodesic.output.manifest import hashed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffodesic.models.model import Model
+
+__all__ = ["add"]
+
+EXAMPLES = """\
+  diffodesic likelihood                               two shipped digits
+  diffodesic likelihood A.png B.png --among HELD-OUT  and their rank among the pictures of a folder
+  diffodesic likelihood A.png --flow --outdir out     a second estimate; writes out/result.json
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhereOptions(PictureOptions):
+    """What ``likelihood`` has beside the options of the estimate.
+
+    Args:
+        among: folder of other pictures to rank these among, best held out ones of the model's kind.
+        outdir: folder for result.json; default none.
+    """
+
+    among: Path | None = None
+    outdir: str | None = None
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    text = "log density of pictures under a model: nats, bits per dimension, rank"
+    parser = command(commands, "likelihood", run, text, EXAMPLES)
+    parser.add_argument(
+        "images", nargs="*", metavar="IMAGE", help="pictures; none: two digits of the package"
+    )
+    add_flags(parser, LikelihoodOptions, WhereOptions, ModelOptions)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Measure, print a line per picture, write them if asked to."""
+    import torch
+
+    options, own = chosen(LikelihoodOptions, given), chosen(WhereOptions, given)
+    model = open_model(chosen(ModelOptions, given))
+    images = read_pictures(model, given.images, default=DIGITS, resize=own.resize)
+    among = None if own.among is None else _others(model, own.among, resize=own.resize)
+    files = hashed(given.images)
+    place = nullcontext() if own.outdir is None else own_outdir(own.outdir, "likelihood")
+    with place as folder, progress() as say:
+        found = likelihood(model, torch.stack(images), among=among, options=options, progress=say)
+        if folder is not None:
+            found.save(folder, inputs=files)
+    print(f"{found.about} (model {model.name})")
+    names = given.images or [f"digit {i}" for i in DIGITS]
+    for name, line in zip(names, found.lines(), strict=False):
+        print(f"{name}: {line}")
+    for notice in found.notices:
+        print(f"note: {notice}")
+    if folder is not None:
+        print(f"wrote {folder}/result.json")
+
+
+def _others(model: Model, folder: Path, *, resize: bool) -> Tensor:
+    """The pictures of a folder, (N, C, H, W)."""
+    import torch
+
+    from diffodesic.output.decoding import picture_files
+
+    if not folder.is_dir():
+        raise ValueError(f"--among {folder} is no folder; give one with pictures")
+    paths = picture_files(folder)
+    if not paths:
+        raise ValueError(f"--among {folder} holds no pictures")
+    return torch.stack(read_pictures(model, paths, resize=resize))

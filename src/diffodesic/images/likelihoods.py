@@ -1,0 +1,296 @@
+r"""How likely is a picture under a model: nats, bits per dimension, and its rank among others.
+
+The nats l are those of :mod:`diffodesic.denoisers.likelihood`: the log density of the picture's
+vector x, averaged over the model's least noise s eps.  That noise is the dequantisation.  The bits
+are those of the 8-bit picture itself, whose levels are delta apart in the units of x: noise is
+sent (at a cost of ``-D/2 log(2 pi e s^2) - l``), and the level v of each pixel read off it,
+
+    -log P(v | v delta + s eps) = eps^2/2 + log sum_w exp(-((v - w) delta + s eps)^2 / (2 s^2)),
+
+the posterior over the 256 levels (Kingma et al. 2021, 2107.00630), whose mean over eps is a sum.
+For s well above delta and no pixel near black or white it is ``log(s sqrt(2 pi e) / delta)``, and
+bits are ``-(l/D + log delta) / log 2``: the Jacobian of levels.
+
+Of latents there are no bits: l is the density of the latents, which is not that of the picture.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffodesic.denoisers.likelihood import (
+    Likelihood,
+    denoising_likelihood,
+    flow_likelihood,
+)
+from diffodesic.images.own_kind import strange
+from diffodesic.images.placement import run_of
+from diffodesic.models.codec import PixelCodec
+from diffodesic.models.identity import identity, short
+from diffodesic.models.model import Model
+from diffodesic.numerics.cost import Cost, counting
+from diffodesic.output.folder import replace_files
+from diffodesic.output.options import Options, option, suggests
+from diffodesic.output.records import versions, write_json
+
+__all__ = ["LikelihoodOptions", "PictureLikelihood", "likelihood"]
+
+TOP = 255  # the lightest level of an 8-bit pixel
+CHUNK = 64  # pictures measured together
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodOptions(Options):
+    """Options of :func:`likelihood`.
+
+    Args:
+        levels: noise levels per draw.
+        draws: independent draws of all levels, behind the standard error.
+        flow: estimate it a second time, by the probability flow; takes 20 times as long.
+        steps: steps of the flow.
+        probes: random vectors behind the trace at each step of the flow.
+        seed: of all noise; pictures share it, so that their order is known better than the values.
+    """
+
+    levels: int = option(64, least=1, most=10_000)
+    draws: int = option(4, least=2, most=10_000)
+    flow: bool = False
+    steps: int = option(24, least=1, most=10_000)
+    probes: int = option(4, least=1, most=10_000)
+    seed: int = option(0, least=0, most=2**62)
+
+
+@dataclass(frozen=True, repr=False)
+class PictureLikelihood:
+    """What :func:`likelihood` returns; tensors have one entry per picture (N,).
+
+    Attributes:
+        nats: log density, mean over the last noise.
+        error: its standard error.
+        bits: bits per pixel and channel of the 8-bit picture, an upper bound in the mean; None for
+            a model of latents.
+        bits_error: their standard error.
+        flow_nats: log density by the probability flow; None where it was not asked for.
+        flow_error: its standard error.
+        share: share of the other pictures that are less likely; None where none were given.
+        others: number of these.
+        log_snr: level of the last noise.
+        about: what the density is of, and which dequantisation, in words.
+        cost: work spent.
+        seconds: wall-clock time.
+        settings: what was asked for.
+        notices: what is doubtful, one sentence each.
+    """
+
+    nats: Tensor
+    error: Tensor
+    bits: Tensor | None
+    bits_error: Tensor | None
+    flow_nats: Tensor | None
+    flow_error: Tensor | None
+    share: Tensor | None
+    others: int
+    log_snr: float
+    about: str
+    cost: Cost
+    seconds: float
+    settings: dict[str, object]
+    notices: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """One line: of how many, and the mean."""
+        return f"PictureLikelihood({len(self.nats)} pictures, mean {self.nats.mean():.5g} nats)"
+
+    def lines(self) -> list[str]:
+        """A line per picture."""
+        found = []
+        for i, (nats, error) in enumerate(zip(self.nats, self.error, strict=True)):
+            words = [f"{nats:.1f} +- {error:.2g} nats"]
+            if self.bits is not None and self.bits_error is not None:
+                words.append(f"{self.bits[i]:.3f} +- {self.bits_error[i]:.2g} bits per dimension")
+            if self.flow_nats is not None and self.flow_error is not None:
+                words.append(f"by the flow {self.flow_nats[i]:.1f} +- {self.flow_error[i]:.2g} nats")
+            if self.share is not None:
+                words.append(f"likelier than {self.share[i]:.0%} of {self.others} others")
+            found.append(", ".join(words))
+        return found
+
+    def save(
+        self, outdir: str | os.PathLike[str], *, inputs: tuple[tuple[str, str], ...] = ()
+    ) -> Path:
+        """Write ``result.json`` into a folder.
+
+        Args:
+            outdir: the folder, made if needed; files of the last run in it are removed.
+            inputs: names of the pictures, with hashes; default hashes of their values.
+
+        Returns:
+            the folder.
+        """
+        content = {
+            **{field.name: getattr(self, field.name) for field in fields(self)},
+            "seconds": round(self.seconds, 2),
+            "versions": versions(),
+        }
+        run = run_of("likelihood", self.settings, self.nats, inputs)
+        with replace_files(outdir, run) as folder:
+            write_json(folder / "result.json", content)
+        return Path(outdir)
+
+
+@suggests(options=(LikelihoodOptions,))
+def likelihood(
+    model: Model,
+    images: Tensor,
+    *,
+    among: Tensor | None = None,
+    options: LikelihoodOptions | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> PictureLikelihood:
+    """Log density of pictures under a model, with a standard error and a scale.
+
+    Args:
+        model: the model, unconditional or under its condition.
+        images: (N, C, H, W) in [0, 1].
+        among: other pictures, to rank these among; best held out ones of the model's kind.
+        options: how thoroughly; default ``LikelihoodOptions()``.
+        progress: called with a short line.
+
+    Returns:
+        the log densities; ``save(outdir)`` writes them.
+
+    Raises:
+        ValueError: for pictures of another shape or range, or none.
+
+    Cost: ``levels * draws`` evaluations per picture, ``among`` included, and 12 per picture; for
+    the flow ``draws (4 steps + 1)`` evaluations and ``draws probes (2 steps + 1)`` JVPs more.
+    """
+    began, say = time.monotonic(), progress or (lambda _: None)
+    asked = options or LikelihoodOptions()
+    images = images.unsqueeze(0) if images.ndim == 3 else images
+    if not len(images):
+        raise ValueError("images holds no pictures; give at least one")
+    exact = isinstance(model.codec, PixelCodec)
+    # bits are of 8-bit pictures: these are what is measured
+    images, around = ((im * TOP).round() / TOP if exact else im for im in (images, _none(among, images)))
+    points = model.codec.encode(images)
+    with counting() as cost:
+        found = _measured(model, points, asked, say)
+        flow = _by_flow(model, points, asked, say) if asked.flow else None
+        rest = _measured(model, model.codec.encode(around), asked, say) if len(around) else None
+        names = [f"picture {i + 1}" for i in range(len(images))]
+        alarms = strange(model, images, names)
+    bits, bits_error = _bits(model.codec, images, found) if exact else (None, None)
+    share = (found.nats.unsqueeze(-1) > rest.nats).double().mean(-1) if rest else None
+    settings: dict[str, object] = {
+        "model": model.name,
+        "fingerprint": short(identity(model)),
+        **model.words,
+        "pictures": len(images),
+        **asked.settings(),
+    }
+    return PictureLikelihood(
+        nats=found.nats,
+        error=found.error,
+        bits=bits,
+        bits_error=bits_error,
+        flow_nats=flow.nats if flow else None,
+        flow_error=flow.error if flow else None,
+        share=share,
+        others=len(around),
+        log_snr=found.log_snr,
+        about=_about(model, found.log_snr),
+        cost=cost,
+        seconds=time.monotonic() - began,
+        settings=settings,
+        notices=(*alarms, *model.caveats()),
+    )
+
+
+def _none(among: Tensor | None, images: Tensor) -> Tensor:
+    return images[:0] if among is None else among
+
+
+def _measured(
+    model: Model, points: Tensor, asked: LikelihoodOptions, say: Callable[[str], None]
+) -> Likelihood:
+    """Denoising errors, some pictures at a time."""
+    parts = []
+    for start in range(0, len(points), CHUNK):
+        say(f"denoising, picture {start + 1} of {len(points)}")
+        part = points[start : start + CHUNK].double()
+        parts.append(
+            denoising_likelihood(
+                model.denoiser, part, levels=asked.levels, draws=asked.draws, seed=asked.seed
+            )
+        )
+    nats, error = (torch.cat([part[i] for part in parts]).cpu() for i in (0, 1))
+    return Likelihood(nats, error, parts[0].log_snr)
+
+
+def _by_flow(
+    model: Model, points: Tensor, asked: LikelihoodOptions, say: Callable[[str], None]
+) -> Likelihood:
+    """The probability flow, a picture at a time."""
+    nats, errors = [], []
+    for i, point in enumerate(points.double()):
+        say(f"probability flow, picture {i + 1} of {len(points)}")
+        one = flow_likelihood(
+            model.denoiser,
+            point,
+            steps=asked.steps,
+            probes=asked.probes,
+            draws=asked.draws,
+            seed=asked.seed,
+        )
+        nats.append(one.nats.cpu())
+        errors.append(one.error.cpu())
+    return Likelihood(torch.stack(nats), torch.stack(errors), one.log_snr)
+
+
+def _bits(codec: PixelCodec, images: Tensor, found: Likelihood) -> tuple[Tensor, Tensor]:
+    """Bits per dimension of 8-bit pictures, and their standard error, (N,) each."""
+    dim = images[0].numel()
+    level = (images * TOP).round().long().flatten(1).cpu()
+    noise = math.exp(-found.log_snr / 2)
+    table = _reading((1 - codec.low) / TOP, noise)
+    sent = -dim / 2 * (math.log(2 * math.pi * math.e) - found.log_snr) - found.nats
+    unit = dim * math.log(2)
+    return (sent + table[level].sum(-1)) / unit, found.error / unit
+
+
+def _reading(delta: float, noise: float) -> Tensor:
+    """Mean of ``-log P(v | v delta + noise eps)`` of every level v, (256,)."""
+    # the trapezoidal rule with steps of .1 is exact to rounding for a Gaussian mean
+    eps = torch.linspace(-8, 8, 161, dtype=torch.float64)
+    weight = torch.exp(-(eps**2) / 2) / (math.sqrt(2 * math.pi) * 10)
+    levels = delta * torch.arange(TOP + 1, dtype=torch.float64)
+    apart = (levels[:, None] - levels) / noise
+    total = [
+        (-((apart + each) ** 2) / 2).logsumexp(-1) * share
+        for each, share in zip(eps, weight, strict=True)
+    ]
+    return 0.5 + torch.stack(total).sum(0)
+
+
+def _about(model: Model, log_snr: float) -> str:
+    noise = math.exp(-log_snr / 2)
+    if isinstance(model.codec, PixelCodec):
+        delta = (1 - model.codec.low) / TOP
+        return (
+            f"log density of pixels in [{model.codec.low:g}, 1] under noise of {noise:.3g} (log "
+            f"SNR {log_snr:.3g}), which is {noise / delta:.3g} levels of 8 bits; bits are those of "
+            "the 8-bit picture, its levels read off that noise"
+        )
+    return (
+        f"log density of the model's latents under noise of {noise:.3g} (log SNR {log_snr:.3g}), "
+        "not of the picture: what the autoencoder leaves out has no density here"
+    )
