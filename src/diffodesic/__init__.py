@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from diffodesic.images.extrapolation import extrapolate
     from diffodesic.images.information import iem
     from diffodesic.images.interpolation import interpolate
+    from diffodesic.images.likelihoods import likelihood
     from diffodesic.images.neighbours import nearest
     from diffodesic.images.sequence import interpolate_through
     from diffodesic.metrics.elementary import Conformal, Euclidean, Pullback
@@ -71,7 +72,7 @@ _NAMES = {
     "geometry": "Certificate Geodesic Metric Relax Status constrained_geodesic distance exp "
     "geodesic log mean transport",
     "images": "diagnose edit edit_distance evaluate extrapolate iem interpolate "
-    "interpolate_through nearest pairwise self_check",
+    "interpolate_through likelihood nearest pairwise self_check",
     "metrics": "Conformal Euclidean Pullback ScoreJacobian ScoreMetric",
     "metrics.spacetime": "Spacetime",
     "models": "Model load shipped_digits shipped_photographs",
@@ -117,6 +118,7 @@ __all__ = [
     "interpolate",
     "interpolate_through",
     "lift",
+    "likelihood",
     "load",
     "log",
     "mean",

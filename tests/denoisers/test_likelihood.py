@@ -1,4 +1,4 @@
-"""Log densities against closed forms: Gaussians behind networks, mixtures, and no posterior means."""
+"""Log densities against closed forms: Gaussians behind networks, mixtures, no posterior means."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ def test_mixtures(dim: int, draw: Draw):
     closed = law.log_density(z, z.new_tensor(SIGMA))
     found = [
         flow_density(law, z, LAM, steps=steps, probes=None, generator=_generator())
-        for steps in (48, 96)
+        for steps in (24, 48)
     ]
     off = [float((each - closed).abs().max()) for each in found]
-    assert off[0] < 1e-3 * dim
-    assert off[0] / off[1] == pytest.approx(16, rel=0.5)  # order 4
+    assert off[1] < 1e-3 * dim
+    assert off[0] / off[1] > 8  # order 4 has 16
     blind = Denoiser.from_callable(
         law.posterior_mean, dim=dim, mean=law.mean, variance=law.variance
     )

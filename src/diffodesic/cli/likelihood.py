@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.options import add_flags, chosen, command, progress
+from diffodesic.cli.options import add_flags, chosen, command, in_flags
 from diffodesic.cli.pictures import DIGITS, PictureOptions, read_pictures
+from diffodesic.cli.progress import in_words, progress
 from diffodesic.images.likelihoods import LikelihoodOptions, likelihood
 from diffodesic.output.folder import own_outdir
 from diffodesic.output.manifest import hashed
@@ -62,16 +63,17 @@ def run(given: argparse.Namespace) -> None:
     among = None if own.among is None else _others(model, own.among, resize=own.resize)
     files = hashed(given.images)
     place = nullcontext() if own.outdir is None else own_outdir(own.outdir, "likelihood")
-    with place as folder, progress() as say:
+    with place as folder, progress(model.denoiser) as say:
         found = likelihood(model, torch.stack(images), among=among, options=options, progress=say)
         if folder is not None:
             found.save(folder, inputs=files)
     print(f"{found.about} (model {model.name})")
-    names = given.images or [f"digit {i}" for i in DIGITS]
-    for name, line in zip(names, found.lines(), strict=False):
+    names = given.images or [f"picture {i + 1} of the package" for i in range(len(images))]
+    for name, line in zip(names, found.lines(), strict=True):
         print(f"{name}: {line}")
+    print(in_words(say.cost.stages))
     for notice in found.notices:
-        print(f"note: {notice}")
+        print(f"note: {in_flags(notice, given.parser)}")
     if folder is not None:
         print(f"wrote {folder}/result.json")
 

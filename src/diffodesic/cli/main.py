@@ -25,6 +25,7 @@ COMMANDS = (
     "interpolate",
     "extrapolate",
     "distance",
+    "likelihood",
     "diagnose",
     "paths",
     "reproduce",
@@ -39,6 +40,7 @@ examples:
   diffodesic interpolate --metric score --frames 24
   diffodesic extrapolate A.png B.png --amount 0.5         past the end of the path
   diffodesic distance A.png B.png                         Diffusion Edit Distance, and the edit
+  diffodesic likelihood A.png B.png --among HELD-OUT      log density, bits per dimension, rank
   diffodesic diagnose A.png B.png --log-snr 0,2,4         local dimension, tangent spaces, symmetry
   diffodesic paths --potential mueller-brown --from -0.56,1.44 --to 0.62,0.03
   diffodesic reproduce --list                             the published experiments

@@ -110,8 +110,8 @@ def denoising_likelihood(
             sigma, noise = sigma.reshape(shape), noise.to(x).reshape(*shape, denoiser.dim)
             off = denoiser(x + sigma.unsqueeze(-1) * noise, sigma) - x
             each += width / 2 * (off.square().sum(-1) / sigma**2).double()
-    nats = -denoiser.dim / 2 * (math.log(2 * math.pi * math.e) - high)
-    nats = nats - _faint(denoiser, x.double(), math.exp(low)) - each.mean(0)
+    hidden = denoiser.dim / 2 * (math.log(2 * math.pi * math.e) - high)
+    nats = -hidden - _faint(denoiser, x.double(), math.exp(low)) - each.mean(0)
     return Likelihood(nats, each.std(0) / math.sqrt(draws), high)
 
 
@@ -132,7 +132,8 @@ def flow_likelihood(
         x: clean points (..., D).
         log_snr: level s of the density; default the model's last, 9.2 at most.
         steps: steps of Runge's and Kutta's rule, >= 1.
-        probes: random vectors behind the trace at each of 2 steps + 1 levels; None for the full trace.
+        probes: random vectors behind the trace at each of 2 steps + 1 levels; None for the full
+            trace.
         draws: draws n >= 2 of the last noise; ``|eps|^2`` is a control variate.
         seed: of noise and probes, on the CPU.
 
@@ -191,12 +192,12 @@ def flow_density(
     width = (high - low) / (2 * steps)  # of a step, in log sigma
     lost = torch.zeros(z.shape[:-1], dtype=torch.float64, device=z.device)
     with torch.no_grad():
-        for node, (sigma, z) in enumerate(_upwards(denoiser, z, high, low, steps)):
+        for node, (sigma, at) in enumerate(_upwards(denoiser, z, high, low, steps)):
             # Simpson's rule, two nodes to a step
             share = (1 if node in (0, 2 * steps) else 2 if node % 2 == 0 else 4) * width / 6
-            lost += share * _trace(denoiser, z, sigma, probes, generator)
+            lost += share * _trace(denoiser, at, sigma, probes, generator)
     spread = denoiser.variance + math.exp(-low)
-    off = (z - torch.as_tensor(denoiser.mean).to(z)).double()
+    off = (at - torch.as_tensor(denoiser.mean).to(at)).double()
     far = -(off.square().sum(-1) / spread + denoiser.dim * math.log(2 * math.pi * spread)) / 2
     return far + denoiser.dim * (high - low) / 2 - lost
 
@@ -209,6 +210,9 @@ def _upwards(
     The rule of Runge and Kutta of order 4 in sigma, in which noise alone moves on straight lines,
     with steps equal in log sigma; the point half-way in log sigma is that of the cubic with the
     slopes of both ends.
+
+    Yields:
+        sigma, and the points (..., D).
     """
     grid = torch.linspace(-high / 2, -low / 2, 2 * steps + 1, dtype=torch.float64).exp().to(z)
 
@@ -237,7 +241,7 @@ def _trace(
     probes: int | None,
     generator: torch.Generator,
 ) -> Tensor:
-    """tr dm/dz at points (..., D), (...): by Hutchinson's probes, or in full."""
+    """Tr dm/dz at points (..., D), (...): by Hutchinson's probes, or in full."""
     if probes is None:
         m, second = denoiser.moments(z, sigma)
         return ((second - m.square().sum(-1)) / sigma**2).double()
@@ -247,9 +251,7 @@ def _trace(
     return (signs * pushed).sum(-1).double().mean(0)
 
 
-def _checked(
-    denoiser: Denoiser, x: Tensor, log_snr: float | None
-) -> tuple[Tensor, float, float]:
+def _checked(denoiser: Denoiser, x: Tensor, log_snr: float | None) -> tuple[Tensor, float, float]:
     """Points, and the noisiest and the last level."""
     x = checks.points(x, "x", denoiser.dim, "the dimension of the data")
     high = last_log_snr(denoiser) if log_snr is None else float(log_snr)

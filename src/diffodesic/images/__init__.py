@@ -1,4 +1,4 @@
-"""Verbs on images: interpolation, extrapolation, editing, distances, evaluation, diagnosis."""
+"""Verbs on images: interpolation, extrapolation, editing, distances, likelihood, diagnosis."""
 
 from diffodesic.images.baselines.likely import LikelyPath, likely_path
 from diffodesic.images.conventions import Conventions, self_check
@@ -10,6 +10,7 @@ from diffodesic.images.evaluation import Evaluation, evaluate
 from diffodesic.images.extrapolation import ExtrapolateOptions, Extrapolation, extrapolate
 from diffodesic.images.information import IemOptions, MeanOptions, NoisyDistance, iem
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
+from diffodesic.images.likelihoods import LikelihoodOptions, PictureLikelihood, likelihood
 from diffodesic.images.neighbours import NearestOptions, Neighbours, nearest
 from diffodesic.images.result import Interpolation
 from diffodesic.images.sequence import InterpolationSequence, interpolate_through
@@ -43,6 +44,7 @@ __all__ = [
     "Interpolation",
     "InterpolationSequence",
     "JacobianSpace",
+    "LikelihoodOptions",
     "LikelyPath",
     "MeanOptions",
     "NearestOptions",
@@ -51,6 +53,7 @@ __all__ = [
     "PairwiseDistances",
     "PairwiseOptions",
     "Picture",
+    "PictureLikelihood",
     "PublishedScoreSpace",
     "ScoreSpace",
     "Space",
@@ -63,6 +66,7 @@ __all__ = [
     "iem",
     "interpolate",
     "interpolate_through",
+    "likelihood",
     "likely_path",
     "nearest",
     "pairwise",

@@ -36,7 +36,7 @@ from diffodesic.images.placement import run_of
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
-from diffodesic.numerics.cost import Cost, counting
+from diffodesic.numerics.cost import Cost, counting, expect, stage
 from diffodesic.output.folder import replace_files
 from diffodesic.output.options import Options, option, suggests
 from diffodesic.output.records import versions, write_json
@@ -117,7 +117,9 @@ class PictureLikelihood:
             if self.bits is not None and self.bits_error is not None:
                 words.append(f"{self.bits[i]:.3f} +- {self.bits_error[i]:.2g} bits per dimension")
             if self.flow_nats is not None and self.flow_error is not None:
-                words.append(f"by the flow {self.flow_nats[i]:.1f} +- {self.flow_error[i]:.2g} nats")
+                words.append(
+                    f"by the flow {self.flow_nats[i]:.1f} +- {self.flow_error[i]:.2g} nats"
+                )
             if self.share is not None:
                 words.append(f"likelier than {self.share[i]:.0%} of {self.others} others")
             found.append(", ".join(words))
@@ -178,17 +180,20 @@ def likelihood(
     images = images.unsqueeze(0) if images.ndim == 3 else images
     if not len(images):
         raise ValueError("images holds no pictures; give at least one")
-    exact = isinstance(model.codec, PixelCodec)
-    # bits are of 8-bit pictures: these are what is measured
-    images, around = ((im * TOP).round() / TOP if exact else im for im in (images, _none(among, images)))
-    points = model.codec.encode(images)
+    around = images[:0] if among is None else among
+    if isinstance(codec := model.codec, PixelCodec):  # what is measured has bits: 8 of each pixel
+        images, around = ((each * TOP).round() / TOP for each in (images, around))
     with counting() as cost:
+        expect(_expected(asked, len(images), len(around)))
+        points = codec.encode(images)
         found = _measured(model, points, asked, say)
         flow = _by_flow(model, points, asked, say) if asked.flow else None
-        rest = _measured(model, model.codec.encode(around), asked, say) if len(around) else None
+        rest = _measured(model, codec.encode(around), asked, say) if len(around) else None
         names = [f"picture {i + 1}" for i in range(len(images))]
         alarms = strange(model, images, names)
-    bits, bits_error = _bits(model.codec, images, found) if exact else (None, None)
+    bits = bits_error = None
+    if isinstance(codec, PixelCodec):
+        bits, bits_error = _bits(codec.low, images, found)
     share = (found.nats.unsqueeze(-1) > rest.nats).double().mean(-1) if rest else None
     settings: dict[str, object] = {
         "model": model.name,
@@ -215,10 +220,16 @@ def likelihood(
     )
 
 
-def _none(among: Tensor | None, images: Tensor) -> Tensor:
-    return images[:0] if among is None else among
+def _expected(asked: LikelihoodOptions, pictures: int, others: int) -> dict[str, int]:
+    """Evaluations and derivatives by stage; see :func:`likelihood`."""
+    expected = {"denoising": asked.levels * asked.draws * (pictures + others)}
+    if asked.flow:
+        of_one = 4 * asked.steps + 1 + 2 * asked.probes * (2 * asked.steps + 1)
+        expected["flow"] = of_one * asked.draws * pictures
+    return expected
 
 
+@stage("denoising")
 def _measured(
     model: Model, points: Tensor, asked: LikelihoodOptions, say: Callable[[str], None]
 ) -> Likelihood:
@@ -232,10 +243,12 @@ def _measured(
                 model.denoiser, part, levels=asked.levels, draws=asked.draws, seed=asked.seed
             )
         )
-    nats, error = (torch.cat([part[i] for part in parts]).cpu() for i in (0, 1))
+    nats = torch.cat([part.nats for part in parts]).cpu()
+    error = torch.cat([part.error for part in parts]).cpu()
     return Likelihood(nats, error, parts[0].log_snr)
 
 
+@stage("flow")
 def _by_flow(
     model: Model, points: Tensor, asked: LikelihoodOptions, say: Callable[[str], None]
 ) -> Likelihood:
@@ -256,12 +269,12 @@ def _by_flow(
     return Likelihood(torch.stack(nats), torch.stack(errors), one.log_snr)
 
 
-def _bits(codec: PixelCodec, images: Tensor, found: Likelihood) -> tuple[Tensor, Tensor]:
+def _bits(low: float, images: Tensor, found: Likelihood) -> tuple[Tensor, Tensor]:
     """Bits per dimension of 8-bit pictures, and their standard error, (N,) each."""
     dim = images[0].numel()
     level = (images * TOP).round().long().flatten(1).cpu()
     noise = math.exp(-found.log_snr / 2)
-    table = _reading((1 - codec.low) / TOP, noise)
+    table = _reading((1 - low) / TOP, noise)
     sent = -dim / 2 * (math.log(2 * math.pi * math.e) - found.log_snr) - found.nats
     unit = dim * math.log(2)
     return (sent + table[level].sum(-1)) / unit, found.error / unit

@@ -264,7 +264,10 @@ def log_partition(space: Spacetime, x: Tensor, *, rtol: float = 1e-8) -> Tensor:
         TypeError: for complex numbers.
         ValueError: for points of the wrong dimension, none, or not finite.
 
-    Cost: none in closed form, else some tens to hundreds of evaluations of ``space.mu`` per point.
+    Cost: none in closed form, else some tens to hundreds of evaluations of ``space.mu`` per point:
+    with ``estimator="exact"`` D + 1 each, and else by probes, whose error is not in ``rtol`` (half
+    a nat to two for mixtures of 2 dimensions and 16 probes); of a network,
+    :func:`~diffodesic.denoisers.likelihood.denoising_likelihood` knows its error.
     """
     x = packed(x, "x", space.data_dim, detach=False)
     eta = space.eta(x)
