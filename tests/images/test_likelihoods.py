@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffodesic import GaussianMixture, likelihood
 from diffodesic.cli.main import main
-from diffodesic.images.likelihoods import LikelihoodOptions, _reading
+from diffodesic.images.likelihoods import LikelihoodOptions
 from diffodesic.numerics.cost import counting
 from support.tiny import SIDE, exact_model, pictures, tiny_model
 
@@ -44,28 +44,23 @@ def test_bits_are_those_of_the_quantised_gaussian():
     bits = -(nats / SIDE**2 + math.log(delta)) / math.log(2)
     assert found.bits is not None
     assert found.bits_error is not None
-    # noise of .01, a step and a quarter, widens the law by .1 % of a nat, and is read off for free
-    assert bool(((found.bits - bits).abs() < 4 * found.bits_error + 2e-3).all())
+    # a bound: which of 11 widths is .05, and the nearest logistic law to a Gaussian .1 to .15 above
+    above = found.bits - bits
+    assert bool((above > -4 * found.bits_error).all())
+    assert bool((above < 4 * found.bits_error + 0.2).all())
     assert bool((found.bits_error < 0.05).all())
 
 
-@pytest.mark.parametrize("noise", [0.3, 1.0, 3.0])
-def test_levels_are_read_off_the_noise(noise: float):
-    delta = 2 / 255
-    table = _reading(delta, noise * delta)
-    assert table.shape == (256,)
-    # in the middle: log (s sqrt(2 pi e)/delta) once the noise covers levels (Poisson's sum)
-    if noise >= 1:
-        expected = math.log(noise * math.sqrt(2 * math.pi * math.e))
-        assert float(table[128]) == pytest.approx(expected, abs=1e-7)
-    # at black and white no level lies beyond
-    assert float(table[0]) < float(table[128])
-    assert float(table[0]) == pytest.approx(float(table[255]), abs=1e-12)
-    generator = torch.Generator().manual_seed(0)
-    eps = torch.randn(20_000, 1, generator=generator, dtype=torch.float64)
-    apart = (torch.arange(256, dtype=torch.float64) - 3) / noise
-    drawn = (eps**2 / 2)[:, 0] + (-((eps - apart) ** 2) / 2).logsumexp(-1)
-    assert float(table[3]) == pytest.approx(float(drawn.mean()), abs=4 * float(drawn.std()) / 140)
+def test_levels_that_the_model_knows_take_next_to_nothing():
+    # data that are black or white throughout: what is sent is one bit, and no level is in doubt
+    ends = torch.tensor([[-1.0], [1.0]], dtype=torch.float64).expand(2, SIDE**2)
+    model = exact_model(GaussianMixture(ends, std=0.0), (1, SIDE, SIDE))
+    images = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, SIDE, SIDE)
+    found = likelihood(model, images, options=LikelihoodOptions(levels=64, draws=32))
+    assert found.bits is not None
+    assert found.bits_error is not None
+    known = (1 + math.log2(11)) / SIDE**2  # and which of 11 widths
+    assert bool(((found.bits - known).abs() < 4 * found.bits_error + 1e-3).all())
 
 
 def test_the_two_estimates_agree_on_an_exact_law():
@@ -115,7 +110,8 @@ def test_the_work_is_that_expected(flow: bool):
     with counting() as cost:
         options = LikelihoodOptions(levels=3, draws=2, flow=flow, steps=2, probes=1)
         likelihood(tiny_model(), pictures(2), among=pictures(3), options=options)
-    assert cost.expected["denoising"] == cost.stages["denoising"] == 3 * 2 * 5
+    assert cost.expected["denoising"] == 3 * 2 * 5
+    assert cost.stages["denoising"] == 3 * 2 * 5 + 4 * 2  # levels are read off four more
     assert cost.expected.get("flow") == cost.stages.get("flow")
 
 

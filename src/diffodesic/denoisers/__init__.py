@@ -3,8 +3,8 @@
 from diffodesic.denoisers import schedules
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.flow import drop, lift, sample_posterior
-from diffodesic.denoisers.log_partition import LogPartitionDenoiser
 from diffodesic.denoisers.likelihood import denoising_likelihood, flow_likelihood
+from diffodesic.denoisers.log_partition import LogPartitionDenoiser
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.denoisers.network import NetworkDenoiser, NetworkOptions, from_network
 from diffodesic.denoisers.noise_level import NoiseLevel, choose_noise_level
