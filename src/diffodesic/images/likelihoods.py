@@ -3,8 +3,9 @@ r"""How likely is a picture under a model: nats, bits per dimension, and its ran
 The nats l are those of :mod:`diffodesic.denoisers.likelihood`: the log density of the picture's
 vector x, averaged over the model's least noise s eps.  That noise is the dequantisation.  The bits
 bound those of the 8-bit picture itself (Ho et al. 2020, 2006.11239; Kingma et al. 2021,
-2107.00630): x with its noise is sent, at ``-D/2 log(2 pi e s^2) - l``, and the level v of each pixel read off
-the denoised m = m(x + s eps, s), by a logistic law F of the width b that suits the picture,
+2107.00630): x with its noise is sent, at ``-D/2 log(2 pi e s^2) - l``, and the level v of each
+pixel read off the denoised m = m(x + s eps, s), by a logistic law F of the width b that suits the
+picture,
 
     -log [F((v + 1/2) delta - m) - F((v - 1/2) delta - m)],    delta levels apart, in units of x,
 
@@ -31,6 +32,7 @@ from diffodesic.denoisers.likelihood import (
     denoising_likelihood,
     flow_likelihood,
 )
+from diffodesic.images.door import Data, as_data
 from diffodesic.images.own_kind import strange
 from diffodesic.images.placement import run_of
 from diffodesic.models.codec import PixelCodec
@@ -153,9 +155,9 @@ class PictureLikelihood:
 @suggests(options=(LikelihoodOptions,))
 def likelihood(
     model: Model,
-    images: Tensor,
+    images: Data,
     *,
-    among: Tensor | None = None,
+    among: Data | None = None,
     options: LikelihoodOptions | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> PictureLikelihood:
@@ -163,7 +165,8 @@ def likelihood(
 
     Args:
         model: the model, unconditional or under its condition.
-        images: (N, C, H, W) in [0, 1].
+        images: a picture or several: tensors (C, H, W) or (N, C, H, W) in [0, 1], arrays, PIL
+            images or paths.
         among: other pictures, to rank these among; best held out ones of the model's kind.
         options: how thoroughly; default ``LikelihoodOptions()``.
         progress: called with a short line.
@@ -179,10 +182,10 @@ def likelihood(
     """
     began, say = time.monotonic(), progress or (lambda _: None)
     asked = options or LikelihoodOptions()
-    images = images.unsqueeze(0) if images.ndim == 3 else images
+    images = _several(model, images)
     if not len(images):
         raise ValueError("images holds no pictures; give at least one")
-    around = images[:0] if among is None else among
+    around = images[:0] if among is None else _several(model, among)
     if isinstance(codec := model.codec, PixelCodec):  # what is measured has bits: 8 of each pixel
         images, around = ((each * TOP).round() / TOP for each in (images, around))
     with counting() as cost:
@@ -218,6 +221,12 @@ def likelihood(
         settings=settings,
         notices=(*alarms, *model.caveats()),
     )
+
+
+def _several(model: Model, data: Data) -> Tensor:
+    """Pictures (N, C, H, W)."""
+    found = as_data(model, data)
+    return found.unsqueeze(0) if found.ndim == 3 else found
 
 
 def _expected(asked: LikelihoodOptions, pictures: int, others: int) -> dict[str, int]:
