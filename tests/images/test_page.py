@@ -57,6 +57,7 @@ CONTENT: dict[str, Any] = {
         "gradient_norm": 2.3e-5,
     },
     "cost": {"evaluations": 4183, "derivatives": 12044, "node_gradients": 1976},
+    "work": {"search": 4000, "frames": 183},
     "end_error_rms": [0.0041, 0.0038],
     "seconds": 21.4,
     "settings": {"model": "a", "metric": "spacetime", "log_snr": 2.0, "estimator": "secant"},
