@@ -21,7 +21,7 @@ class ModelOptions(Options):
     """Which model, how it runs, its condition, and the two permissions.
 
     Args:
-        model: a name (see `models`), a folder, diffusers:DIR, edm:FILE or
+        model: a name (see `models`), a folder, diffusers:DIR, hf:OWNER/NAME@REVISION, edm:FILE or
             python:package.module:function, whose code is run.
         device: where the network runs: cpu, cuda, cuda:1 or auto, a GPU where there is one.
         size: W,H of the pictures in pixels, of a pipeline that works at any; default that of its
@@ -36,7 +36,7 @@ class ModelOptions(Options):
         negative_prompt: what --guidance leads away from.
         guidance: weight of the prompt; default 1, the model itself: another is no posterior mean.
         label: for models with classes.
-        allow_download: let diffusers fetch what is not here.
+        allow_download: let hf: and diffusers: fetch what is not here.
         allow_pickle: read edm:FILE, which runs code of its author.
     """
 

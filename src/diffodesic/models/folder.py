@@ -46,6 +46,7 @@ def write_model(
     network: nn.Module,
     *,
     card: str | None = None,
+    readme: str | None = None,
     half: bool = False,
     inputs: tuple[tuple[str, str], ...] = (),
 ) -> Path:
@@ -56,6 +57,7 @@ def write_model(
         config: what the weights need to become a model again, as JSON values.
         network: gives the weights.
         card: content of ``CARD.md``, Markdown; None writes none.
+        readme: content of ``README.md``, the card of a hub; None writes none.
         half: keep the weights in half precision, 11 bits; they are read back as float32.
         inputs: names of what it was trained on, with hashes.
 
@@ -74,8 +76,9 @@ def write_model(
         # safetensors itself reports a full disk as an error of its own kind
         write_atomically(folder / WEIGHTS, save(weights))
         write_json(folder / CONFIG, {**config, _CHECKSUM: _checksum(config, weights)})
-        if card is not None:
-            write_text(folder / "CARD.md", card)
+        for name, text in (("CARD.md", card), ("README.md", readme)):
+            if text is not None:
+                write_text(folder / name, text)
     return Path(directory)
 
 

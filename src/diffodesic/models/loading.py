@@ -65,8 +65,8 @@ def load(
     Args:
         source: name of a shipped model (see ``available``); a folder that holds ``config.json``
             and ``weights.safetensors``; or ``PREFIX:REST``, such as ``diffusers:DIR``,
-            ``edm:FILE`` and ``python:package.module:function``. Other packages may add families;
-            ``models.adapters.registry`` says how.
+            ``hf:OWNER/NAME@REVISION``, ``edm:FILE`` and ``python:package.module:function``. Other
+            packages may add families; ``models.adapters.registry`` says how.
         device: where the network runs; ``auto`` takes a GPU where there is one.
         allow_download: let a family fetch a model that is not on this disk.
         allow_pickle: read pickles, which run code of their author.

@@ -16,6 +16,7 @@ from diffodesic.denoisers.network import NetworkDenoiser
 from diffodesic.denoisers.schedules import EDM
 from diffodesic.models.codec import Codec, PixelCodec
 from diffodesic.models.folder import ModelError, write_model
+from diffodesic.models.hub_card import hub_card
 from diffodesic.models.learned import nothing_learned
 from diffodesic.models.log_partition import LogPartitionNet
 from diffodesic.models.unet import UNet
@@ -185,6 +186,25 @@ class Model:
         Raises:
             ModelError: for a model whose network is not diffodesic's own.
         """
+        return write_model(directory, *self._saved())
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> Path:
+        """As :meth:`save`, with the card of a hub: ``hf:OWNER/NAME`` loads such a folder.
+
+        Args:
+            directory: the folder.
+
+        Returns:
+            the folder; ``README.md`` is a card with metadata, for its author to complete.
+
+        Raises:
+            ModelError: for a model whose network is not diffodesic's own.
+        """
+        config, network = self._saved()
+        return write_model(directory, config, network, readme=hub_card(config))
+
+    def _saved(self) -> tuple[dict[str, Any], nn.Module]:
+        """What a folder of the model holds."""
         network, schedule = self.denoiser.fn, self.denoiser.schedule
         own = network.network if isinstance(network, LogPartitionNet) else network
         if not (isinstance(own, UNet) and isinstance(schedule, EDM)):
@@ -204,7 +224,7 @@ class Model:
         }
         if isinstance(network, LogPartitionNet):
             config["log_partition"] = network.config
-        return write_model(directory, config, cast(nn.Module, network))
+        return config, cast(nn.Module, network)
 
 
 def tried(model: Model) -> Model:

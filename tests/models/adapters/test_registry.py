@@ -50,7 +50,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
 
 def test_the_families_of_this_package_are_its_files_with_a_prefix():
-    assert prefixes() == ["diffusers", "edm", "python"]
+    assert prefixes() == ["diffusers", "edm", "hf", "python"]
 
 
 def test_another_package_adds_a_family_by_an_entry_point(install, draw):
@@ -98,5 +98,5 @@ def test_two_families_of_one_name_are_refused(install):
 
 
 def test_an_unknown_prefix_is_refused_with_the_known_ones():
-    with pytest.raises(ModelError, match=r"'foo:bar'.* known family \(diffusers:, edm:, python:\)"):
+    with pytest.raises(ModelError, match=r"'foo:bar'.* known family \(diffusers:, edm:, hf:, python:\)"):
         dd.load("foo:bar")
