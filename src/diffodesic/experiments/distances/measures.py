@@ -26,7 +26,7 @@ __all__ = ["NAMES", "Measured", "cheap", "edits"]
 NAMES = {
     "diffed": "DiffED",
     "iem": "IEM",
-    "coarse": "IEM of coarse features",
+    "coarse": "IEM to log SNR 2",
     "mean": "posterior means",
     "feature": "squeezenet-1.1 features",
     "ssim": "1 - SSIM",

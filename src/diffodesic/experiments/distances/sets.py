@@ -51,12 +51,14 @@ class PictureSet:
     def triples(self, count: int, seed: int) -> Tensor:
         """Pictures with a right and a wrong candidate each, drawn at random, (count, 3)."""
         generator = torch.Generator().manual_seed(seed)
-        first = torch.randperm(len(self.images), generator=generator)[:count]
+        first = torch.randperm(len(self.images), generator=generator)
 
         def drawn(allowed: Tensor) -> Tensor:
             return torch.multinomial(allowed[first].double(), 1, generator=generator)[:, 0]
 
-        return torch.stack([first, drawn(self.right), drawn(self.asked & ~self.right)], 1)
+        # drawn for all pictures: fewer triples are the first of more
+        every = torch.stack([first, drawn(self.right), drawn(self.asked & ~self.right)], 1)
+        return every[:count]
 
 
 def digits(model: Model, data: Path, each: int) -> PictureSet:
