@@ -266,8 +266,6 @@ def _summarise(
     if isinstance(distances, PairwiseDistances):
         for status, count in distances.tally().items():
             print(f"{count} {status.name}: {in_flags(status.value, parser)}")
-        for notice in distances.notices:
-            print(f"note: {in_flags(notice, parser)}")
         if distances.accuracy is not None:
             mean, largest = distances.accuracy
             print(
@@ -276,6 +274,8 @@ def _summarise(
             )
     else:
         print(f"standard error {float(distances.errors.mean()):.2g} on average")
+    for notice in distances.notices:
+        print(f"note: {in_flags(notice, parser)}")
     days = distances.seconds_for(MANY_IMAGES) / 86400
     print(
         f"{distances.seconds / pairs:.3g} s per pair; {MANY_IMAGES:,} pictures would take "
