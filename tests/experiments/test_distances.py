@@ -103,7 +103,7 @@ def test_cheap_distances_are_stages_that_are_read_again(tmp_path: Path):
 def test_sets_are_read_where_the_data_are(data_folder: Path):
     numbers = digits(load("mnist"), data_folder, 2)
     assert numbers.images.shape == (20, 1, 28, 28)
-    assert numbers.right.sum().tolist() == 20
+    assert int(numbers.right.sum()) == 20
     things = turntable(load("fruits"), data_folder, 2, 30)
     assert things.images.shape[:2] == (8, 3)
     # four poses a quarter of a turn apart: two beside each, one behind
