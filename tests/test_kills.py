@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +34,7 @@ COMMANDS = {
     "chain": ("interpolate", "a.png", "b.png", "c.png", *MODEL, "--frames=4"),
     "distances": ("distances", "set", *MODEL, "--batch=1", "--check=2"),
     "train": (
-        *("train", "data.npy", "--steps=30", "--batch=4", "--checkpoint-minutes=1e-6", "--heads=1"),
+        *("train", "data.npy", "--steps=8", "--batch=4", "--checkpoint-minutes=1e-6", "--heads=1"),
         *("--channels", "4", "8", "--blocks", "1", "1", "--threads=1"),
     ),
     "paths": (
@@ -130,3 +133,33 @@ def test_a_hundred_kills(place, name):
     with forks() as server:
         struck = trials(server, place, name, numbers, 1)
     print(f"{name}: {dict(struck)}")
+
+
+@pytest.mark.slow
+def test_two_trainings_at_once_end_as_one(place):
+    """The second is refused, or comes late and finds all done; neither spoils the other."""
+    words = [str(place / word) if word == "data.npy" else word for word in COMMANDS["train"]]
+    folders = [place / "one", place / "other"]  # each has a log of its own
+    for folder in folders:
+        folder.mkdir()
+
+    with ExitStack() as stack:
+        servers = [stack.enter_context(forks()) for _ in folders]
+        threads = stack.enter_context(ThreadPoolExecutor(2))
+
+        def both(outdir: Path) -> list[Ended]:
+            def one(server: Forks, folder: Path) -> Ended:
+                return server.run(*words, f"--outdir={outdir}", cwd=folder)
+
+            return list(threads.map(one, servers, folders))
+
+        alone = servers[0].run(*words, f"--outdir={place / 'alone'}", cwd=folders[0])
+        assert alone.code == 0, alone.said
+        servers[1].run("models", cwd=folders[1])  # both have imported everything
+        ended = both(place / "out")
+    assert {run.code for run in ended} <= {0, 2}
+    assert min(run.code for run in ended) == 0
+    for run in ended:
+        if run.code == 2:
+            assert re.search(r"out is in use by process \d+ on .*; wait for its end", run.said)
+    assert results(place / "out") == results(place / "alone")
