@@ -10,7 +10,7 @@ test:
 
 campaign:
 	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,evaluate,molecules,test]"
-	.venv/bin/python -m pytest tests/campaign --campaign full -n auto
+	.venv/bin/python -m pytest tests/campaign --campaign full --outcomes results/campaign.json -n auto
 
 site:
 	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,evaluate,molecules,test,docs]"

@@ -6,6 +6,7 @@ every test run; ``python -m pytest tests/campaign --campaign full -n auto`` runs
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ import pytest
 from campaign import datasets, folders, pictures, pipelines, potentials, resume, structures, words
 from campaign.oracle import Fault
 
+KEPT = Path(__file__).parents[2] / "results" / "campaign.json"  # made by `make campaign`
 Case = Callable[[int, Random, Path], str]
 Record = Callable[[str, object], None]
 
@@ -51,3 +53,12 @@ def test_spoilt(kind: str, index: int, tmp_path: Path, record_property: Record):
         record_property("campaign", (kind, fault.outcome, 1))
         raise
     record_property("campaign", (kind, outcome, 1))
+
+
+def test_the_kept_outcomes_are_those_of_all_cases_and_none_is_a_fault():
+    kept = json.loads(KEPT.read_text(encoding="utf-8"))
+    for kind, outcomes in kept.items():
+        assert {name for name, count in outcomes.items() if count} <= {"right", "refused"}, kind
+    tried = {kind: sum(outcomes.values()) for kind, outcomes in kept.items()}
+    assert tried.pop("Python API") > 0
+    assert tried == {kind: most for kind, (_, most, _) in KINDS.items()}
