@@ -402,3 +402,26 @@ def test_a_png_file_is_read_only_if_its_checksums_hold(tmp_path):
         file.write_bytes(sound[:at] + bytes([sound[at] ^ 4]) + sound[at + 1 :])
         with pytest.raises(ImageError, match="cannot be read as a picture"):
             read_image(file, (3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("compression", "mode"),
+    [("group4", "1"), ("tiff_lzw", "L"), ("tiff_adobe_deflate", "L"), ("jpeg", "L")],
+)
+def test_what_libtiff_reads_on_from_is_refused_and_not_printed(tmp_path, capfd, compression, mode):
+    """It prints on the standard error of the process, and gives other pixels for some damage."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    file = tmp_path / "a.tif"
+    Image.fromarray(noise).convert(mode).save(file, compression=compression)
+    read_image(file, (1, 64, 64))
+    whole, refused = file.read_bytes(), 0
+    for eighth in range(1, 8):
+        at = eighth * len(whole) // 8
+        file.write_bytes(whole[:at] + bytes(8) + whole[at + 8 :])
+        try:  # zeros may be a code, too: TIFF has no checksum
+            read_image(file, (1, 64, 64))
+        except ImageError as error:
+            refused += 1
+            assert str(file) in str(error)  # noqa: PT017
+    assert refused >= 1
+    assert capfd.readouterr().err == ""

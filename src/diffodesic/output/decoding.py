@@ -13,7 +13,10 @@ from __future__ import annotations
 import io
 import math
 import os
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -197,11 +200,34 @@ def _from_picture(path: str | os.PathLike[str]) -> Decoded:
         frames = getattr(file, "n_frames", 1)
         notices = [f"the first of its {frames} frames"] if frames > 1 else []
         mode, decoded_size, scale = file.mode, file.size, _scale(file)
+        if file.format == "TIFF":
+            with _errors_of_libtiff():
+                file.load()
         ImageOps.exif_transpose(file, in_place=True)
         size = (width, height) if file.size == decoded_size else (height, width)
         if mode == "F" or mode.startswith("I"):
             return _finished(_eight_bits(file, path, *scale, notices), mode, size, notices)
         return _finished(file, mode, size, notices)
+
+
+@contextmanager
+def _errors_of_libtiff() -> Iterator[None]:
+    """Raise what libtiff prints on standard error, and reads on: the pixels would be others."""
+    try:
+        error = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as heard:
+        os.dup2(heard.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(error, 2)
+            os.close(error)
+            heard.seek(0)
+            if lines := heard.read().decode(errors="replace").splitlines():
+                raise OSError(lines[0].strip())
 
 
 def _finished(
