@@ -9,6 +9,7 @@ from importlib import import_module
 import pytest
 from PIL import Image
 
+from diffodesic.output.manifest import sha256
 from support.commands import FAST, OUTPUTS, TIMED, TINY
 from support.tiny import files
 
@@ -166,6 +167,10 @@ def test_a_metric_of_ones_own_file(run, place):
     assert "length in the Conformal metric: geodesic" in out
     settings = json.loads((place / "out" / "result.json").read_text())["settings"]
     assert (settings["metric"], settings["log_snr"]) == ("Conformal", 0.5)
+    source = f"mine.py:mine ({sha256(place / 'mine.py')})"
+    assert settings["metric_source"] == source
+    assert json.loads((place / "out" / "run.json").read_text())["settings"] == settings
+    assert source in (place / "out" / "report.html").read_text()
     assert run("extrapolate", *TINY[1:], "--metric", "mine.py:mine", "--points", "2")[0] == 0
 
 

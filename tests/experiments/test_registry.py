@@ -131,6 +131,25 @@ def test_full_settings_progress_and_folders_come_from_the_context(
         reproduce("given/parabola", Context(tmp_path / "out", device="cuda"))
 
 
+def test_the_record_names_the_inputs_with_their_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _add(monkeypatch, tmp_path, PARABOLA)
+    data, found = tmp_path / "data", []
+    (data / "inner").mkdir(parents=True)
+    for content in ("one", "other", "one"):
+        (data / "inner" / "file").write_text(content)
+        reproduce("given/parabola", Context(tmp_path / "out", quick=True, data=data))
+        run = json.loads((tmp_path / "out" / "run.json").read_text())
+        (named,) = run["inputs"]
+        assert named["name"] == str(data)
+        found.append(named["hash"])
+    assert found[0] == found[2] != found[1]
+    assert run["model"] == {}  # it takes none
+    reproduce("spacetime/toy", Context(tmp_path / "toy", quick=True))
+    assert json.loads((tmp_path / "toy" / "run.json").read_text())["inputs"] == []
+
+
 def test_columns_without_a_value_are_left_out():
     lines = table(Outcome({}, (Number("a", 1.0),))).splitlines()
     assert lines == ["|   | measured |", "| - | -------- |", "| a | 1        |"]

@@ -6,12 +6,17 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_own", "load_own"]
+__all__ = ["is_own", "load_own", "own_file"]
 
 
 def is_own(text: str) -> bool:
     """Whether a word of the command line is FILE.py:NAME."""
     return ".py:" in text
+
+
+def own_file(text: str) -> Path:
+    """The file of FILE.py:NAME."""
+    return Path(text.rpartition(":")[0])
 
 
 def load_own(text: str) -> Any:
@@ -26,8 +31,8 @@ def load_own(text: str) -> Any:
     Raises:
         ValueError: if there is no such file, or no such object in it.
     """
-    file, _, name = text.rpartition(":")
-    if not Path(file).is_file():
+    file, name = own_file(text), text.rpartition(":")[2]
+    if not file.is_file():
         raise ValueError(f"{file} is not a file; give FILE.py:NAME")
     spec = spec_from_file_location("diffodesic_own_code", file)
     if spec is None or spec.loader is None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 
 from diffodesic.cli.options import add_flags, chosen
-from diffodesic.cli.own_code import is_own, load_own
+from diffodesic.cli.own_code import is_own, load_own, own_file
 from diffodesic.geometry.metric import Metric
 from diffodesic.images.spaces import SPACES, Fixed, Space, choose_space
 from diffodesic.models.model import Model
+from diffodesic.output.manifest import sha256
 
 __all__ = ["add_space", "chosen_space"]
 
@@ -36,4 +37,5 @@ def chosen_space(given: argparse.Namespace, model: Model) -> Space:
         own = own(model.denoiser)
     if not isinstance(own, Metric):
         raise ValueError(f"{name} is neither a Metric nor a function of a denoiser that makes one")
-    return chosen(Fixed, given, among=among, what=what, own=own)
+    source = f"{name} ({sha256(own_file(name))})"
+    return chosen(Fixed, given, among=among, what=what, own=own, source=source)

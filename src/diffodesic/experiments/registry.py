@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from diffodesic.experiments.experiment import INPUTS, Context, Experiment, Outcome, table
+from diffodesic.models.loading import available
 from diffodesic.output.files import write_text
 from diffodesic.output.folder import own_outdir, replace_files
-from diffodesic.output.manifest import Run
+from diffodesic.output.manifest import Run, hashed_whole
 from diffodesic.output.records import json_ready, versions, write_json
 
 __all__ = ["EXPERIMENTS", "find", "reproduce"]
@@ -109,15 +111,29 @@ def reproduce(name: str, context: Context) -> Outcome:
     for key in INPUTS:
         if key not in experiment.inputs and getattr(context, key) != getattr(default, key):
             raise ValueError(f"{name} takes no {key}; leave it out")
-    run = experiment.function()
+    run, inputs = experiment.function(), _inputs(experiment, context)
     with own_outdir(context.outdir, "reproduce"):
         began = time.perf_counter()
         outcome = run(context)
-        _write(experiment, context, outcome, time.perf_counter() - began)
+        _write(experiment, context, outcome, inputs, time.perf_counter() - began)
     return outcome
 
 
-def _write(experiment: Experiment, context: Context, outcome: Outcome, seconds: float) -> None:
+def _inputs(experiment: Experiment, context: Context) -> tuple[tuple[str, str], ...]:
+    """Folders of data and pairs, and a model that is no shipped one, each with its hash."""
+    taken = [getattr(context, key) for key in ("data", "pairs") if key in experiment.inputs]
+    if "model" in experiment.inputs and context.model not in available():
+        taken.append(Path(context.model.partition(":")[2] or context.model))
+    return tuple(hashed_whole(place) for place in taken if place is not None and place.exists())
+
+
+def _write(
+    experiment: Experiment,
+    context: Context,
+    outcome: Outcome,
+    inputs: tuple[tuple[str, str], ...],
+    seconds: float,
+) -> None:
     """Write the files of an outcome."""
     name = experiment.name
     record = {
@@ -134,7 +150,8 @@ def _write(experiment: Experiment, context: Context, outcome: Outcome, seconds: 
     mode = " (quick settings: not the numbers)" if context.quick else ""
     page = f"# {name}{mode}\n\n{experiment.about}.\n\n{table(outcome)}"
     settings = {"experiment": name, **json_ready(outcome.settings)}
-    ran = Run(command="reproduce", settings=settings, kept=True)
+    model = {"model": context.model} if "model" in experiment.inputs else {}
+    ran = Run(command="reproduce", inputs=inputs, model=model, settings=settings, kept=True)
     with replace_files(context.outdir, ran) as folder:
         write_json(folder / "result.json", record)
         write_text(folder / "table.md", page)

@@ -300,11 +300,13 @@ class Fixed(Space):
 
     Args:
         own: the metric.
+        source: where its code is, for the record of results.
     """
 
     name = "fixed"
 
     own: Metric = option(MISSING, flag=False)
+    source: str | None = option(None, flag=False)
 
     def __repr__(self) -> str:
         """The class of the metric, and the level."""
@@ -332,9 +334,10 @@ class Fixed(Space):
         return self.own
 
     def described(self, metric: Metric) -> dict[str, Any]:
-        """The class of the metric."""
+        """The class of the metric, and where its code is."""
         rule = getattr(metric, "estimator", "its own")
-        return {"metric": type(metric).__name__, "estimator": rule}
+        about = {"metric": type(metric).__name__, "estimator": rule}
+        return about if self.source is None else {**about, "metric_source": self.source}
 
 
 SPACES: dict[str, type[Space]] = {

@@ -24,7 +24,7 @@ from typing import Any
 
 from diffodesic.output.records import read_json, versions, write_json
 
-__all__ = ["MANIFEST", "Run", "hashed", "refuse_kept", "replaced", "sha256"]
+__all__ = ["MANIFEST", "Run", "hashed", "hashed_whole", "refuse_kept", "replaced", "sha256"]
 
 MANIFEST = "run.json"
 
@@ -60,6 +60,23 @@ class Run:
 def hashed(paths: Iterable[str | os.PathLike[str]]) -> tuple[tuple[str, str], ...]:
     """Files by name, each with the SHA-256 of its bytes."""
     return tuple((os.fspath(path), sha256(Path(path))) for path in paths)
+
+
+def hashed_whole(place: Path) -> tuple[str, str]:
+    """A file, or a folder with all in it, by name, with one SHA-256.
+
+    Args:
+        place: the file or the folder.
+
+    Returns:
+        its name, and the hash of its bytes; of a folder, that of the names and hashes of its files.
+    """
+    if place.is_file():
+        return str(place), sha256(place)
+    digest = hashlib.sha256()
+    for file in sorted(inner for inner in place.rglob("*") if inner.is_file()):
+        digest.update(f"{file.relative_to(place).as_posix()}\0{sha256(file)}\n".encode())
+    return str(place), digest.hexdigest()
 
 
 def refuse_kept(target: Path, command: str) -> None:
