@@ -26,7 +26,7 @@ from diffodesic.numerics.cost import stage
 __all__ = ["Redraw"]
 
 
-SCATTER = 0.03  # of a length judged by one sample on few segments
+SCATTER = 0.1  # of a length judged by one sample on few segments; 8 % were seen
 
 # how the rounds of a draw may end where the judged length no longer falls: steps that probes find
 # negative say nothing of it
