@@ -12,7 +12,7 @@ import torch
 import diffodesic as dd
 
 model = dd.load("fruits")
-apple, lemon = dd.shipped_photographs()
+(apple, lemon), _ = dd.shipped_photographs()
 result = dd.interpolate(model, apple, lemon, frames=8)
 print(result)
 

@@ -27,6 +27,7 @@ COMMANDS = (
     "distance",
     "likelihood",
     "diagnose",
+    "explore",
     "paths",
     "reproduce",
     "models",
