@@ -22,11 +22,11 @@ from diffodesic.images.result import Interpolation
 from diffodesic.images.spaces import SPACES, choose_space
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import counting
+from diffodesic.output.figures import canvas
 from diffodesic.output.manifest import hashed
 from diffodesic.output.options import Options, option
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 __all__ = ["Explorer", "add", "page"]
@@ -212,7 +212,7 @@ def page(explorer: Explorer) -> Any:
             gr.Radio(rows, value=rows[0], visible=len(rows) > 1),
             gr.Slider(maximum=len(result.frames) - 1, value=0, interactive=True),
             enlarged(result.pictures(rows[0])[0]),
-            profile(result),
+            profile(result, Path(saved).with_suffix(".png")),
             saved,
         )
 
@@ -258,7 +258,7 @@ def page(explorer: Explorer) -> Any:
                 row = gr.Radio([], label="Path", visible=False)
                 place = gr.Slider(0, 1, value=0, step=1, label="Number", elem_id="place")
                 frame = gr.Image(label="Frame", height=320, elem_id="frame", interactive=False)
-            noise = gr.Plot(label="Noise along the path")
+            noise = gr.Image(label="Noise along the path", type="filepath", interactive=False)
         saved = gr.File(label="Frames, page and numbers")
         outputs = [told, row, place, frame, noise, saved]
         go.click(start, [*files, metric, level, frames], outputs, concurrency_limit=1)
@@ -274,15 +274,12 @@ def enlarged(picture: Image, side: int = 256) -> Image:
     return picture.resize((picture.width * times, picture.height * times), resample=0)
 
 
-def profile(result: Interpolation) -> Figure | None:
-    """The log SNR along the geodesic, where it changes."""
-    from matplotlib.figure import Figure
-
+def profile(result: Interpolation, file: Path) -> str | None:
+    """A figure of the log SNR along the geodesic, where it changes."""
     nodes = result.geodesic.nodes
     if result.settings["metric"] != "spacetime":
         return None
-    figure = Figure(figsize=(5, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([i / (len(nodes) - 1) for i in range(len(nodes))], nodes[:, -1].tolist())
-    axes.set(xlabel="along the path", ylabel="log SNR (noise grows downwards)")
-    return figure
+    with canvas(file) as (axes,):
+        axes.plot([i / (len(nodes) - 1) for i in range(len(nodes))], nodes[:, -1].tolist())
+        axes.set(xlabel="along the path", ylabel="log SNR (noise grows downwards)")
+    return str(file)
