@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -262,6 +263,23 @@ def test_import_needs_torch_alone_and_changes_nothing():
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout == ""
+
+
+def test_import_loads_nothing_but_the_package_itself():
+    """Not even torch, so that it takes no longer than torch's own import; warnings are errors."""
+    code = "import sys; before = {*sys.modules}; import diffodesic; print(*{*sys.modules} - before)"
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    loaded = {name.split(".")[0] for name in run.stdout.split()}
+    assert loaded - set(sys.stdlib_module_names) == {"diffodesic"}
+    assert "diffodesic.denoisers" not in run.stdout.split()
 
 
 def test_no_module_sets_a_global_default():
