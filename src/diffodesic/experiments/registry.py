@@ -75,6 +75,18 @@ EXPERIMENTS = (
         ("data", "model", "device"),
     ),
     Experiment(
+        "score/turntable",
+        "turntable.run:run",
+        "From one view of a real turning object to another, and from fruit to fruit",
+        ("data", "model", "device"),
+    ),
+    Experiment(
+        "score/turntable-choices",
+        "turntable.run:run_choices",
+        "Which arch, which noise and which pace, on objects of their own",
+        ("data", "model", "device"),
+    ),
+    Experiment(
         "score/rotated-lengths",
         "rotated.lengths:run",
         "How much longer the true rotation is than the straight way, metric by metric",

@@ -195,12 +195,8 @@ def _sets(
 
 
 def _nearest(frames: Tensor, orbit: Tensor, extractor: Features) -> Tensor:
-    nearest = []
-    for sequence, choice in zip(frames, orbit, strict=True):
-        f, k = len(sequence), len(choice)
-        far = extractor.distance(sequence.repeat_interleave(k, 0), choice.repeat(f, 1, 1, 1))
-        nearest.append(far.unflatten(0, (f, k)).amin(-1))
-    return torch.stack(nearest)
+    pairs = zip(frames, orbit, strict=True)
+    return torch.stack([extractor.distances(*pair).amin(-1) for pair in pairs])
 
 
 def fid(a: Tensor, b: Tensor) -> float:

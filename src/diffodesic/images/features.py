@@ -56,6 +56,21 @@ class Features(ABC):
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of pictures a and b, (N, C, H, W) each, (N,)."""
 
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distances of all pairs of pictures a (N, C, H, W) and b (M, C, H, W), (N, M).
+
+        Args:
+            a: pictures.
+            b: pictures.
+
+        Returns:
+            the distances.
+
+        Cost: that of :meth:`distance` of ``N M`` pairs; a subclass does better.
+        """
+        pairs = a.repeat_interleave(len(b), 0), b.repeat(len(a), 1, 1, 1)
+        return self.distance(*pairs).unflatten(0, (len(a), len(b)))
+
 
 class Digits(Features):
     """The shipped classifier of turned digits; its distance is Euclid's in 96 features.
@@ -84,6 +99,10 @@ class Digits(Features):
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Euclidean distance of the features, (N,)."""
         return (self.pooled(a) - self.pooled(b)).norm(dim=-1)
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Euclidean distances of the features, (N, M); one pass per picture."""
+        return torch.cdist(self.pooled(a), self.pooled(b))
 
 
 class SqueezeNet(Features):
@@ -121,6 +140,18 @@ class SqueezeNet(Features):
             for u, v in zip(first, second, strict=True):
                 total = total + (_unit(u) - _unit(v)).square().sum(1).mean((-2, -1))
             parts.append(total)
+        return torch.cat(parts)
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Sums over layers of all pairs, (N, M); one pass, and 0.5 MB at 64 pixels, per picture."""
+        return torch.cdist(self._embedded(a), self._embedded(b)).square()
+
+    def _embedded(self, images: Tensor) -> Tensor:
+        """Vectors (N, E) whose squared Euclidean distance is :meth:`distance`."""
+        parts = []
+        for layers in self._layers(images):
+            sized = [_unit(u) / (u.shape[-1] * u.shape[-2]) ** 0.5 for u in layers]
+            parts.append(torch.cat([u.flatten(1) for u in sized], 1))
         return torch.cat(parts)
 
     def _layers(self, images: Tensor) -> Iterator[list[Tensor]]:

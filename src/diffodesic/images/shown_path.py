@@ -18,7 +18,7 @@ from diffodesic.images.features import Features
 from diffodesic.images.placement import REFINE, Placement
 from diffodesic.numerics.cost import stage
 
-__all__ = ["Pace", "ShownPath", "show_path"]
+__all__ = ["Pace", "ShownPath", "equal_steps", "show_path"]
 
 
 Pace = Literal["metric", "perceptual"]
@@ -139,12 +139,24 @@ def _perceptual(
     dense = torch.linspace(0, 1, 2 * len(s) - 1, dtype=s.dtype, device=s.device)
     with torch.no_grad():
         images, _ = shown(dense)
-    steps = features.distance(images[:-1].float(), images[1:].float()).to(s)
-    # a small constant keeps frames apart where the features do not change
-    steps = steps + 1e-3 * steps.mean() + torch.finfo(s.dtype).tiny
+    return equal_steps(features.distance(images[:-1].float(), images[1:].float()), s)
+
+
+def equal_steps(steps: Tensor, s: Tensor) -> Tensor:
+    """Parameters at equal shares of a distance that is known between evenly spaced ones.
+
+    Args:
+        steps: distances (M,) between neighbours of M + 1 points, evenly spaced from 0 to 1.
+        s: wanted shares of their sum (F,), increasing from 0 to 1.
+
+    Returns:
+        parameters (F,), those between the points by lines.
+    """
+    # a small constant keeps frames apart where nothing changes
+    steps = steps.to(s) + 1e-3 * steps.mean() + torch.finfo(s.dtype).tiny
     reach = torch.nn.functional.pad(steps.cumsum(0), (1, 0))
     wanted = s * reach[-1]
-    after = torch.searchsorted(reach, wanted).clamp(1, len(reach) - 1)
+    after = torch.searchsorted(reach, wanted).clamp(1, len(steps))
     share = (wanted - reach[after - 1]) / (reach[after] - reach[after - 1])
-    spaced = torch.lerp(dense[after - 1], dense[after], share)
+    spaced = (after - 1 + share) / len(steps)
     return torch.cat([s[:1], spaced[1:-1], s[-1:]])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -132,14 +133,18 @@ class SetDistances:
         self.reference = reference.double() / self.unit
         # the set itself is the first resample
         self.weights = torch.cat([torch.ones(1, len(reference)).double(), weights])
-        self.means, covariances = _moments(self.reference, self.weights)
-        self.roots = [square_root(covariance) for covariance in covariances]
         self.within = self._mean_kernel(self.reference, self.reference)
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, list[Tensor]]:
+        """Means of the reference, and roots of its covariances, per resample."""
+        means, covariances = _moments(self.reference, self.weights)
+        return means, [square_root(covariance) for covariance in covariances]
 
     def fid(self, pooled: Tensor) -> Estimate:
         """FID of features (N, K, F)."""
         moments = _moments(pooled.double() / self.unit, self.weights)
-        pairs = zip(*moments, self.means, self.roots, strict=True)
+        pairs = zip(*moments, *self._moments, strict=True)
         distances = self.unit**2 * torch.stack([frechet(*pair) for pair in pairs])
         return Estimate.about(float(distances[0]), distances[1:])
 

@@ -15,7 +15,7 @@ third, and comes down the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ def flow_arches(
     nodes: int,
     lowest: float,
     depths: Sequence[float] = DEPTHS,
+    crossings: Mapping[str, float] = CROSSINGS,
 ) -> dict[str, Tensor]:
     """Arches of slerps between the flow lines of two points.
 
@@ -48,6 +49,8 @@ def flow_arches(
         nodes: number n of segments.
         lowest: log SNR below which no arch goes.
         depths: how many e-folds of SNR each arch falls.
+        crossings: share of an arch on each side without a crossing, below 1/2, by the word that
+            begins its name.
 
     Returns:
         paths (..., n + 1, D + 1) by name, with exact ends; an arch that would go below ``lowest``
@@ -68,7 +71,7 @@ def flow_arches(
     for depth in depths:
         level = torch.maximum(chord - 4 * depth * s * (1 - s), deepest.unsqueeze(-1))
         first, last = (_at(*line, level) for line in lines)
-        for name, still in CROSSINGS.items():
+        for name, still in crossings.items():
             t = ((s - still) / (1 - 2 * still)).clamp(0, 1)
             z = centre + arc(first - centre, last - centre, t)
             path = torch.cat([z, level.unsqueeze(-1)], -1)

@@ -1,0 +1,1 @@
+"""Photographs of turning fruit: from one angle to another, and from one fruit to the next."""
