@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from html import escape
 
 import pytest
 import torch
@@ -12,15 +13,17 @@ from torch import Tensor
 
 from diffodesic import Denoiser, GaussianMixture, Relax, Spacetime, Status, distance, geodesic
 from diffodesic.denoisers.network import NetworkOptions, from_network
-from diffodesic.denoisers.schedules import VP
+from diffodesic.denoisers.schedules import EDM, VP
 from diffodesic.denoisers.selfcheck import self_check
 from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.status import SearchWarning
+from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.placement import doubts
+from diffodesic.models.model import as_model
 from support.checks import status_is_looked_at
 from support.pipelines import unet
-from support.tiny import tiny_model
+from support.tiny import pictures, tiny_model
 
 
 class Opaque(Denoiser):
@@ -277,3 +280,24 @@ def test_the_check_sees_several_pairs(law):
     a, b = (space.point(torch.stack([near[i], far[i]]), 1.0) for i in (0, 1))
     assert space.energy().settled(a, b).gradient == "forward"
     assert space.energy().settled(a[:1], b[:1]).gradient == "reverse"
+
+
+def test_the_sentence_is_a_notice_of_a_result_and_its_page_after_a_resume_too(tmp_path):
+    law = GaussianMixture(2 * pictures(3).flatten(1) - 1, std=0.3)
+    rounded = Levelled(law, lambda level: (level * 60).round() / 60)
+    denoiser = from_network(
+        lambda x, t: rounded(x.flatten(1), t).reshape(x.shape),
+        shape=(1, 8, 8),
+        schedule=EDM(0.002, 80.0),  # time is sigma itself
+        prediction="x0",
+        options=NetworkOptions(trial=False),  # the trial warns of it, too
+    )
+    model = as_model(denoiser, "rounded", source="here")
+    options = InterpolateOptions(
+        nodes=3, frames=2, flow_steps=1, baselines=(), solver=Relax(iterations=1)
+    )
+    for _ in range(2):
+        found = interpolate(model, *pictures(2), options=options, checkpoint=tmp_path / "stages")
+        (sentence,) = [notice for notice in found.notices if "rounded its time" in notice]
+    page = (found.save(tmp_path / "out") / "report.html").read_text()
+    assert escape(sentence) in page
