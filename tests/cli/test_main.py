@@ -285,7 +285,9 @@ def test_the_main_job_on_shipped_digits(tmp_path):
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path(diffodesic.__file__).parents[1])},
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    # what it will take, where that is long, and every half minute how it stands
+    assert all(re.match("diffodesic: .*(about|so far)", line) for line in done.stderr.splitlines())
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert done.stdout.startswith(result["status"])
     assert result["status"] in {"CONVERGED", "ITERATION_LIMIT", "STALLED", "HELD_BACK"}
