@@ -98,5 +98,6 @@ def test_two_families_of_one_name_are_refused(install):
 
 
 def test_an_unknown_prefix_is_refused_with_the_known_ones():
-    with pytest.raises(ModelError, match=r"'foo:bar'.* known family \(diffusers:, edm:, hf:, python:\)"):
+    known = r"'foo:bar'.* known family \(diffusers:, edm:, hf:, python:\)"
+    with pytest.raises(ModelError, match=known):
         dd.load("foo:bar")
