@@ -70,7 +70,6 @@ __all__ = [
 
 CUT = 0.5  # eigenvalue of dm/dz at which noise and data explain a direction equally well
 DIRECTIONS, STEPS = 21, 3  # of block Lanczos: up to 20 dimensions of a manifold are counted
-SETTLED = 0.1  # residual below which an eigenvalue near 1 is above the cut
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def spectral_dimension(
 ) -> SpectralDimension:
     """Local dimension by the number of eigenvalues of dm/dz above 1/2, by block Lanczos.
 
-    Where fewer eigenvalues than directions are above the cut, and their pairs have converged, they
+    Where fewer eigenvalues than directions are above the cut, each by more than its residual, they
     are counted.  Else the random starts estimate the trace of a smooth cut,
 
         s(theta) = theta^3 (10 - 15 theta + 6 theta^2),    s(0) = 0, s(1/2) = 1/2, s(1) = 1,
@@ -144,7 +143,8 @@ def spectral_dimension(
     start = torch.randn(directions, denoiser.dim, generator=generator, dtype=torch.float64).to(z)
     ritz = block_lanczos(jacobian.push, start, steps=steps)
     above = ritz.values > CUT
-    if int(above.sum()) < directions and bool((ritz.residuals[above] < SETTLED).all()):
+    settled = (ritz.values - ritz.residuals)[above] > CUT
+    if int(above.sum()) < directions and bool(settled.all()):
         return SpectralDimension(float(above.sum()), 0.0, ritz)
     theta = ritz.values.clamp(0, 1)
     counts = (start @ ritz.vectors.T).square() @ (theta**3 * (10 - 15 * theta + 6 * theta**2))
