@@ -39,6 +39,7 @@ METRICS = {
     "spacetime": dd.Spacetime,
 }
 EVERY = pytest.mark.parametrize("name", METRICS)
+NODES = {"score Jacobian": 16}  # a closer look at them is dear; else 32
 
 
 def _points(metric: dd.Metric, law: dd.GaussianMixture) -> Tensor:
@@ -52,10 +53,7 @@ def test_triangles_close_on_a_ring(name: str, count: int, turn: float):
     metric = METRICS[name](law)
     x = _points(metric, law)
     i, j = torch.triu_indices(count, count, 1)
-    path = search(metric, x[i], x[j], nodes=32)
-    if name == "score Jacobian":  # its midpoints jump over steep flanks, and the status says so
-        assert path.status is Status.TOO_COARSE
-        return
+    path = search(metric, x[i], x[j], nodes=NODES.get(name, 32))
     assert path.ok
     d = torch.zeros(count, count, dtype=torch.float64)
     d[i, j] = d[j, i] = path.length
@@ -72,10 +70,7 @@ def test_ends_that_move_by_little_change_no_length_by_much(name: str):
     moved[:2] += 1e-4
     for end in (x[3], x[4]):
         near = moved - x[4] + end
-        path = search(metric, x[0], torch.stack([end, near]), nodes=32)
-        if name == "score Jacobian":  # as above: these lengths are no promise
-            assert set(path.statuses) == {Status.TOO_COARSE}
-            continue
+        path = search(metric, x[0], torch.stack([end, near]), nodes=NODES.get(name, 32))
         assert path.ok
         assert float(path.length[1] / path.length[0]) == pytest.approx(1, abs=0.01)
 
@@ -149,7 +144,10 @@ def test_a_saddle_has_lower_paths_beside_it_and_a_minimum_has_none():
 # Honest lengths -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("nodes", [8, 16, 32, 64])
+MANY = [pytest.param(count, marks=pytest.mark.slow) for count in (32, 64)]
+
+
+@pytest.mark.parametrize("nodes", [8, 16, *MANY])
 @pytest.mark.parametrize("weight", [1.0, 10.0, 100.0, 1000.0])
 def test_whoever_says_ok_has_a_refined_length_that_its_nodes_know(weight: float, nodes: int):
     law = SphereDenoiser(3)
@@ -192,7 +190,9 @@ def test_a_search_from_a_good_path_still_ends_at_the_least_energy(draw: Draw):
     finer = search(metric, a, b, nodes=96, solver=solver)
     found = search(metric, a, b, nodes=16, solver=solver, init=finer.nodes)
     assert found.status is Status.CONVERGED
-    assert bool((found.energy <= free.energy * (1 + 1e-7)).all())
+    # a pair that is searched between its nodes has another energy
+    lower = found.energy <= free.energy * (1 + 1e-7)
+    assert bool((lower | (found.length <= free.length * (1 + 1e-3))).all())
 
 
 def test_a_path_is_never_longer_than_the_one_segment_of_its_upper_bound(draw: Draw):
@@ -237,11 +237,23 @@ def test_whoever_says_ok_is_no_longer_than_its_nodes_its_starts_and_its_bound(
     for start in energy.starts(a, b, 8).values():
         fine = energy.curve(start)(torch.linspace(0, 1, 65, dtype=torch.float64))
         starts.append(energy.evaluate(fine, order=0).squared_steps.clamp(min=0).sqrt().sum(-1))
-    # lengths of eight nodes are known to some thousandths: those of their rule
-    least = torch.minimum(bounds, (1 + 5e-3) * torch.stack(starts).amin(0))
+    least = torch.minimum(bounds, (1 + 1e-3) * torch.stack(starts).amin(0))
     for i, status in enumerate(found.statuses):
         if status.ok:
             assert float(rated.length[i]) <= float(least[i])
+
+
+def test_the_longest_searches_of_a_batch_are_those_of_its_pairs_alone():
+    """A start that differs in its last digit ends 1e-4 longer, after hundreds of steps."""
+    rng = torch.Generator().manual_seed(0)
+    law = dd.GaussianMixture(2 * torch.randn(6, 2, generator=rng, dtype=torch.float64), std=0.4)
+    z, level = (2 * torch.randn(2, 32, *d, generator=rng, dtype=torch.float64) for d in ([2], []))
+    space = dd.Spacetime(law)
+    a, b = space.point(z, level.abs())
+    together = search(space, a[10:22], b[10:22], nodes=16, refine=2)
+    alone = search(space, a[18], b[18], nodes=16, refine=2)
+    assert int(alone.iterations) > 100
+    assert float(alone.length / together.length[8]) == pytest.approx(1, abs=1e-9)
 
 
 def test_a_pair_does_not_see_its_company(draw: Draw):

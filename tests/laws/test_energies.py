@@ -35,7 +35,10 @@ def _penalised(energy: PathEnergy) -> PenalisedEnergy:
 # a wrapper, and the names that it changes on purpose
 WRAPPERS: dict[str, tuple[Callable[[PathEnergy], EnergyWrapper], set[str]]] = {
     "plain": (EnergyWrapper, set()),
-    "splines": (lambda e: SplineEnergy(e, 2), {"coarsest", "resolves", "evaluate"}),
+    "splines": (
+        lambda e: SplineEnergy(e, 2),
+        {"cheap_hessian", "coarsest", "resolves", "evaluate"},
+    ),
     "penalised": (
         _penalised,
         {"cheap_hessian", "default_solver", "lower_bound"},

@@ -13,7 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.certify import certify, judged, no_longer_than
+from diffodesic.geometry.certify import certify, judged
+from diffodesic.geometry.closer import look_closer
 from diffodesic.geometry.energy import Problem, Progress, Solution, Solver
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import Certificate, Geodesic
@@ -81,7 +82,9 @@ def geodesic(
         RuntimeWarning: for a network whose derivatives or levels make lengths wrong.
 
     Cost: one energy gradient per solver round, and ``refine * nodes`` squared lengths for the
-    certificate; in the spacetime of a network ``72 nodes`` evaluations for the judged length.
+    certificate; in the spacetime of a network ``72 nodes`` evaluations for the judged length. A
+    path that hides length between its nodes, or is longer than a start, is searched again on at
+    most ``16 nodes`` points (at most 100 gradients for each of three searches).
     """
     path = search(
         metric, a, b, nodes=nodes, solver=solver, init=init, refine=refine, progress=progress
@@ -137,14 +140,17 @@ def search(
         with stage("starts"):
             energy = metric.energy().settled(flat_a, flat_b)
         solver = solver or energy.default_solver or Relax()
+        problem = Problem(energy, flat_a, flat_b, nodes, init, progress)
         with stage("searching"):
-            solution = _solve(solver, Problem(energy, flat_a, flat_b, nodes, init, progress))
+            solution = _solve(solver, problem)
         with stage("judging"):
             found = certify(energy, solution, refine)
-            # a constraint may cost length, and a judge compares with the start itself
-            if not isinstance(solver, AugmentedLagrangian | Redraw):
-                found = no_longer_than(energy, found, init, refine)
-            if refine > 1:
+        # a constraint may cost length, and a judge compares with the start itself
+        if not isinstance(solver, AugmentedLagrangian | Redraw):
+            with stage("searching"):
+                found = look_closer(problem, found, solver, refine)
+        if refine > 1:
+            with stage("judging"):
                 found = judged(energy, found, solution.statuses)
     solution, rated = found.solution, vars(found.certificate)
     return Geodesic(

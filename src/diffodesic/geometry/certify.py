@@ -2,22 +2,23 @@
 
 A search sees the nodes of a path alone.  Here the smooth curve through them is measured, so that a
 path that hides length between its nodes is found out; and no path is returned that is longer than
-one which was there before the search.
+one that was there before the search.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from diffodesic.geometry.energy import PathEnergy, Solution, discrete_energy, evaluate
 from diffodesic.geometry.path import Certificate
+from diffodesic.geometry.solvers.spline_search import SplineEnergy
 from diffodesic.geometry.status import Status
 
-__all__ = ["Certified", "certify", "judged", "no_longer_than"]
+__all__ = ["ENOUGH", "Certified", "certify", "judged", "no_longer_than"]
 
 AGREE = 1.02  # refined length over that of the nodes, above which the nodes are too far apart
 ENOUGH = 1 + 1e-3  # a search that ends longer by more than this was misled by its nodes
@@ -42,27 +43,66 @@ class Certified:
     certificate: Certificate
     smooth: Tensor
 
+    def take(self, rows: Tensor) -> Certified:
+        """The paths ``rows``, boolean (B,)."""
+        old, here = self.solution, rows.cpu()
+        which = torch.nonzero(rows).flatten().tolist()
+        solution = Solution(
+            old.nodes[rows],
+            old.gradient_norm[rows],
+            [old.statuses[i] for i in which],
+            old.iterations[here],
+            [old.start[i] for i in which],
+        )
+        values = {name: value[rows] for name, value in vars(self.certificate).items()}
+        return Certified(solution, Certificate(**values), self.smooth[rows])
 
-def certify(energy: PathEnergy, solution: Solution, refine: int) -> Certified:
-    """Measure paths on a grid ``refine`` times finer than their nodes.
+    def put(self, rows: Tensor, new: Certified) -> Certified:
+        """The same with the paths ``new`` in the place of ``rows``, boolean (B,)."""
+        old, other = self.solution, new.solution
+        statuses, start = list(old.statuses), list(old.start)
+        for i, row in enumerate(torch.nonzero(rows).flatten().tolist()):
+            statuses[row], start[row] = other.statuses[i], other.start[i]
+
+        def mixed(first: Tensor, then: Tensor) -> Tensor:
+            first = first.clone()
+            first[rows.to(first.device)] = then
+            return first
+
+        solution = Solution(
+            mixed(old.nodes, other.nodes),
+            mixed(old.gradient_norm, other.gradient_norm),
+            statuses,
+            mixed(old.iterations, other.iterations),
+            start,
+        )
+        rated = vars(new.certificate)
+        values = {name: mixed(value, rated[name]) for name, value in vars(self.certificate).items()}
+        return Certified(solution, Certificate(**values), mixed(self.smooth, new.smooth))
+
+
+def certify(energy: PathEnergy, solution: Solution, refine: int, pieces: int = 1) -> Certified:
+    """Measure paths on a grid ``refine`` times finer than what their search has seen.
 
     Args:
         energy: the energy that was minimised.
         solution: what a solver returned.
         refine: see above.
+        pieces: points of every segment at which the search took the energy; 1: at the nodes.
 
     Returns:
         the paths, judged.
 
-    Cost: ``refine n`` squared lengths per path and n for the nodes; no derivative.
+    Cost: ``refine pieces n`` squared lengths per path, and ``pieces n`` for what the search has
+    seen; no derivative.
     """
-    x = solution.nodes
-    n = x.shape[1] - 1
+    x, n = solution.nodes, pieces * (solution.nodes.shape[1] - 1)
+    seen = x if pieces == 1 else SplineEnergy(energy, pieces).fine(x)
     s = torch.linspace(0, 1, refine * n + 1, dtype=x.dtype, device=x.device)
     with torch.no_grad():
         # one pair at a time: the fine grid of a whole batch need not fit in memory
         judged = [evaluate(energy, energy.confine(energy.curve(path)(s)), order=0) for path in x]
-        coarse = evaluate(energy, x, order=0)
+        coarse = evaluate(energy, seen, order=0)
         lower = energy.lower_bound(x[:, 0], x[:, -1])
         upper = torch.full_like(lower, torch.inf)
         smooth = torch.ones_like(lower, dtype=torch.bool)
@@ -94,7 +134,7 @@ def certify(energy: PathEnergy, solution: Solution, refine: int) -> Certified:
         solution.statuses,
         (fine < 0).any(-1).tolist(),
         energy.outside(x).tolist(),
-        (~energy.resolves(x) | hidden).tolist(),
+        (~energy.resolves(seen) | hidden).tolist(),
         strict=True,
     )
     return Certified(
@@ -103,38 +143,39 @@ def certify(energy: PathEnergy, solution: Solution, refine: int) -> Certified:
 
 
 def no_longer_than(
-    energy: PathEnergy, found: Certified, init: Tensor | None, refine: int
+    energy: PathEnergy, found: Certified, known: Tensor, length: Tensor, refine: int
 ) -> Certified:
-    """Put what was known before the search in place of longer paths, with status TOO_COARSE.
+    """Put what was known before the search in the place of longer paths, with status TOO_COARSE.
 
-    Known are the paths that the search began with, where they were given, and the one segment
-    between the ends, where its energy is exact.  A search lowers the energy of nodes; it ends at a
-    longer curve where the nodes are too far apart.  Less than a thousandth longer is no worse: two
-    sets of nodes on one geodesic differ by that much, and the search has the one of least energy.
+    A search lowers the energy of nodes; it ends at a longer curve where the nodes are too far
+    apart.  Less than a thousandth longer is no worse: two sets of nodes on one geodesic differ by
+    that much, and the search has the one of least energy.
 
     Args:
         energy: the energy that was minimised.
         found: the paths of the search.
-        init: the given paths (B, k+1, d), or None.
+        known: other paths between the same ends, (B, n+1, d).
+        length: their lengths (B,).
         refine: see :func:`certify`.
 
     Returns:
         the shorter ones.
 
-    Cost: that of :func:`certify` for given paths.
+    Cost: that of :func:`certify` for the paths that are put in place.
     """
-    x = found.solution.nodes
-    s = torch.linspace(0, 1, x.shape[1], dtype=x.dtype, device=x.device)
-    if energy.exact_segments:
-        found = _instead(
-            energy, found, found.certificate.upper, energy.segments(x[:, [0, -1]])(s), refine
-        )
-    if init is not None:
-        given = energy.confine(energy.curve(init)(s))
-        given = torch.cat([x[:, :1], given[:, 1:-1], x[:, -1:]], 1)
-        length = certify(energy, replace(found.solution, nodes=given), refine).certificate.length
-        found = _instead(energy, found, length, given, refine)
-    return found
+    moving = (known[:, 0] != known[:, -1]).any(-1)
+    rows = (found.certificate.length > ENOUGH * length) & moving
+    if not bool(rows.any()):
+        return found
+    old, place = found.solution, torch.nonzero(rows).flatten().tolist()
+    part = Solution(
+        known[rows],
+        torch.full_like(old.gradient_norm[rows], torch.nan),
+        [Status.TOO_COARSE if old.statuses[i].ok else old.statuses[i] for i in place],
+        old.iterations[rows.cpu()],
+        [old.start[i] for i in place],
+    )
+    return found.put(rows, certify(energy, part, refine))
 
 
 def judged(energy: PathEnergy, found: Certified, ended: list[Status]) -> Certified:
@@ -182,38 +223,6 @@ def _noise_ratios(energy: PathEnergy, x: Tensor) -> Tensor:
             return unknown
         return torch.cat([_noise_ratios(energy, path[None]) for path in x])
     return unknown if found is None else found
-
-
-def _instead(
-    energy: PathEnergy, found: Certified, length: Tensor, other: Tensor, refine: int
-) -> Certified:
-    """The paths ``other`` (B, n+1, d) in the place of those longer than ``length`` (B,)."""
-    moving = (other[:, 0] != other[:, -1]).any(-1)
-    rows = (found.certificate.length > ENOUGH * length) & moving
-    if not bool(rows.any()):
-        return found
-    old, place = found.solution, torch.nonzero(rows).flatten().tolist()
-    unknown = torch.full_like(old.gradient_norm, torch.nan)
-    part = Solution(
-        other[rows],
-        unknown[rows],
-        [Status.TOO_COARSE if old.statuses[i].ok else old.statuses[i] for i in place],
-        old.iterations[rows.cpu()],
-        [old.start[i] for i in place],
-    )
-    new = certify(energy, part, refine)
-    nodes, smooth, norm = old.nodes.clone(), found.smooth.clone(), old.gradient_norm.clone()
-    nodes[rows], smooth[rows], norm[rows] = part.nodes, new.smooth, torch.nan
-    statuses = list(old.statuses)
-    for i, status in zip(place, new.solution.statuses, strict=True):
-        statuses[i] = status
-    mixed = {}
-    for item in fields(Certificate):
-        values = getattr(found.certificate, item.name).clone()
-        values[rows] = getattr(new.certificate, item.name)
-        mixed[item.name] = values
-    solution = replace(old, nodes=nodes, gradient_norm=norm, statuses=statuses)
-    return Certified(solution, Certificate(**mixed), smooth)
 
 
 def _lengths(squared_steps: Tensor) -> Tensor:

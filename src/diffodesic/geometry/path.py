@@ -32,8 +32,9 @@ class Certificate:
     Attributes:
         length: refined length, of the C2 spline through the nodes on a grid ``refine`` times finer.
         energy: refined energy on the same grid.
-        discrete_length: ``sum sqrt(squared_steps)`` over the nodes.
-        discrete_energy: ``n/2 sum squared_steps`` over the nodes, the solver's objective.
+        discrete_length: ``sum sqrt(squared_steps)`` over the points that the search has seen: the
+            nodes, and points between them where it had to look closer.
+        discrete_energy: ``n/2 sum squared_steps`` over these, the solver's objective.
         speed_spread: standard deviation over mean of the speeds at the nodes; 0 is constant speed.
         negative_fraction: share of refined segments that are doubtful (:class:`Evaluation`): the
             metric was not positive there, which cannot be for a true posterior mean. A squared
@@ -187,7 +188,7 @@ class Geodesic:
 
     @property
     def energy(self) -> Tensor:
-        """Discrete energy on the nodes, (...)."""
+        """Discrete energy on what the search has seen, (...)."""
         return self.certificate.discrete_energy
 
     @property

@@ -20,6 +20,7 @@ from diffodesic.geometry.energy import Evaluation, Order, PathEnergy
 from diffodesic.geometry.wrappers import EnergyWrapper
 from diffodesic.numerics.cost import record
 from diffodesic.numerics.curves import Spline
+from diffodesic.numerics.linear import product
 
 __all__ = ["SplineEnergy"]
 
@@ -37,6 +38,8 @@ class SplineEnergy(EnergyWrapper):
     Cost: that of the wrapped energy at ``pieces n + 1`` nodes.
     """
 
+    cheap_hessian = False  # that of a spline's nodes is the preconditioner's
+
     def __init__(self, wrapped: PathEnergy, pieces: int) -> None:
         if pieces < 1 or wrapped.exact_segments:
             raise ValueError(
@@ -53,7 +56,7 @@ class SplineEnergy(EnergyWrapper):
 
     def fine(self, x: Tensor) -> Tensor:
         """Points of the splines through nodes (..., n+1, d), (..., pieces n + 1, d)."""
-        return self.confine(self._matrix(x) @ x)
+        return self.confine(product(self._matrix(x), x))
 
     def resolves(self, x: Tensor) -> Tensor:
         """Whether the wrapped energy is resolved along the spline, (...)."""
@@ -62,7 +65,7 @@ class SplineEnergy(EnergyWrapper):
     def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
         """Sums over the pieces of segments, by the nodes; the Hessian is the preconditioner."""
         matrix = self._matrix(x)
-        free = matrix @ x
+        free = product(matrix, x)
         y = self.confine(free)
         found = self.wrapped.evaluate(y, order=1 if order else 0)
         steps = self.pieces * found.squared_steps.unflatten(-1, (-1, self.pieces)).sum(-1)
@@ -72,7 +75,7 @@ class SplineEnergy(EnergyWrapper):
         # a search counts its own nodes; the rest are those of the spline
         record(node_gradients=y[..., 0].numel() - x[..., 0].numel())
         # a point on the bound stays there
-        gradient = matrix.mT @ torch.where(y == free, found.slope, 0.0)
+        gradient = product(matrix.mT, torch.where(y == free, found.slope, 0.0))
         hessian = self.preconditioner(x, steps) if order == 2 else None
         return Evaluation(steps, doubtful, gradient, hessian)
 

@@ -14,7 +14,7 @@ from diffodesic.geometry.solvers.second_order import lowest_curvature
 from diffodesic.numerics.cost import record
 from diffodesic.numerics.curves import Polyline, constant_speed
 
-__all__ = ["Measure", "candidates", "measure", "pick", "respace"]
+__all__ = ["Measure", "candidates", "first_paths", "measure", "pick", "respace"]
 
 FEW = 8  # segments on which a chord is asked where it falls
 
@@ -107,6 +107,15 @@ def _along_segments(
     return constant_speed(Polyline(fine), (share * lengths.unsqueeze(-1)).flatten(1), nodes)
 
 
+def first_paths(energy: PathEnergy, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
+    """``energy.starts`` of points (B, d), pair by pair, so that a pair does not see its company."""
+    # many numbers at once are rounded otherwise than one, and a search of hundreds of steps makes
+    # 1e-4 of a last digit
+    single = [energy.starts(*pair, nodes) for pair in zip(a.split(1), b.split(1), strict=True)]
+    names = [name for name in single[0] if all(name in one for one in single)]
+    return {name: torch.cat([one[name] for one in single]) for name in names}
+
+
 def candidates(
     energy: PathEnergy, a: Tensor, b: Tensor, nodes: int, order: Order
 ) -> dict[str, Tensor]:
@@ -128,7 +137,7 @@ def candidates(
 
     Cost: for the half circles, nine energy gradients on eight segments, or three with ``order`` 2.
     """
-    named = energy.starts(a, b, nodes)
+    named = first_paths(energy, a, b, nodes)
     # a circle needs coordinates of one kind
     if len(named) > 1 or len(energy.blocks) > 1 or a.shape[-1] < 2:
         return named
