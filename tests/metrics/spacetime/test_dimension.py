@@ -164,6 +164,17 @@ def test_the_tangent_space_is_that_of_the_plane(draw: Draw):
     same(found.tangent @ law.basis.T @ law.basis, found.tangent)
 
 
+@pytest.mark.parametrize(("d", "dim"), [(1, 1), (2, 2), (1, 2), (3, 8), (20, 20), (30, 60)])
+def test_of_few_coordinates_all_eigenvalues_are_counted(d: int, dim: int, draw: Draw):
+    law = Product(_plane(d, d), dim=dim, draw=draw)
+    generator = torch.Generator().manual_seed(0)
+    found = spectral_dimension(law, draw(dim), 6.0, generator=generator)
+    if dim <= 21:
+        assert (found.dimension, found.error) == (d, 0.0)
+    else:
+        assert abs(found.dimension - d) < 4 * found.error
+
+
 def test_more_dimensions_than_directions_are_estimated(draw: Draw):
     d, count = 60, 24
     law = Product(_plane(d, d), dim=400, draw=draw)

@@ -100,7 +100,7 @@ def spectral_dimension(
     log_snr: float,
     *,
     generator: torch.Generator,
-    directions: int = DIRECTIONS,
+    directions: int | None = None,
     steps: int = STEPS,
 ) -> SpectralDimension:
     """Local dimension by the number of eigenvalues of dm/dz above 1/2, by block Lanczos.
@@ -119,7 +119,8 @@ def spectral_dimension(
         z: a point (D,) of the data with its noise.
         log_snr: the noise level: small beside the curvature of the manifold.
         generator: of the random starts, on the CPU.
-        directions: random starts, 2 to D; a manifold of fewer dimensions is found exactly.
+        directions: random starts, 2 to D; a manifold of fewer dimensions is found exactly; default
+            21, or D if that is less.
         steps: of block Lanczos, >= 3.
 
     Returns:
@@ -134,7 +135,8 @@ def spectral_dimension(
     z = checks.points(z, "z", denoiser.dim, "the dimension of the data")
     if z.ndim != 1:
         raise ValueError(f"z has shape {tuple(z.shape)}; give one point ({denoiser.dim},)")
-    if not 2 <= directions <= denoiser.dim or steps < 3:
+    directions = min(DIRECTIONS, denoiser.dim) if directions is None else directions
+    if not min(2, denoiser.dim) <= directions <= denoiser.dim or steps < 3:
         raise ValueError(
             f"directions must be 2 to D = {denoiser.dim} and steps at least 3, got {directions} "
             f"and {steps}"
@@ -144,7 +146,8 @@ def spectral_dimension(
     ritz = block_lanczos(jacobian.push, start, steps=steps)
     above = ritz.values > CUT
     settled = (ritz.values - ritz.residuals)[above] > CUT
-    if int(above.sum()) < directions and bool(settled.all()):
+    whole = len(ritz.values) == denoiser.dim  # nothing is left to be found
+    if whole or (int(above.sum()) < directions and bool(settled.all())):
         return SpectralDimension(float(above.sum()), 0.0, ritz)
     theta = ritz.values.clamp(0, 1)
     counts = (start @ ritz.vectors.T).square() @ (theta**3 * (10 - 15 * theta + 6 * theta**2))
