@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import diffodesic as dd
 from diffodesic.denoisers.denoiser import Denoiser, HasLogPartition
 from diffodesic.denoisers.log_partition import LogPartitionDenoiser
-from diffodesic.geometry.solvers.relax import Relax
+from diffodesic.metrics.one_level import NETWORK_SEARCH
 from diffodesic.metrics.spacetime import divergences, log_density
 from diffodesic.models.log_partition import LogPartitionNet
 
@@ -123,8 +123,12 @@ def test_geodesics_take_exact_steps_and_count_those_where_psi_is_not_convex():
     assert torch.equal(doubtful, steps < 0)
 
 
-def test_the_default_search_is_that_of_networks():
-    assert isinstance(dd.Spacetime(network().denoiser()).energy().default_solver, Relax)
+def test_the_default_search_is_by_splines_in_any_dimension():
+    wide = LogPartitionNet(Smooth(100, 0), (100,), 0.8, (0.01, 40.0), 0).denoiser()
+    for denoiser in (network().denoiser(), wide):
+        energy = dd.Spacetime(denoiser).energy()
+        assert energy.default_solver is NETWORK_SEARCH
+        assert energy.fitted == (denoiser.dim >= 64)
 
 
 def test_an_evaluation_counts_its_backward_pass():

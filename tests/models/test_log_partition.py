@@ -5,11 +5,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import diffodesic as dd
+from diffodesic.cli.main import main
 from diffodesic.denoisers.log_partition import LogPartitionDenoiser
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.image_training import TrainSettings
@@ -107,6 +109,17 @@ def test_it_starts_from_a_teacher_and_follows_it(two, tmp_path):
     other = train(two, tmp_path / "other", settings=replace(plain, seed=1), progress=False)
     with pytest.raises(ValueError, match="another outdir"):  # other answers, another run
         train(two, tmp_path / "student", settings=replace(TINY, teacher=str(other)))
+
+
+def test_the_command_trains_one(two, tmp_path, capsys):
+    np.save(tmp_path / "pictures.npy", two[:, 0].clamp(-1, 1).numpy())
+    words = f"train {tmp_path / 'pictures.npy'} --outdir {tmp_path / 'model'} --log-partition"
+    main([*words.split(), "--steps", "2", "--batch", "8", "--channels", "4", "8", "--blocks", "1",
+          "1", "--heads", "1"])  # fmt: skip
+    assert isinstance(dd.load(tmp_path / "model").denoiser, LogPartitionDenoiser)
+    assert "wrote" in capsys.readouterr().out
+    assert main([*words.split(), "--half"]) == 2
+    assert "leave them out" in capsys.readouterr().err
 
 
 def test_any_denoiser_is_a_teacher(two, tmp_path):

@@ -1,5 +1,7 @@
 """What is trained on: sizes, latents made once, labels, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,17 @@ def test_latents_are_made_once(pictures, tmp_path, monkeypatch):
     assert torch.equal(again.points, whole.points)
     with pytest.raises(ValueError, match=r"other settings \(latents was .* give another outdir"):
         as_latents(pictures.flip(0), 16, tmp_path / "whole", device=CPU)
+
+
+def test_latents_take_the_normalisation_of_a_teacher(pictures, tmp_path):
+    own = as_latents(pictures, 16, tmp_path, device=CPU)
+    assert own.codec is not None
+    teacher = replace(own.codec, mean=(0.5,) * 4, scale=(2.0,) * 4)
+    like = as_latents(pictures, 16, tmp_path, device=CPU, like=teacher)
+    assert like.codec is not None
+    assert (like.codec.mean, like.codec.scale) == (teacher.mean, teacher.scale)
+    shift, scale = (torch.tensor(t)[:, None, None] for t in (own.codec.mean, own.codec.scale))
+    torch.testing.assert_close((own.points / scale + shift - 0.5) * 2, like.points)
 
 
 def test_encoding_that_was_interrupted_goes_on(pictures, tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ class TrainSettings(RunSettings):
         blocks: blocks of the network, see `UNet`.
         heads: attention heads of the network, see `UNet`.
         log_partition: learn the log-density of noisy images, whose gradient is the denoiser: exact
-            moments and divergences, at three to five times the time per step.
+            moments and divergences, at two to three times the time per step.
         teacher: a model, as `load` takes it, whose denoiser a log-partition network follows.
     """
 

@@ -4,12 +4,13 @@ The log-density of noisy data, ``log p(z; sigma) = -U``, is that of Gaussian dat
 ``mu`` and covariance C of the data, corrected by a network f through the whitened residual n,
 
     U = |n|^2/2 + log det(C + sigma^2)/2 + (D/2) log 2 pi + D (s^2/r^2) beta(log sigma),
-    n = (C + sigma^2)^(-1/2) (z - mu) - w(sigma) (f(x, c) - o F_G),
-    x = (z - mu)/r,  c = log(sigma)/4,  r^2 = s^2 + sigma^2,  w = t^2/(t^2 + sigma^2),
+    n = (C + sigma^2)^(-1/2) (z - mu) - W (f(x, c) - o F_G),
+    x = (z - (1 - o) mu)/r,  c = log(sigma)/4,  r^2 = s^2 + sigma^2,
+    W = t^2/(t^2 + sigma^2) (C/(C + sigma^2))^(1/2),
 
 with t^2 the largest eigenvalue of C: above it the data look Gaussian.  ``U = |n|^2/2`` is the
-energy of an autoencoder (2103.04257), n the noise itself near data of low dimension, and beta, a
-function of the level alone, counts their dimensions.  o = 1 where f starts as the raw network F of
+energy of an autoencoder (Salimans & Ho 2021), n the noise itself near data of low dimension, and
+beta, a function of the level alone, counts their dimensions.  o = 1 where f starts as the raw network F of
 an EDM denoiser, from which F_G, that of the Gaussian, is taken; else o = 0.  Then (2506.05310)
 
     m = E[x0 | z]        = z - sigma^2 dU/dz,

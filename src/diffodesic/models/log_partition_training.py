@@ -4,14 +4,14 @@ Both derivatives of the log-density are learned (2506.05310).  With S the spread
 Gaussian data with the mean and covariance of the images, which is known before training, the loss
 of an image is
 
-    |m - y|^2 / S  +  2 (sqrt(1 + q^2) - 1) / (1 + (sigma^2/S)^2),    q = (s - |x0 - m|^2) / S,
+    |m - y|^2 / S  +  w (sqrt(1 + q^2) - 1) / (1 + (sigma^2/S)^2),    q = (s - |x0 - m|^2) / S,
 
 y the clean image x0 or a teacher's posterior mean, s the spread that the network claims.  Both
 terms are of order one at every level, and the second falls to its own scatter.  In it m is a
-constant: a network that could move m to please its claim would do so, without bound.  Where there
-is much noise, q is the slope of the log-density times sigma^2/S: steps of the optimiser that are
-small for m are large for it, hence the weight.  Squares in place of the root diverge within a
-hundred steps at any learning rate tried.
+constant: a network that could move m to please its claim would do so, without bound.  q is the
+slope of the log-density times sigma^2/S, so that steps of the optimiser that are small for m are
+large for it: with squares in place of the root a run diverges within some tens of steps, with
+w = 2 after some hundreds, and a small w loses nothing (docs/log-partition.md).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from diffodesic.models.unet import UNet
 
 __all__ = ["LogPartitionTraining"]
 
+_WEIGHT = 0.2  # w
 _CHORDS, _SEGMENTS = 16, 16  # on which convexity is tried
 
 
@@ -106,7 +107,7 @@ class LogPartitionTraining(ImageTraining):
         first = (field - target).square().sum(-1) / unit
         off = (spread - seen) / unit
         weight = 1 + (batch.sigma**2 / network.gaussian_spread(sigma)).square()
-        second = 2 * ((1 + off**2).sqrt() - 1) / weight
+        second = _WEIGHT * ((1 + off**2).sqrt() - 1) / weight
         return x0.shape[1] * (first + second).sum()
 
     @torch.no_grad()

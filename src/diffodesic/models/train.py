@@ -49,7 +49,7 @@ def train(
     what to change.
 
     Cost: `steps` forward and backward passes of `batch` images, with a codec one pass of its
-    encoder per image before, kept for later runs. With `log_partition` a step takes three to five
+    encoder per image before, kept for later runs. With `log_partition` a step takes two to three
     times as long, and an evaluation of the teacher per image more.
     """
     settings, outdir = settings or TrainSettings(), Path(outdir)

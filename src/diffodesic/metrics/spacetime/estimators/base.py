@@ -127,12 +127,15 @@ class SpacetimeEnergy(PathEnergy):
 
     @property
     def default_solver(self) -> Solver | None:  # type: ignore[override]
-        """For a network, :class:`Redraw` if it can be judged; None for the full divergence of one.
+        """For a network :class:`Redraw` if it can be judged; without probes, none of that.
 
-        A log-partition network has exact segments of a law that is learned: it is judged, too.
+        The steps of a log-partition network are exact for its law, and have no probes to draw
+        anew: splines keep a search where the network was trained (docs/log-partition.md).
         """
-        if not self.denoiser.learned or (self.exact_segments and not self.denoiser.closed_form):
+        if not self.denoiser.learned:
             return None
+        if self.exact_segments:
+            return NETWORK_SEARCH if self.denoiser.closed_form else None
         return Redraw() if self.fitted else NETWORK_SEARCH
 
     @property
