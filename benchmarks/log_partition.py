@@ -236,7 +236,9 @@ def lengths(options: argparse.Namespace) -> list[Record]:
     rows: list[Record] = []
     for name in options.estimators:
         kind, estimator, probes = ESTIMATORS[name]
-        over, own, said, spent, negative, evaluations, statuses = ([] for _ in range(7))
+        numbers: list[list[float]] = [[] for _ in range(6)]
+        over, own, said, spent, negative, evaluations = numbers
+        statuses: list[str] = []
         for seed in options.seeds if kind != "exact" else [0]:
             denoiser = (
                 law() if kind == "exact" else trained(kind, seed, options.steps, options.folder)

@@ -10,8 +10,9 @@ The log-density of noisy data, ``log p(z; sigma) = -U``, is that of Gaussian dat
 
 with t^2 the largest eigenvalue of C: above it the data look Gaussian.  ``U = |n|^2/2`` is the
 energy of an autoencoder (Salimans & Ho 2021), n the noise itself near data of low dimension, and
-beta, a function of the level alone, counts their dimensions.  o = 1 where f starts as the raw network F of
-an EDM denoiser, from which F_G, that of the Gaussian, is taken; else o = 0.  Then (2506.05310)
+beta, a function of the level alone, counts their dimensions.  o = 1 where f starts as the raw
+network F of an EDM denoiser, from which F_G, that of the Gaussian, is taken; else o = 0.  Then
+(2506.05310)
 
     m = E[x0 | z]        = z - sigma^2 dU/dz,
     q = E[|z - x0|^2 | z] = sigma^2 (D - dU/dlog sigma)
