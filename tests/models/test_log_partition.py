@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from diffodesic.cli.main import main
 from diffodesic.denoisers.log_partition import LogPartitionDenoiser
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.image_training import TrainSettings
-from diffodesic.models.log_partition import covariance
+from diffodesic.models.log_partition import LogPartitionNet, covariance
 from diffodesic.models.log_partition_training import LogPartitionTraining
 from diffodesic.models.model import Model, ModelError
 from diffodesic.models.train import train
@@ -71,7 +72,8 @@ def test_it_learns_mean_and_spread(two, tmp_path):
     settings = replace(TINY, steps=300, batch=64, lr=1e-2, held_out=0.0, warmup=20)
     run = Small(Examples(two), settings, tmp_path)
     run.loop(progress=False)
-    denoiser = run.average.module.double().requires_grad_(False).denoiser()
+    network = cast(LogPartitionNet, run.average.module)
+    denoiser = network.double().requires_grad_(False).denoiser()
     # the two modes are told apart, which no Gaussian does
     sigma = torch.full((64,), 0.5).double()
     g = torch.Generator().manual_seed(2)
