@@ -13,9 +13,11 @@ from diffodesic.experiments.common.inputs import squeezenet
 from diffodesic.experiments.experiment import Context
 from diffodesic.experiments.registry import reproduce
 from diffodesic.experiments.turntable.judging import judge, validated
-from diffodesic.experiments.turntable.settings import CHOICES, METHODS, OURS
+from diffodesic.experiments.turntable.paths import frames_of
+from diffodesic.experiments.turntable.settings import CHOICES, METHODS, OURS, Settings
 from diffodesic.experiments.turntable.turns import SPLITS, Pairs, Turns, read_turns
-from support.tiny import tiny_model
+from diffodesic.images.interpolation import InterpolateOptions, interpolate
+from support.tiny import pictures, tiny_model
 
 DATA = Path(os.environ.get("DIFFODESIC_DATA", "nowhere"))
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="DIFFODESIC_DATA is not set")
@@ -73,6 +75,25 @@ def test_every_choice_is_another_and_ours_is_among_both():
     assert METHODS[OURS] == CHOICES[OURS]
     for methods in (CHOICES, METHODS):
         assert len(set(methods.values())) == len(methods)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_frames(name):
+    settings = Settings(frames=4, nodes=4, flow_steps=3)
+    ends = pictures(4, 3).reshape(2, 2, 3, 8, 8)
+    frames = frames_of(tiny_model(channels=3), METHODS[name], ends, settings)
+    assert frames.shape == (2, 4, 3, 8, 8)
+    assert bool(frames.isfinite().all())
+
+
+def test_ours_is_what_interpolate_shows():
+    model, images = tiny_model(channels=3), pictures(2, 3)
+    shown = interpolate(
+        model, *images, options=InterpolateOptions(nodes=4, frames=4, flow_steps=3, baselines=())
+    )
+    settings = Settings(frames=4, flow_steps=3)
+    frames = frames_of(model, METHODS[OURS], images.unsqueeze(0), settings)
+    torch.testing.assert_close(frames[0], shown.paths["arch"].frames)
 
 
 @pytest.mark.parametrize(

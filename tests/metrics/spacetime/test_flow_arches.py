@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from diffodesic import Denoiser, GaussianMixture
-from diffodesic.metrics.spacetime.flow_arches import CROSSINGS, DEPTHS, flow_arches
+from diffodesic.metrics.spacetime.flow_arches import CROSSINGS, DEPTHS, even_means, flow_arches
+from diffodesic.numerics.curves import Spline
 
 DIM, VARIANCE, TOP = 200, 0.5, 2.0
 
@@ -126,3 +127,29 @@ def test_a_pair_with_an_end_below_the_lowest_level_leaves_the_arches_of_others(
     for name, path in alone.items():
         # other steps of the flow's rule: its error
         torch.testing.assert_close(both[name][0], path, rtol=0, atol=1e-2)
+
+
+def test_means_move_by_equal_steps_along_the_same_curve(rng: torch.Generator):
+    law, (a, b) = gaussian(), ends(rng)
+    path = flow_arches(law, a, b, 32, lowest=-9.0, depths=(4.0,))["flow arch 4"]
+    even = even_means(law, path)
+    assert torch.equal(even[[0, -1]], path[[0, -1]])
+
+    def spread(nodes: Tensor) -> float:
+        shown = law(nodes[:, :-1], (-nodes[:, -1] / 2).exp())
+        steps = shown.diff(dim=0).norm(dim=-1)
+        return float(steps.std() / steps.mean())
+
+    assert spread(path) > 0.3
+    assert spread(even) < 0.2 * spread(path)  # lengths are known between 33 nodes
+    # no node leaves the curve: the nearest of its dense points is a small part of a step away
+    dense = Spline(path)(torch.linspace(0, 1, 3201, dtype=torch.float64))
+    off = torch.cdist(even, dense).amin(-1)
+    assert float(off.max()) < 0.05 * float(path.diff(dim=0).norm(dim=-1).max())
+
+
+def test_crossings_are_named_by_the_caller(rng: torch.Generator):
+    a, b = ends(rng)
+    own = flow_arches(gaussian(), a, b, 8, -9.0, depths=(2.0,), crossings={"half ": 0.25})
+    assert list(own) == ["half flow arch 2"]
+    assert torch.equal(own["half flow arch 2"][[0, -1]], torch.stack([a, b]))

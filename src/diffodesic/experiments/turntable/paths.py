@@ -17,7 +17,7 @@ from diffodesic.images.lifting import Lifting
 from diffodesic.images.placement import Placement
 from diffodesic.images.shown_path import equal_steps
 from diffodesic.images.spaces import SPACES
-from diffodesic.metrics.spacetime.flow_arches import flow_arches
+from diffodesic.metrics.spacetime.flow_arches import even_means, flow_arches
 from diffodesic.models.model import Model
 from diffodesic.numerics.curves import Spline
 
@@ -70,9 +70,10 @@ def _arch_frames(lifting: Lifting, method: Method, a: Tensor, b: Tensor, s: Tens
     lowest = denoiser.log_snr_range[0]
     still = {"": method.still}
     arches = flow_arches(denoiser, *packed, _NODES, lowest, (method.depth,), still)
-    curve = Spline(arches[f"flow arch {method.depth:g}"])
-    if method.pace != "parameter":
-        s = _paced(lifting, curve, s, method.pace)
+    nodes = arches[f"flow arch {method.depth:g}"]
+    curve = Spline(even_means(denoiser, nodes) if method.pace == "means" else nodes)
+    if method.pace == "codes":
+        s = _paced(lifting, curve, s)
     points = curve(s)
     z, levels = points[..., :-1], points[..., -1]
     if method.fresh:
@@ -95,17 +96,12 @@ def _refreshed(lifting: Lifting, z: Tensor, levels: Tensor, share: Tensor) -> Te
     return mean + (1 - w**2).sqrt() * (z - mean) + w * sigma.unsqueeze(-1) * noise
 
 
-def _paced(lifting: Lifting, curve: Callable[[Tensor], Tensor], s: Tensor, pace: str) -> Tensor:
-    """Parameters (N, F) between which posterior means, or clean codes, move by equal steps."""
-    dense = torch.linspace(0, 1, 4 * len(s) - 3, dtype=s.dtype)
-    points = curve(dense)
-    z, levels = points[..., :-1], points[..., -1]
+def _paced(lifting: Lifting, curve: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:
+    """Parameters (N, F) between which clean codes move by equal steps."""
     denoiser = lifting.model.denoiser
+    points = curve(torch.linspace(0, 1, 4 * len(s) - 3, dtype=s.dtype))
+    z, levels = points[..., :-1], points[..., -1]
     with torch.no_grad():
-        if pace == "means":
-            shown = denoiser(z, (-levels / 2).exp())
-        else:
-            sigma = z.new_tensor(math.exp(-clean_log_snr(denoiser) / 2))
-            shown = denoiser(drop(denoiser, z, levels, steps=lifting.flow_steps), sigma)
-    steps = shown.diff(dim=-2).norm(dim=-1)
-    return torch.stack([equal_steps(own, s) for own in steps])
+        sigma = z.new_tensor(math.exp(-clean_log_snr(denoiser) / 2))
+        codes = denoiser(drop(denoiser, z, levels, steps=lifting.flow_steps), sigma)
+    return torch.stack([equal_steps(own, s) for own in codes.diff(dim=-2).norm(dim=-1)])

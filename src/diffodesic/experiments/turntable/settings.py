@@ -14,7 +14,7 @@ class Method:
 
     Attributes:
         curve: ``pixels`` (a blend without a model), ``ends`` (the nearer end), a baseline,
-            ``graph``, ``arch``, or the name of a metric.
+            ``arch``, or the name of a metric.
         log_snr: level of the ends.
         depth: e-folds of SNR that an arch falls.
         still: share of an arch on each side that does not cross.
@@ -57,7 +57,7 @@ CHOICES: Mapping[str, Method] = {
     "arch 3, pace of codes": replace(_ARCH, pace="codes"),
     "arch 4, pace of means": _arch(4.0, pace="means"),
 }
-OURS = "arch 3"
+OURS = "arch 4, pace of means"
 METHODS: Mapping[str, Method] = {
     **REFERENCES,
     "LERP": Method("LERP"),
@@ -70,9 +70,7 @@ METHODS: Mapping[str, Method] = {
     "NoiseDiffusion": Method("NoiseDiffusion"),
     "NoiseDiffusion, full inversion": Method("NoiseDiffusion", -6.0),
     "likely path": Method("likely path"),
-    OURS: CHOICES[OURS],
-    "arch 6": CHOICES["arch 6"],
-    "late arch 3": CHOICES["late arch 3"],
+    **{name: CHOICES[name] for name in (OURS, "arch 3", "arch 6", "late arch 3")},
     "spacetime": Method("spacetime", 2.0, searched=True),
     "score metric": Method("score", searched=True),
     "score size": Method("conformal", searched=True),

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.flow import integrate
-from diffodesic.numerics.curves import arc
+from diffodesic.numerics.curves import Spline, arc, constant_speed
 
-__all__ = ["flow_arches"]
+__all__ = ["even_means", "flow_arches"]
 
 DEPTHS = (2.0, 3.0, 4.0)  # e-folds of SNR that an arch falls
 CROSSINGS = {"": 0.0, "late ": 1 / 3}  # share of the arch on each side without a crossing
@@ -78,6 +78,26 @@ def flow_arches(
             path[..., 0, :], path[..., -1, :] = a, b
             found[f"{name}flow arch {depth:g}"] = path
     return found
+
+
+def even_means(denoiser: Denoiser, path: Tensor) -> Tensor:
+    """The same curve, with nodes between which the posterior means move equally far.
+
+    An arch changes most where it is clean; equal steps of its parameter leave large steps there.
+
+    Args:
+        denoiser: posterior mean.
+        path: nodes (..., n + 1, D + 1), packed from (z, log SNR).
+
+    Returns:
+        nodes (..., n + 1, D + 1), with exact ends.
+
+    Cost: one evaluation per node.
+    """
+    with torch.no_grad():
+        means = denoiser(path[..., :-1], (-path[..., -1] / 2).exp())
+    steps = means.diff(dim=-2).norm(dim=-1)
+    return constant_speed(Spline(path), steps, path.shape[-2] - 1)
 
 
 def _flow_line(
