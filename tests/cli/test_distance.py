@@ -162,3 +162,22 @@ def test_options_of_another_metric_are_refused(place):
     ):
         with pytest.raises(ValueError, match=message):
             run(*words)
+
+
+def test_neighbours_are_written_with_what_they_took_and_taken_up_again(place, capsys):
+    words = ("distances", "set", *FAST, "--neighbours", "1", "--outdir", "n")
+    run(*words, "--candidates", "2", "--check", "1")
+    out = capsys.readouterr().out
+    assert out.startswith("1 nearest of 3 pictures by diffed at log SNR 2: ")
+    assert "of 3 pairs solved" in out
+    assert "recall 100.0% of the neighbours of 1 pictures" in out
+    rows = list(csv.reader((place / "n" / "neighbours.csv").read_text().splitlines()))
+    assert [row[:2] for row in rows] == [["picture", "rank"], *([f"{x}.png", "1"] for x in "abc")]
+    run(*words, "--candidates", "2", "--check", "1")
+    assert "searching" not in capsys.readouterr().out
+    run("distances", "set", *IEM, "--neighbours", "2", "--outdir", "i")
+    assert "by iem at log SNR 9.21: 0 of 3 pairs solved" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--candidates belongs to --neighbours"):
+        run("distances", "set", *FAST, "--candidates", "2")
+    with pytest.raises(ValueError, match="--candidates: no option of the metric iem"):
+        run("distances", "set", *IEM, "--neighbours", "2", "--candidates", "2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from diffodesic import GaussianMixture
 from diffodesic.images.distances import pairwise
+from diffodesic.images.information import IemOptions
 from diffodesic.images.neighbours import NearestOptions, nearest
 
 
@@ -29,7 +31,7 @@ def test_neighbours_are_those_of_the_whole_matrix(law: GaussianMixture):
     expected = matrix.topk(3, largest=False)
     assert torch.equal(found.index, expected.indices)
     torch.testing.assert_close(found.distance, expected.values, rtol=1e-6, atol=1e-9)
-    # on a line two pivots tell nearly everything
+    # on a line two pivots and the order by posterior means tell nearly everything
     assert found.solved < 0.6 * found.pairs == 0.6 * 435
     assert said
 
@@ -42,12 +44,74 @@ def test_a_pair_is_never_skipped_that_the_bound_allows(law: GaussianMixture):
     assert torch.equal(found.index.sort(1).values[0], torch.arange(1, 9))
 
 
+def test_candidates_alone_are_solved_and_the_check_says_what_they_miss(law):
+    points = law.sample(14, generator=torch.Generator().manual_seed(2))
+    options = NearestOptions(candidates=3, nodes=4)
+    found = nearest(law, points, 2, log_snr=1.0, check=2, options=options)
+    # on a line the order of the relative entropies is that of the edits
+    assert found.recall == 1
+    assert found.solved <= 14 * 3 < found.pairs
+    whole = pairwise(law, points, log_snr=1.0, nodes=4)
+    assert torch.equal(found.index, whole.neighbours(2))
+
+
+def test_the_recall_counts_neighbours_that_no_candidate_was(law, monkeypatch):
+    points = torch.linspace(-4, 4, 12, dtype=torch.float64).unsqueeze(-1)
+    far = -(points - points.T).abs()
+    monkeypatch.setattr(
+        "diffodesic.images.neighbours.entropies", lambda *_: far.fill_diagonal_(9e9)
+    )
+    found = nearest(
+        law, points, 2, log_snr=1.0, check=12, options=NearestOptions(candidates=2, nodes=4)
+    )
+    assert found.recall is not None
+    assert found.recall < 0.3
+
+
+def test_neighbours_under_noise_need_no_geodesic(law):
+    points = torch.linspace(-4, 4, 9, dtype=torch.float64).unsqueeze(-1)
+    options = IemOptions(levels=9)
+    found = nearest(law, points, 3, metric="iem", options=options)
+    whole = pairwise(law, points, metric="iem", options=options)
+    assert torch.equal(found.index, whole.neighbours(3))
+    assert (found.solved, found.pairs) == (0, 36)
+    with pytest.raises(ValueError, match="no arguments of the metric iem"):
+        nearest(law, points, 3, metric="iem", check=1)
+    with pytest.raises(ValueError, match="the metric diffed takes NearestOptions"):
+        nearest(law, points, 3, options=options)
+
+
+def test_an_interrupted_search_goes_on_to_the_same_end(law, tmp_path: Path):
+    points = law.sample(12, generator=torch.Generator().manual_seed(1))
+    options = NearestOptions(candidates=4, nodes=4, batch=5)
+    alone = nearest(law, points, 2, options=options)
+    said: list[str] = []
+
+    def stop(text: str) -> None:
+        said.append(text)
+        if len(said) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        nearest(law, points, 2, folder=tmp_path, options=options, progress=stop)
+    kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("batch-*")}
+    assert len(kept) == 3
+    whole = nearest(law, points, 2, folder=tmp_path, options=options, progress=said.append)
+    assert said[3] == "goes on from an earlier run, which has solved 3 batches of pairs"
+    assert torch.equal(whole.index, alone.index)
+    assert torch.equal(whole.distance, alone.distance)
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    with pytest.raises(ValueError, match="results of other settings"):
+        nearest(law, points, 3, folder=tmp_path, options=options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"k": 0}, "k must be between 1 and 4"),
         ({"k": 5}, "k must be between 1 and 4"),
-        ({"k": 1, "pivots": 0}, "pivots must be at least 1"),
+        ({"k": 1, "pivots": -1}, "pivots must be at least 0"),
+        ({"k": 2, "candidates": 1}, "candidates must be at least k, which is 2"),
         ({"k": 1, "pivots": 6}, "pivots must be at most 5"),
         ({"k": 1, "accuracy": -0.1}, "accuracy must be at least 0"),
     ],

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.options import add_flags, chosen, command, in_flags
+from diffodesic.cli.neighbours import of_each
+from diffodesic.cli.options import add_flags, belongs, chosen, command, in_flags
 from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_pictures
 from diffodesic.cli.progress import Progress, duration, in_words, progress
 from diffodesic.cli.ranking import RankOptions, edits_of_pairs, ranked
@@ -22,6 +23,7 @@ from diffodesic.images.editing import EditOptions, edit
 from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.lifting import as_images
 from diffodesic.images.matrix import DistanceMatrix, NoisyDistances
+from diffodesic.images.neighbours import NearestOptions
 from diffodesic.images.own_kind import PICTURES, strange
 from diffodesic.images.placement import run_of
 from diffodesic.models.identity import identity, short
@@ -51,6 +53,7 @@ MANY = """\
   diffodesic distances DIR                         all pairs; run again to go on
   diffodesic distances DIR --check 10              and how accurate they are
   diffodesic distances DIR --metric iem            of thousands of pictures
+  diffodesic distances DIR --neighbours 5          of each picture, by few of all pairs
 """
 MetricName = Literal["diffed", "iem", "mean"]
 MANY_IMAGES = 10_000  # what the time per pair is extrapolated to
@@ -76,12 +79,15 @@ class ManyOptions(ResultOptions):
 
     Args:
         metric: diffed, iem or mean; see distance.
-        check: number of edits that are solved again, finer.
-        outdir: folder for distances.npz (taken up again) and .csv.
+        check: number of edits that are solved again, finer; with --neighbours, of pictures all of
+            whose pairs are solved, for the recall.
+        neighbours: number of nearest neighbours of each picture, in place of all distances.
+        outdir: folder for distances.npz (taken up again) and .csv, or neighbours.csv.
     """
 
     metric: MetricName = "diffed"
     check: int = option(0, least=0)
+    neighbours: int | None = option(None, least=1)
     outdir: str = "out"
 
 
@@ -89,14 +95,13 @@ def add(commands: Any) -> None:
     """Add both commands."""
     one = command(commands, "distance", run_one, "how far apart two pictures are", ONE)
     one.add_argument("images", nargs=2, metavar="IMAGE", help="two pictures")
-    labels = ("diffed", *NOISY)
     kinds: tuple[type, ...] = (EditOptions, *NOISY.values(), OneOptions, RankOptions, ModelOptions)
-    add_flags(one, *kinds, labels=labels)
+    add_flags(one, *kinds, labels=("diffed", *NOISY))
     text = "the distances of all pairs of a folder"
     many = command(commands, "distances", run_many, text, MANY, resumes=True)
     many.add_argument("folder", metavar="DIR", type=Path, help="a folder of pictures")
-    kinds = (PairwiseOptions, *NOISY.values(), ManyOptions, ModelOptions)
-    add_flags(many, *kinds, labels=labels)
+    kinds = (PairwiseOptions, NearestOptions, *NOISY.values(), ManyOptions, ModelOptions)
+    add_flags(many, *kinds, labels=("diffed", "neighbours", *NOISY))
 
 
 def run_one(given: argparse.Namespace) -> None:
@@ -201,9 +206,7 @@ def _under_noise(
 
 
 def run_many(given: argparse.Namespace) -> None:
-    """Solve all pairs of a folder, print a summary, write the matrix."""
-    import torch
-
+    """Solve the pairs of a folder, all or those of the nearest; print a summary, and write."""
     from diffodesic.output.decoding import picture_files
 
     if not given.folder.is_dir():
@@ -212,11 +215,33 @@ def run_many(given: argparse.Namespace) -> None:
     if len(paths) < 2:
         raise ValueError(f"{given.folder} holds {len(paths)} pictures; at least 2 are needed")
     own = chosen(ManyOptions, given)
-    options = _options(given, own.metric, PairwiseOptions)
-    if own.check and isinstance(options, NoisyOptions):
+    if own.check and own.metric in NOISY:
         raise ValueError(f"--check: no option of the metric {own.metric}")
+    if own.neighbours is None:
+        belongs(given, ("candidates", "pivots", "accuracy"), "--neighbours")
+        _all_pairs(given, own, paths)
+    else:
+        _nearest(given, own, own.neighbours, paths)
+
+
+def _read(given: argparse.Namespace, own: ManyOptions, paths: list[Path]) -> tuple[Model, Tensor]:
+    """The model, and the pictures (N, C, H, W)."""
+    import torch
+
     model = open_model(chosen(ModelOptions, given))
-    images = torch.stack(read_pictures(model, paths, resize=own.resize))
+    return model, torch.stack(read_pictures(model, paths, resize=own.resize))
+
+
+def _nearest(given: argparse.Namespace, own: ManyOptions, count: int, paths: list[Path]) -> None:
+    options = _options(given, own.metric, NearestOptions)
+    model, images = _read(given, own, paths)
+    with own_outdir(own.outdir, "distances") as outdir, progress(model.denoiser) as say:
+        of_each(model, images, hashed(paths), count, own.metric, own.check, options, outdir, say)
+
+
+def _all_pairs(given: argparse.Namespace, own: ManyOptions, paths: list[Path]) -> None:
+    options = _options(given, own.metric, PairwiseOptions)
+    model, images = _read(given, own, paths)
     names, files = [path.name for path in paths], hashed(paths)
     with own_outdir(own.outdir, "distances") as outdir, progress(model.denoiser) as say:
         file = outdir / "distances.npz"

@@ -1,20 +1,28 @@
 r"""Nearest neighbours in Diffusion Edit Distance without all the distances  (2505.17517).
 
-Distances to a few pivots p bound all others by the triangle inequality,
+1. *Candidates*: of each point the pairs of least relative entropy between posteriors at the
+   anchor, ``KL(a || b) + KL(b || a) = SNR (z_a - z_b) . (m_a - m_b)``: one evaluation per point and
+   no geodesic.  A neighbour that is not among them is missed; how many are is measured by
+   ``check``, which solves all pairs of some points.
+2. *Pivots*: distances to a few points p bound all others by the triangle inequality,
 
     |d(p, i) - d(p, j)|  <=  d(i, j)  <=  d(p, i) + d(p, j),
 
 so a pair whose lower bound exceeds the k-th best distance so far need not be solved.  Solved
 lengths L are those of real paths, d <= L <= (1 + a) d for an accuracy a of the solver, and what is
-used is ``L(p, i)/(1 + a) - L(p, j) <= d(i, j)``: a neighbour is missed only if a is too small.
+used is ``L(p, i)/(1 + a) - L(p, j) <= d(i, j)``: a candidate is missed only if a is too small.
 This saves little where distances concentrate, as among images of many classes, and most of the
 work where data lie on a line.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,12 +31,22 @@ from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.distances import PairSolver, PairwiseOptions
 from diffodesic.images.door import Data, as_data
 from diffodesic.images.editing import anchored, distances_of
+from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.own_kind import doubtful
+from diffodesic.images.spaces import SpacetimeSpace
+from diffodesic.images.work import join_work
+from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.models.identity import identity
 from diffodesic.models.model import Model
+from diffodesic.numerics.cost import expect, scaled, stage
 from diffodesic.numerics.words import brief
 from diffodesic.output.options import option, suggests
+from diffodesic.output.stages import GOES_ON, Stage, Store, fingerprint
 
-__all__ = ["NearestOptions", "Neighbours", "nearest"]
+__all__ = ["NearestOptions", "Neighbours", "candidates_of", "entropies", "nearest"]
+
+CANDIDATES = 5  # times k
+BLOCK = 1024  # points of one call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +54,15 @@ class NearestOptions(PairwiseOptions):
     """Options of :func:`nearest`.
 
     Args:
-        pivots: points whose distances to all others are solved first, far from each other.
+        candidates: pairs of each point that may be solved, those of least relative entropy at the
+            anchor; default 5 k. With the number of points every pair that the bounds allow is one.
+        pivots: points whose distances to all others are solved first, far from each other; default
+            4 where all points are candidates, else none.
         accuracy: share by which a solved length may exceed the distance.
     """
 
-    pivots: int = option(4, least=1)
+    candidates: int | None = option(None, least=1)
+    pivots: int | None = option(None, least=0)
     accuracy: float = option(0.02, least=0)
 
 
@@ -51,9 +73,12 @@ class Neighbours:
     Attributes:
         index: their places, nearest first, (N, k).
         distance: their distances, (N, k).
-        log_snr: the anchor; distances of other anchors do not compare.
-        solved: number of pairs whose geodesic was solved.
+        log_snr: the scale: the anchor, or the cleanest level of a metric under noise; distances of
+            other scales do not compare.
+        solved: number of pairs whose geodesic was solved, without those of the check.
         pairs: number N (N - 1) / 2 of all pairs.
+        recall: share of the true neighbours of the checked points that was found; None where none
+            was checked.
         notices: what is doubtful about the pictures, the model or its paths, one sentence each.
     """
 
@@ -62,6 +87,7 @@ class Neighbours:
     log_snr: float
     solved: int
     pairs: int
+    recall: float | None = None
     notices: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -72,96 +98,244 @@ class Neighbours:
         return f"Neighbours({k} of {points} points, {brief(known)}, {solved})"
 
 
-@suggests(options=(NearestOptions,))
+@suggests(options=(NearestOptions, *NOISY.values()))
 def nearest(
     source: Model | Denoiser,
     data: Data,
     k: int = 5,
     *,
+    metric: Literal["diffed", "iem", "mean"] = "diffed",
     log_snr: float | None = None,
-    options: NearestOptions | None = None,
+    check: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    options: NearestOptions | NoisyOptions | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Neighbours:
-    """The k nearest neighbours of every point in Diffusion Edit Distance.
+    """The k nearest neighbours of every point.
 
     Args:
         source: a model, or a denoiser.
         data: images for a model, as for :func:`pairwise`; points (N, D) at the anchor for a
             denoiser.
         k: number of neighbours, 1 <= k < N.
+        metric: ``diffed``, Diffusion Edit Distance; ``iem`` or ``mean``, where no geodesic is
+            solved and nothing is missed.
         log_snr: the anchor, in place of ``options.log_snr``; see ``edit``.
-        options: everything else; default ``NearestOptions()``.
-        progress: called with a short line after every round.
+        check: number of points, spread over the set, all of whose pairs are solved for the recall.
+        folder: where solved pairs are kept; a run that was interrupted goes on from them.
+        options: everything else; default ``NearestOptions()``, or those of the metric.
+        progress: called with a short line after every batch.
 
     Returns:
         neighbours, their distances, and how many pairs it took.
 
     Raises:
-        ValueError: for k outside 1 ... N - 1, or pivots outside 1 ... N.
+        ValueError: for k outside 1 ... N - 1, pivots or check beyond N, options of another metric,
+            or a folder of other data or settings.
 
-    Cost: that of ``geodesic`` per solved pair, ``pivots (N - 1)`` at least, and for a model ``2
-    flow_steps + 12`` evaluations per image.
+    Cost: that of ``geodesic`` per solved pair, at most ``candidates N + (pivots + check) (N - 1)``,
+    and one evaluation per point; for a model ``2 flow_steps + 12`` more of each image.  Memory:
+    about ``40 N^2`` bytes.
     """
-    points = as_data(source, data)
-    asked, count = (options or NearestOptions()).but(log_snr=log_snr), len(points)
+    points, say = as_data(source, data), progress or _silent
+    count = len(points)
     if not 1 <= k < count:
         raise ValueError(f"k must be between 1 and {count - 1}, one less than the points; got {k}")
-    if asked.pivots > count:
+    known: dict[str, type[NearestOptions | NoisyOptions]] = {"diffed": NearestOptions, **NOISY}
+    if (kind := known.get(metric)) is None:
+        raise ValueError(f"unknown metric {metric!r}; choose diffed, {' or '.join(NOISY)}")
+    options = kind() if options is None else options
+    if not isinstance(options, kind):
         raise ValueError(
-            f"pivots must be at most {count}, the number of points; got {asked.pivots}"
+            f"options are {type(options).__name__}; the metric {metric} takes {kind.__name__}"
         )
-    solver = PairSolver.of(*anchored(source, points, asked), asked)
-    notices = dict.fromkeys(doubtful(source, points))
-    known = torch.full((count, count), torch.inf, dtype=torch.float64)
+    if isinstance(options, NearestOptions):
+        asked = options.but(log_snr=log_snr)
+        for name, value in (("pivots", asked.pivots or 0), ("check", check)):
+            if not 0 <= value <= count:
+                raise ValueError(
+                    f"{name} must be at most {count}, the number of points; got {value}"
+                )
+        return _by_edits(source, points, k, asked, check, folder, say)
+    if check or folder is not None or log_snr is not None:
+        raise ValueError(f"check, folder and log_snr are no arguments of the metric {metric}")
+    found = options.among(source, points, progress=say)
+    index, distance = _least(_square(found.distance, count), k)
+    pairs = count * (count - 1) // 2
+    notices = tuple(doubtful(source, points))
+    return Neighbours(index, distance, found.log_snr, 0, pairs, notices=notices)
 
-    def solve(pairs: Tensor) -> None:
-        """Fill in the distances of pairs (P, 2)."""
-        for part in pairs.split(solver.batch):
-            i, j = part.T
-            path = solver(part)
-            notices.update(dict.fromkeys(path.doubts))
-            known[i, j] = known[j, i] = distances_of(path).double().cpu()
-            if progress:
-                progress(f"{_solved(known)} pairs solved")
 
-    chosen = _pivots(known, asked.pivots, solve)
-    gap = known[chosen].clone()
-    gap[torch.arange(len(chosen)), chosen] = 0  # a pivot and itself
-    shrunk = gap / (1 + asked.accuracy)
-    lower = (shrunk.unsqueeze(2) - gap.unsqueeze(1)).amax(0)
-    lower = torch.maximum(lower, lower.T)
-    while len(pairs := _promising(known, lower, k)):
-        solve(pairs)
-    distance, index = known.topk(k, largest=False)
+def _silent(_: str) -> None:
+    pass
+
+
+def _by_edits(
+    source: Model | Denoiser,
+    data: Tensor,
+    k: int,
+    asked: NearestOptions,
+    check: int,
+    folder: str | os.PathLike[str] | None,
+    say: Callable[[str], None],
+) -> Neighbours:
+    """Neighbours in edit distance."""
+    space, points = anchored(source, data, asked)
+    solver, count = PairSolver.of(space, points, asked), len(points)
+    candidates = min(asked.candidates or CANDIDATES * k, count - 1)
+    if candidates < k:
+        raise ValueError(f"candidates must be at least k, which is {k}; got {candidates}")
+    pivots = asked.pivots
+    if pivots is None:
+        pivots = min(4, count) if candidates == count - 1 else 0
+    depends = {
+        **asked.settings(),
+        "solver": repr(solver.solver),
+        "k": k,
+        "points": fingerprint(points),
+        "model": identity(source),
+    }
+    with Store(None if folder is None else Path(folder), depends).held() as store:
+        if made := store.finished():
+            say(f"{GOES_ON}, which has solved {len(made)} batches of pairs")
+        if isinstance(source, Model):
+            of_one = join_work(SpacetimeSpace(), asked, solver.nodes, ("ends",))
+            expect(scaled(of_one, min(count * candidates, count * (count - 1) // 2)))
+        ledger = _Ledger(solver, store, say)
+        ledger.search(
+            candidates_of(entropies(space, points), candidates), k, pivots, asked.accuracy
+        )
+        index, distance = _least(ledger.known, k)
+        solved = ledger.solved
+        recall = ledger.recall(index, check) if check else None
+    notices = tuple(dict.fromkeys((*doubtful(source, data), *ledger.doubts)))
     every = count * (count - 1) // 2
-    return Neighbours(index, distance, asked.log_snr, _solved(known), every, tuple(notices))
+    return Neighbours(index, distance, asked.log_snr, solved, every, recall, notices)
 
 
-def _solved(known: Tensor) -> int:
-    return int(torch.isfinite(known).sum()) // 2
+@stage("candidates")
+def entropies(space: Spacetime, points: Tensor) -> Tensor:
+    """Relative entropies of posteriors at the anchor, both ways summed, over the SNR.
+
+    Args:
+        space: the spacetime.
+        points: packed points (N, D + 1) at one level.
+
+    Returns:
+        ``(z_a - z_b) . (m_a - m_b)`` of all points, (N, N), infinite on the diagonal.
+
+    Cost: one evaluation per point.
+    """
+    z, sigma = points[:, :-1], (-points[0, -1] / 2).exp()
+    with torch.no_grad():
+        means = torch.cat([space.denoiser(part, sigma) for part in z.split(BLOCK)])
+    products = z @ means.T
+    size = products.diagonal()
+    cheap = size + size.unsqueeze(1) - products - products.T
+    return cheap.double().cpu().fill_diagonal_(torch.inf)
 
 
-def _pivots(known: Tensor, count: int, solve: Callable[[Tensor], None]) -> list[int]:
-    """Points far from each other, with their distances to all others solved."""
-    chosen = [0]
-    everyone = torch.arange(len(known))
-    while True:
-        last = chosen[-1]
-        rest = everyone[(everyone != last) & torch.isinf(known[last])]
-        solve(torch.stack([torch.full_like(rest, last), rest], 1))
-        if len(chosen) == count:
-            return chosen
-        reach = known[chosen].amin(0)
-        reach[chosen] = -1
-        chosen.append(int(reach.argmax()))
+def _square(values: Tensor, count: int) -> Tensor:
+    """Values per pair as a symmetric matrix (N, N), infinite on the diagonal."""
+    square = torch.full((count, count), torch.inf, dtype=torch.float64)
+    i, j = torch.triu_indices(count, count, 1)
+    square[i, j] = square[j, i] = values.double().cpu()
+    return square
 
 
-def _promising(known: Tensor, lower: Tensor, k: int) -> Tensor:
-    """For every point the k unsolved pairs of least bound that may be among its nearest, (P, 2)."""
+def candidates_of(cheap: Tensor, candidates: int) -> Tensor:
+    """Cheap distances (N, N) of the ``candidates`` nearest of each point, infinite elsewhere."""
+    least = cheap.topk(candidates, largest=False)
+    return torch.full_like(cheap, torch.inf).scatter_(1, least.indices, least.values)
+
+
+def _least(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Places and values of the k least of each row, (N, k)."""
+    distance, index = matrix.topk(k, largest=False)
+    return index, distance
+
+
+class _Ledger:
+    """Pairs that are solved, and what for.
+
+    Args:
+        solver: solves pairs.
+        store: keeps each batch of them.
+        say: called with a short line after every batch.
+    """
+
+    def __init__(self, solver: PairSolver, store: Store, say: Callable[[str], None]) -> None:
+        self.solver, self.store, self.say = solver, store, say
+        count = len(solver.points)
+        self.known = torch.full((count, count), torch.inf, dtype=torch.float64)
+        self.batches = 0
+        self.doubts: dict[str, None] = {}
+
+    @property
+    def solved(self) -> int:
+        """Number of pairs solved."""
+        return int(torch.isfinite(self.known).sum()) // 2
+
+    def solve(self, pairs: Tensor) -> None:
+        """Fill in the distances of pairs (P, 2), or take them from an earlier run."""
+        for part in pairs.split(self.solver.batch) if len(pairs) else ():
+            self.batches += 1
+            made, words = self.store.stage(f"batch-{self.batches}", partial(self._paths, part))
+            i, j = made["pairs"].T
+            self.known[i, j] = self.known[j, i] = made["lengths"]
+            self.doubts |= dict.fromkeys(words["doubts"])
+            self.say(f"{self.solved} pairs solved")
+
+    def _paths(self, part: Tensor) -> Stage:
+        path = self.solver(part)
+        lengths = distances_of(path).double().cpu()
+        return {"pairs": part, "lengths": lengths}, {"doubts": list(path.doubts)}
+
+    def search(self, cheap: Tensor, k: int, pivots: int, accuracy: float) -> None:
+        """Solve the pairs that neither the cheap distance nor the pivots rule out."""
+        chosen = self._pivots(pivots)
+        gap = self.known[chosen].clone()
+        gap[torch.arange(len(chosen)), chosen] = 0  # a pivot and itself
+        lower = torch.zeros_like(cheap)
+        for row in gap:
+            bound = row.unsqueeze(1) / (1 + accuracy) - row
+            lower = torch.maximum(lower, torch.maximum(bound, bound.T))
+        while len(pairs := _promising(self.known, cheap, lower, k)):
+            self.solve(pairs)
+
+    def _pivots(self, count: int) -> list[int]:
+        """Points far from each other, with their distances to all others solved."""
+        chosen: list[int] = []
+        reach = torch.full((len(self.known),), torch.inf, dtype=torch.float64)
+        for _ in range(count):
+            chosen.append(int(reach.argmax()))
+            self._all_of(chosen[-1])
+            reach = self.known[chosen].amin(0)
+            reach[chosen] = -1
+        return chosen
+
+    def _all_of(self, point: int) -> None:
+        """Solve all pairs of a point."""
+        rest = torch.nonzero(torch.isinf(self.known[point])).flatten()
+        rest = rest[rest != point]
+        self.solve(torch.stack([torch.full_like(rest, point), rest], 1))
+
+    def recall(self, index: Tensor, check: int) -> float:
+        """Share of the true neighbours of ``check`` points that are in ``index`` (N, k)."""
+        places = torch.linspace(0, len(index) - 1, check).round().long()
+        hits = []
+        for place in places.tolist():
+            self._all_of(place)
+            true = self.known[place].topk(index.shape[1], largest=False).indices
+            hits.append(torch.isin(true, index[place]).double().mean())
+        return float(torch.stack(hits).mean())
+
+
+def _promising(known: Tensor, cheap: Tensor, lower: Tensor, k: int) -> Tensor:
+    """For every point the k unsolved candidates of least distance that may be near, (P, 2)."""
     worst = known.topk(k, largest=False).values[:, -1:]
-    bound = torch.where(torch.isinf(known) & (lower < worst), lower, torch.inf)
-    bound.fill_diagonal_(torch.inf)
-    least, place = bound.topk(k, largest=False)
+    open_ = torch.where(torch.isinf(known) & (lower < worst), cheap, torch.inf)
+    least, place = open_.topk(k, largest=False)
     row = torch.arange(len(known)).unsqueeze(1).expand_as(place)
     pairs = torch.stack([row, place], -1)[torch.isfinite(least)]
     return torch.unique(pairs.sort(1).values, dim=0)
