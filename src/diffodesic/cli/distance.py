@@ -53,6 +53,7 @@ MANY = """\
   diffodesic distances DIR                         all pairs; run again to go on
   diffodesic distances DIR --check 10              and how accurate they are
   diffodesic distances DIR --metric iem            of thousands of pictures
+  diffodesic distances DIR --workers 4             by four processes
   diffodesic distances DIR --neighbours 5          of each picture, by few of all pairs
 """
 MetricName = Literal["diffed", "iem", "mean"]
@@ -235,7 +236,8 @@ def _read(given: argparse.Namespace, own: ManyOptions, paths: list[Path]) -> tup
 def _nearest(given: argparse.Namespace, own: ManyOptions, count: int, paths: list[Path]) -> None:
     options = _options(given, own.metric, NearestOptions)
     model, images = _read(given, own, paths)
-    with own_outdir(own.outdir, "distances") as outdir, progress(model.denoiser) as say:
+    shown = progress(model.denoiser, getattr(options, "workers", 1))
+    with own_outdir(own.outdir, "distances") as outdir, shown as say:
         of_each(model, images, hashed(paths), count, own.metric, own.check, options, outdir, say)
 
 
@@ -243,7 +245,8 @@ def _all_pairs(given: argparse.Namespace, own: ManyOptions, paths: list[Path]) -
     options = _options(given, own.metric, PairwiseOptions)
     model, images = _read(given, own, paths)
     names, files = [path.name for path in paths], hashed(paths)
-    with own_outdir(own.outdir, "distances") as outdir, progress(model.denoiser) as say:
+    shown = progress(model.denoiser, getattr(options, "workers", 1))
+    with own_outdir(own.outdir, "distances") as outdir, shown as say:
         file = outdir / "distances.npz"
         distances: PairwiseDistances | NoisyDistances
         if isinstance(options, PairwiseOptions):

@@ -33,12 +33,17 @@ class Progress:
         cost: counts the work of the run, and knows what is expected.
         denoiser: whose evaluations are timed for the announcement; None announces nothing.
         rewrite: shows a line in the place of the last one; None prints lines of their own.
+        workers: number of processes that share the work.
     """
 
     def __init__(
-        self, cost: Cost, denoiser: Denoiser | None, rewrite: Callable[[str], None] | None
+        self,
+        cost: Cost,
+        denoiser: Denoiser | None,
+        rewrite: Callable[[str], None] | None,
+        workers: int = 1,
     ) -> None:
-        self.cost, self.denoiser, self.rewrite = cost, denoiser, rewrite
+        self.cost, self.denoiser, self.rewrite, self.workers = cost, denoiser, rewrite, workers
         self.text, self.began = "", time.monotonic()
 
     def __call__(self, text: str) -> None:
@@ -74,16 +79,18 @@ class Progress:
         # outside the counted scopes: it is no work of the run
         seconds = calls * Context().run(seconds_per_evaluation, denoiser)
         if seconds >= LONG:
-            told = f"about {_rounded(calls):,} evaluations, {duration(seconds)}"
+            told = f"about {_rounded(calls):,} evaluations, {duration(seconds / self.workers)}"
+            told += f" by {self.workers} workers" if self.workers > 1 else ""
             print(f"diffodesic: {told}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def progress(denoiser: Denoiser | None = None) -> Iterator[Progress]:
+def progress(denoiser: Denoiser | None = None, workers: int = 1) -> Iterator[Progress]:
     """Tell how the run inside the block stands.
 
     Args:
         denoiser: see :class:`Progress`.
+        workers: see :class:`Progress`.
 
     Yields:
         what is called with a short line on every step.
@@ -93,7 +100,7 @@ def progress(denoiser: Denoiser | None = None) -> Iterator[Progress]:
     ended = threading.Event()
     bar_format = "{desc} [{elapsed}]"
     with counting() as cost, tqdm(bar_format=bar_format, disable=None, leave=False) as bar:
-        shown = Progress(cost, denoiser, None if bar.disable else bar.set_description_str)
+        shown = Progress(cost, denoiser, None if bar.disable else bar.set_description_str, workers)
         watcher = threading.Thread(target=shown.watch, args=(ended,), daemon=True)
         watcher.start()
         try:

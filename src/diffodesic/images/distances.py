@@ -38,6 +38,7 @@ from diffodesic.images.matrix import DamagedError, DistanceMatrix, NoisyDistance
 from diffodesic.images.own_kind import doubtful
 from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.images.work import join_work
+from diffodesic.images.workers import ORDER, batches
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.identity import identity
 from diffodesic.models.model import Model
@@ -50,7 +51,6 @@ __all__ = ["PairSolver", "PairwiseDistances", "PairwiseOptions", "pairwise"]
 
 NODES, EXACT = 16, Relax(rtol=1e-3)  # in closed form: about 1 %
 MEMORY = 2**22  # numbers in the largest tensor of a batch of a mixture: 32 MB in float64
-ORDER = list(Status)
 D = TypeVar("D", bound=DistanceMatrix)
 
 
@@ -63,11 +63,13 @@ class PairwiseOptions(EditOptions):
         solver: default that of the metric's energy for a network, else one looser than for a
             single pair.
         batch: pairs solved together; default what fits in some hundred MB.
+        workers: processes that solve batches at the same time, with a model each.
     """
 
     nodes: int | None = option(None, least=2, most=10_000)
     solver: Relax | Redraw | None = option(None, flag=False)
     batch: int | None = option(None, least=1)
+    workers: int = option(1, least=1, most=1024)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -237,7 +239,7 @@ def _edits(
         if isinstance(source, Model):
             of_one = join_work(SpacetimeSpace(), asked, solve.nodes, ("ends",))
             expect(scaled(of_one, len(distances.lengths) - distances.solved))
-        distances = _run(solve, distances, file, say)
+        distances = _run(solve, distances, file, asked.workers, say)
         if check and distances.accuracy is None:
             distances = replace(distances, accuracy=_check(solve, distances, check))
             if file is not None:
@@ -361,6 +363,7 @@ def _run(
     solve: PairSolver,
     distances: PairwiseDistances,
     file: str | os.PathLike[str] | None,
+    workers: int,
     say: Callable[[str], None],
 ) -> PairwiseDistances:
     """Solve what is left, and keep the file up to date."""
@@ -370,17 +373,17 @@ def _run(
         say(f"{GOES_ON}, which has solved {earlier} of {of_all} pairs")
     if len(left):
         say(f"{earlier} of {of_all} pairs")
+    parts = dict(enumerate(left.split(solve.batch))) if len(left) else {}
+    began = time.monotonic()
     with counting() as cost:
-        for which in left.split(solve.batch) if len(left) else ():
-            began = time.monotonic()
-            path = solve(distances.pairs[which])
-            distances.lengths[which] = distances_of(path).double().cpu()
-            distances.errors[which] = path.certificate.judged_error.double().cpu()
-            distances.apexes[which] = path.nodes[..., -1].amin(-1).double().cpu()
-            ended = [ORDER.index(status) for status in path.statuses]
-            distances.statuses[which] = torch.tensor(ended)
-            distances = replace(distances, seconds=distances.seconds + time.monotonic() - began)
-            distances = distances.noting(path.doubts)
+        pairs = {place: distances.pairs[which] for place, which in parts.items()}
+        for place, batch in batches(solve, pairs, workers):
+            which = parts[place]
+            distances.lengths[which], distances.errors[which] = batch.lengths, batch.errors
+            distances.apexes[which], distances.statuses[which] = batch.apexes, batch.statuses
+            passed, began = time.monotonic() - began, time.monotonic()
+            distances = replace(distances, seconds=distances.seconds + passed)
+            distances = distances.noting(batch.doubts)
             if file is not None:
                 distances.save(file)
             expect(scaled(cost.stages, len(left) / (distances.solved - earlier)))

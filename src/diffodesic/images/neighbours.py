@@ -20,9 +20,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,18 +29,19 @@ from torch import Tensor
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.distances import PairSolver, PairwiseOptions
 from diffodesic.images.door import Data, as_data
-from diffodesic.images.editing import anchored, distances_of
+from diffodesic.images.editing import anchored
 from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.own_kind import doubtful
 from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.images.work import join_work
+from diffodesic.images.workers import batches
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.identity import identity
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import expect, scaled, stage
 from diffodesic.numerics.words import brief
 from diffodesic.output.options import option, suggests
-from diffodesic.output.stages import GOES_ON, Stage, Store, fingerprint
+from diffodesic.output.stages import GOES_ON, Store, fingerprint
 
 __all__ = ["NearestOptions", "Neighbours", "candidates_of", "entropies", "nearest"]
 
@@ -189,7 +189,7 @@ def _by_edits(
     if pivots is None:
         pivots = min(4, count) if candidates == count - 1 else 0
     depends = {
-        **asked.settings(),
+        **asked.but(workers=1).settings(),  # results do not depend on their number
         "solver": repr(solver.solver),
         "k": k,
         "points": fingerprint(points),
@@ -201,7 +201,7 @@ def _by_edits(
         if isinstance(source, Model):
             of_one = join_work(SpacetimeSpace(), asked, solver.nodes, ("ends",))
             expect(scaled(of_one, min(count * candidates, count * (count - 1) // 2)))
-        ledger = _Ledger(solver, store, say)
+        ledger = _Ledger(solver, store, asked.workers, say)
         ledger.search(
             candidates_of(entropies(space, points), candidates), k, pivots, asked.accuracy
         )
@@ -261,11 +261,14 @@ class _Ledger:
     Args:
         solver: solves pairs.
         store: keeps each batch of them.
+        workers: number of processes.
         say: called with a short line after every batch.
     """
 
-    def __init__(self, solver: PairSolver, store: Store, say: Callable[[str], None]) -> None:
-        self.solver, self.store, self.say = solver, store, say
+    def __init__(
+        self, solver: PairSolver, store: Store, workers: int, say: Callable[[str], None]
+    ) -> None:
+        self.solver, self.store, self.workers, self.say = solver, store, workers, say
         count = len(solver.points)
         self.known = torch.full((count, count), torch.inf, dtype=torch.float64)
         self.batches = 0
@@ -278,18 +281,22 @@ class _Ledger:
 
     def solve(self, pairs: Tensor) -> None:
         """Fill in the distances of pairs (P, 2), or take them from an earlier run."""
+        left: dict[int, Tensor] = {}
         for part in pairs.split(self.solver.batch) if len(pairs) else ():
             self.batches += 1
-            made, words = self.store.stage(f"batch-{self.batches}", partial(self._paths, part))
-            i, j = made["pairs"].T
-            self.known[i, j] = self.known[j, i] = made["lengths"]
-            self.doubts |= dict.fromkeys(words["doubts"])
-            self.say(f"{self.solved} pairs solved")
+            if made := self.store.read(f"batch-{self.batches}"):
+                self._take(*made)
+            else:
+                left[self.batches] = part
+        for place, batch in batches(self.solver, left, self.workers):
+            solved = {"pairs": left[place], "lengths": batch.lengths}
+            self._take(*self.store.write(f"batch-{place}", solved, {"doubts": batch.doubts}))
 
-    def _paths(self, part: Tensor) -> Stage:
-        path = self.solver(part)
-        lengths = distances_of(path).double().cpu()
-        return {"pairs": part, "lengths": lengths}, {"doubts": list(path.doubts)}
+    def _take(self, made: dict[str, Tensor], words: dict[str, Any]) -> None:
+        i, j = made["pairs"].T
+        self.known[i, j] = self.known[j, i] = made["lengths"]
+        self.doubts |= dict.fromkeys(words["doubts"])
+        self.say(f"{self.solved} pairs solved")
 
     def search(self, cheap: Tensor, k: int, pivots: int, accuracy: float) -> None:
         """Solve the pairs that neither the cheap distance nor the pivots rule out."""
