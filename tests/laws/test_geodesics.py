@@ -92,7 +92,8 @@ def test_a_batch_of_pairs_is_its_pairs_one_by_one(case: Case, rng: torch.Generat
         assert alone.status is together.statuses[i]
         assert alone.start == together.start[i : i + 1]
         torch.testing.assert_close(alone.length, together.length[i], rtol=1e-6, atol=0)
-        torch.testing.assert_close(alone.nodes, together.nodes[i], rtol=1e-6, atol=1e-6)
+        # an energy that is met to e leaves its nodes free to the square root of e
+        torch.testing.assert_close(alone.nodes, together.nodes[i], rtol=1e-5, atol=1e-5)
 
 
 @_table([case for case in SOLVABLE if case.dim == 2])
@@ -102,4 +103,5 @@ def test_the_recipe_on_a_batch_is_the_recipe_on_each(case: Case, rng: torch.Gene
     together = geodesic(metric, a, b, nodes=8, solver=solver, refine=1)
     for i in range(0, 32, 4):
         alone = geodesic(metric, a[i], b[i], nodes=8, solver=solver, refine=1)
-        torch.testing.assert_close(alone.nodes, together.nodes[i], rtol=1e-6, atol=1e-6)
+        # an energy that is met to e leaves its nodes free to the square root of e
+        torch.testing.assert_close(alone.nodes, together.nodes[i], rtol=1e-5, atol=1e-5)

@@ -201,7 +201,7 @@ def test_paths_arrive_and_cross_the_pass():
 def test_a_geodesic_feeds_the_sampler():
     potential = DoubleWell()
     space = Spacetime(GridDenoiser(potential, points=64))
-    path = geodesic(space, space.point(A, 4.0), space.point(B, 4.0), nodes=16)
+    path = geodesic(space, space.point(A, 4.0), space.point(B, 4.0), nodes=24)
     found = transition_paths(potential, path, PathOptions(30, langevin_steps=16))
     assert torch.equal(found.nodes, path.nodes)
     assert found.settings["kT"] == 1.0

@@ -25,7 +25,7 @@ __all__ = ["add"]
 
 EXAMPLES = """\
   diffodesic likelihood                               two shipped digits
-  diffodesic likelihood A.png B.png --among HELD-OUT  and their rank among the pictures of a folder
+  diffodesic likelihood A.png B.png --among HELD-OUT   and their rank among the pictures of a folder
   diffodesic likelihood A.png --flow --outdir out     a second estimate; writes out/result.json
 """
 

@@ -131,22 +131,25 @@ def _known(
     """The shortest path (B, n+1, d) that was known before a search, and its length (B,)."""
     energy, x = problem.energy, found.solution.nodes
     s = torch.linspace(0, 1, x.shape[1], dtype=x.dtype, device=x.device)
-    known, length = x, torch.full_like(found.certificate.length, torch.inf)
-    paths: list[Tensor] = []
+    known, length = x.clone(), torch.full_like(found.certificate.length, torch.inf)
+    paths: list[tuple[Tensor, Tensor]] = []
     if problem.init is not None:
         given = energy.confine(energy.curve(problem.init)(s))
-        paths.append(torch.cat([x[:, :1], given[:, 1:-1], x[:, -1:]], 1))
+        every = torch.ones_like(length, dtype=torch.bool)
+        paths.append((every, torch.cat([x[:, :1], given[:, 1:-1], x[:, -1:]], 1)))
     elif starts:
         paths = _near(energy, x, found.certificate.length)
-    well = [Status.CONVERGED] * len(x)
-    for path in paths:
-        rated = certify(energy, replace(found.solution, nodes=path, statuses=well), refine)
+    for rows, path in paths:
+        well = [Status.CONVERGED] * int(rows.sum())
+        nodes = replace(found.take(rows).solution, nodes=path[rows], statuses=well)
+        rated = certify(energy, nodes, refine)
         # what has a negative square has no length
         sound = [status is not Status.NEGATIVE_STEPS for status in rated.solution.statuses]
-        shorter = rated.certificate.length < length
-        shorter &= torch.tensor(sound, device=length.device)
-        known = torch.where(shorter[:, None, None], path, known)
-        length = torch.where(shorter, rated.certificate.length, length)
+        shorter = rated.certificate.length < length[rows]
+        better = rows.clone()
+        better[rows] = shorter & torch.tensor(sound, device=length.device)
+        known[better] = path[better]
+        length[better] = rated.certificate.length[better[rows]]
     if energy.exact_segments:
         upper, one = found.certificate.upper, energy.segments(x[:, [0, -1]])(s)
         known = torch.where((upper < length)[:, None, None], one, known)
@@ -154,12 +157,13 @@ def _known(
     return known, length
 
 
-def _near(energy: PathEnergy, x: Tensor, length: Tensor) -> list[Tensor]:
-    """The starts between the ends of paths (B, n+1, d) that may be as short as ``length`` (B,)."""
+def _near(energy: PathEnergy, x: Tensor, length: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Which pairs (B,) have a start that may be as short as ``length`` (B,), and these starts."""
     near = []
     with torch.no_grad():
         for start in first_paths(energy, x[:, 0], x[:, -1], x.shape[1] - 1).values():
             steps = evaluate(energy, start, order=0).squared_steps
-            if bool((steps.clamp(min=0).sqrt().sum(-1) <= NEAR * length).any()):
-                near.append(start)
+            rows = steps.clamp(min=0).sqrt().sum(-1) <= NEAR * length
+            if bool(rows.any()):
+                near.append((rows, start))
     return near
