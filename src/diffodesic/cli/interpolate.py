@@ -99,7 +99,7 @@ def _summarise(
             print(f"note: {in_flags(notice, parser)}")
         print(
             f"wrote {folder}/report.html, filmstrip.png, {animations}, {len(result.frames)} "
-            "frames, pair-1 ..."
+            "frames, and a folder for every pair, pair-1 and on"
         )
         return
     path = result.geodesic

@@ -99,7 +99,11 @@ def _demanded(
     """What a potential does not say itself; what is needed must have been given."""
     missing = [f"--{key}" for key in needed if not getattr(options, key)]
     if missing:
-        raise ValueError(f"{name} does not say its {', '.join(missing)}: give them")
+        example = "--kT 1 --unit kT --box -2,2,-1,3 --period none"
+        raise ValueError(
+            f"{name} does not say its {', '.join(missing)}: give them, as in {example} (the box is "
+            "low,high of the first coordinate, then of the next)"
+        )
     return options.kT or 0.0, options.unit or "", options.box, options.period or ""
 
 
