@@ -21,7 +21,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
@@ -29,7 +28,6 @@ suppress_warnings = ["config.cache"]  # nothing here is pickled between builds
 templates_path = ["_templates"]
 
 myst_heading_anchors = 3
-myst_enable_extensions = ["dollarmath"]
 
 autosummary_generate = True
 autodoc_typehints = "description"
@@ -44,7 +42,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
-    "min_reported_time": 1e9,
+    "write_computation_times": False,
     "image_scrapers": ("matplotlib",),
 }
 
