@@ -12,6 +12,7 @@ in [-1, 1], or latents.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -80,7 +81,7 @@ class NoisyDistance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisyOptions(Options):
+class NoisyOptions(Options, ABC):
     """Options of distances under shared noise.
 
     Args:
@@ -97,11 +98,11 @@ class NoisyOptions(Options):
         """Evaluations that an image usually takes."""
         return 2 * self.noises
 
+    @abstractmethod
     def measured(
         self, denoiser: Denoiser, points: Tensor, reduce: Reduce, say: Say = _silent
     ) -> NoisyDistance:
         """Distances of points (N, D), pair by pair or of all pairs as ``reduce`` says, (P,)."""
-        raise NotImplementedError
 
     def between(self, source: Model | Denoiser, x: Tensor, y: Tensor) -> NoisyDistance:
         """Distances of images (..., C, H, W) of a model, or points (..., D), pair by pair."""
