@@ -10,9 +10,8 @@ seen between the ends.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from diffodesic.images.door import Picture, as_data
 from diffodesic.images.lifting import as_images
 from diffodesic.images.own_kind import PICTURES, strange
 from diffodesic.images.placement import JoinOptions, doubts, path_record, place, run_of
+from diffodesic.images.saved import SavedFrames
 from diffodesic.images.spaces import SPACES, ScoreSpace, Space, choose_space
 from diffodesic.images.work import frames_work, join_work
 from diffodesic.metrics.continuation import Alarm, Continuation, Method, continue_path
@@ -32,14 +32,15 @@ from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import expect, total
 from diffodesic.output.animation import AnimationOptions
-from diffodesic.output.folder import replace_files, write_pictures
-from diffodesic.output.images import to_pil, to_uint8
+from diffodesic.output.folder import write_pictures
+from diffodesic.output.images import to_uint8
+from diffodesic.output.manifest import Run
 from diffodesic.output.notebook import fragment
 from diffodesic.output.options import option, suggests
 from diffodesic.output.records import versions, write_json
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 __all__ = ["ExtrapolateOptions", "Extrapolation", "extrapolate"]
 
@@ -72,7 +73,7 @@ class ExtrapolateOptions(JoinOptions):
 
 
 @dataclass(frozen=True, repr=False)
-class Extrapolation:
+class Extrapolation(SavedFrames):
     """What :func:`extrapolate` returns.
 
     Attributes:
@@ -98,10 +99,6 @@ class Extrapolation:
         """All images, through the second end and beyond, (F + S, C, H, W)."""
         return torch.cat([self.between, self.beyond])
 
-    def pictures(self) -> list[Image]:
-        """The frames as PIL images."""
-        return to_pil(self.frames)
-
     def __repr__(self) -> str:
         """One line: of what, how far, and why it ended."""
         return (
@@ -124,36 +121,33 @@ class Extrapolation:
             strip={"path and beyond": to_uint8(self.frames)},
         )
 
-    def save(
-        self,
-        outdir: str | os.PathLike[str],
-        *,
-        fps: float | None = None,
-        video: bool | None = None,
-        animation: AnimationOptions | None = None,
-        inputs: tuple[tuple[str, str], ...] = (),
-    ) -> Path:
-        """Write frames, filmstrip, GIF, video, report and ``result.json`` into a folder.
+    def _run(self, inputs: tuple[tuple[str, str], ...]) -> Run:
+        return run_of("extrapolate", self.settings, self.inputs, inputs)
 
-        Args:
-            outdir: the folder, made if needed; files of the last run in it are removed.
-            fps: see :meth:`Interpolation.save`.
-            video: see :meth:`Interpolation.save`.
-            animation: see :meth:`Interpolation.save`.
-            inputs: names of the images, with hashes; default hashes of their values.
+    def _write(self, folder: Path, run: Run, animation: AnimationOptions) -> None:
+        from diffodesic.images.page import write_extrapolation_page
 
-        Returns:
-            the folder.
-
-        Raises:
-            OSError: if it cannot be written.
-            ValueError: for a rate out of range, or a video without the package av.
-        """
-        moving = (animation or AnimationOptions()).but(fps=fps, video=video)
-        run = run_of("extrapolate", self.settings, self.inputs, inputs)
-        with replace_files(outdir, run) as folder:
-            _write(self, folder, run.origin, moving)
-        return Path(outdir)
+        continuation, last = self.continuation, len(self.between) - 1
+        rows = {"geodesic": to_uint8(self.frames)}
+        marks = {0: "A", last: "B"}
+        if len(self.beyond):
+            marks[len(self.frames) - 1] = "beyond"
+        write_pictures(rows, folder, animation, marks)
+        content = {
+            "stop": continuation.stop.name,
+            "stop_text": continuation.stop.value,
+            "reached": continuation.reached,
+            "method": continuation.method,
+            "watched": continuation.watched,
+            "first_frame_beyond": len(self.between),
+            **path_record(continuation.path, continuation.cost),
+            "settings": self.settings,
+            "notices": self.notices,
+            "seconds": round(self.seconds, 2),
+            "versions": versions(),
+        }
+        write_json(folder / "result.json", content)
+        write_extrapolation_page(folder / "report.html", rows, marks, content, run.origin)
 
 
 @suggests(options=(ExtrapolateOptions,), space=SPACES.values())
@@ -245,31 +239,3 @@ def _notices(continuation: Continuation) -> tuple[str, ...]:
     if len(continuation.points) == 1:
         notices.append(f"nothing beyond the second image was reached: {continuation.stop.value}")
     return tuple(notices)
-
-
-def _write(
-    result: Extrapolation, folder: Path, origin: Mapping[str, str], animation: AnimationOptions
-) -> None:
-    from diffodesic.images.page import write_extrapolation_page
-
-    continuation, last = result.continuation, len(result.between) - 1
-    rows = {"geodesic": to_uint8(result.frames)}
-    marks = {0: "A", last: "B"}
-    if len(result.beyond):
-        marks[len(result.frames) - 1] = "beyond"
-    write_pictures(rows, folder, animation, marks)
-    content = {
-        "stop": continuation.stop.name,
-        "stop_text": continuation.stop.value,
-        "reached": continuation.reached,
-        "method": continuation.method,
-        "watched": continuation.watched,
-        "first_frame_beyond": len(result.between),
-        **path_record(continuation.path, continuation.cost),
-        "settings": result.settings,
-        "notices": result.notices,
-        "seconds": round(result.seconds, 2),
-        "versions": versions(),
-    }
-    write_json(folder / "result.json", content)
-    write_extrapolation_page(folder / "report.html", rows, marks, content, origin)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,11 @@ from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
 from diffodesic.images.placement import path_record, run_of
+from diffodesic.images.saved import SavedFrames
 from diffodesic.images.shown_path import ShownPath
 from diffodesic.output.animation import AnimationOptions
 from diffodesic.output.files import write_atomically
-from diffodesic.output.folder import replace_files, write_pictures
+from diffodesic.output.folder import write_pictures
 from diffodesic.output.images import to_pil, to_uint8
 from diffodesic.output.manifest import Run
 from diffodesic.output.notebook import fragment
@@ -25,38 +25,7 @@ from diffodesic.output.records import versions, write_json
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Interpolation", "psnr_of", "result_dict", "write_interpolation"]
-
-
-def write_interpolation(
-    result: Interpolation, folder: Path, run: Run, animation: AnimationOptions
-) -> None:
-    """Write everything about an interpolation into a folder; see ``Interpolation.save``.
-
-    Args:
-        result: the interpolation.
-        folder: an empty folder.
-        run: what its page says it was made by and of.
-        animation: how the frames move.
-    """
-    from safetensors.torch import save
-
-    from diffodesic.images.page import write_interpolation_page
-
-    frames = {name: to_uint8(shown.frames) for name, shown in result.paths.items()}
-    write_pictures(frames, folder, animation)
-    tensors = {"nodes": result.geodesic.nodes, "inputs": result.inputs}
-    for name, shown in result.paths.items():
-        for part in ("frames", "s", "log_snr", "curve_s", "curve_log_snr", "curve_speed"):
-            tensors[f"{name}.{part}"] = getattr(shown, part)
-    kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    write_atomically(folder / "path.safetensors", save(kept))
-    content = result_dict(result)
-    write_json(folder / "result.json", content)
-    content["origin"] = run.origin
-    write_interpolation_page(
-        folder / "report.html", result.paths, result.inputs, content, ok=result.geodesic.ok
-    )
+__all__ = ["Interpolation", "psnr_of", "result_dict"]
 
 
 def result_dict(result: Interpolation) -> dict[str, Any]:
@@ -99,7 +68,7 @@ def psnr_of(error: float) -> float:
 
 
 @dataclass(frozen=True, repr=False)
-class Interpolation:
+class Interpolation(SavedFrames):
     """What :func:`interpolate` returns.
 
     Attributes:
@@ -165,33 +134,25 @@ class Interpolation:
         first, last = map(psnr_of, self.end_error)
         return first, last
 
-    def save(
-        self,
-        outdir: str | os.PathLike[str],
-        *,
-        fps: float | None = None,
-        video: bool | None = None,
-        animation: AnimationOptions | None = None,
-        inputs: tuple[tuple[str, str], ...] = (),
-    ) -> Path:
-        """Write frames, filmstrip, GIF, video, path, result and report into a folder.
+    def _run(self, inputs: tuple[tuple[str, str], ...]) -> Run:
+        return run_of("interpolate", self.settings, self.inputs, inputs)
 
-        Args:
-            outdir: the folder, made if needed; files of the last run in it are removed.
-            fps: frames per second, in place of ``animation.fps``.
-            video: whether to write ``path.mp4``, in place of ``animation.video``.
-            animation: everything else about GIF and video; default ``AnimationOptions()``.
-            inputs: names of the images, with hashes; default hashes of their values.
+    def _write(self, folder: Path, run: Run, animation: AnimationOptions) -> None:
+        from safetensors.torch import save
 
-        Returns:
-            the folder.
+        from diffodesic.images.page import write_interpolation_page
 
-        Raises:
-            OSError: if it cannot be written; nothing is left half-written.
-            ValueError: for a rate out of range, or a video without the package av.
-        """
-        moving = (animation or AnimationOptions()).but(fps=fps, video=video)
-        run = run_of("interpolate", self.settings, self.inputs, inputs)
-        with replace_files(outdir, run) as folder:
-            write_interpolation(self, folder, run, moving)
-        return Path(outdir)
+        frames = {name: to_uint8(shown.frames) for name, shown in self.paths.items()}
+        write_pictures(frames, folder, animation)
+        tensors = {"nodes": self.geodesic.nodes, "inputs": self.inputs}
+        for name, shown in self.paths.items():
+            for part in ("frames", "s", "log_snr", "curve_s", "curve_log_snr", "curve_speed"):
+                tensors[f"{name}.{part}"] = getattr(shown, part)
+        kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        write_atomically(folder / "path.safetensors", save(kept))
+        content = result_dict(self)
+        write_json(folder / "result.json", content)
+        content["origin"] = run.origin
+        write_interpolation_page(
+            folder / "report.html", self.paths, self.inputs, content, ok=self.geodesic.ok
+        )

@@ -22,13 +22,15 @@ from diffodesic.images.door import Picture, as_data
 from diffodesic.images.interpolation import InterpolateOptions, expected_work, join, stages
 from diffodesic.images.lifting import as_images
 from diffodesic.images.placement import run_of
-from diffodesic.images.result import Interpolation, result_dict, write_interpolation
+from diffodesic.images.result import Interpolation, result_dict
+from diffodesic.images.saved import SavedFrames
 from diffodesic.images.spaces import SPACES, Space, choose_space
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import expect, total
 from diffodesic.output.animation import AnimationOptions
-from diffodesic.output.folder import replace_files, write_pictures
+from diffodesic.output.folder import write_pictures
 from diffodesic.output.images import to_pil, to_uint8
+from diffodesic.output.manifest import Run
 from diffodesic.output.notebook import fragment
 from diffodesic.output.options import suggests
 from diffodesic.output.records import write_json
@@ -40,7 +42,7 @@ __all__ = ["InterpolationSequence", "interpolate_through"]
 
 
 @dataclass(frozen=True, repr=False)
-class InterpolationSequence:
+class InterpolationSequence(SavedFrames):
     """What :func:`interpolate_through` returns.
 
     Attributes:
@@ -103,49 +105,24 @@ class InterpolationSequence:
             strip={next(iter(self.parts[0].paths)): to_uint8(self.frames)},
         )
 
-    def save(
-        self,
-        outdir: str | os.PathLike[str],
-        *,
-        fps: float | None = None,
-        video: bool | None = None,
-        animation: AnimationOptions | None = None,
-        inputs: tuple[tuple[str, str], ...] = (),
-    ) -> Path:
-        """Write frames, filmstrip, GIF, video, report and result, and every pair into its folder.
+    def _run(self, inputs: tuple[tuple[str, str], ...]) -> Run:
+        images = [self.parts[0].inputs[0], *(part.inputs[1] for part in self.parts)]
+        return run_of("interpolate", self.parts[0].settings, images, inputs)
 
-        Args:
-            outdir: the folder, made if needed; files of the last run in it are removed.
-            fps: see :meth:`Interpolation.save`.
-            video: see :meth:`Interpolation.save`.
-            animation: see :meth:`Interpolation.save`.
-            inputs: names of the images, with hashes; default hashes of their values.
-
-        Returns:
-            the folder; ``pair-1``, ... in it hold what :meth:`Interpolation.save` writes.
-
-        Raises:
-            OSError: if it cannot be written.
-            ValueError: for a rate out of range, or a video without the package av.
-        """
+    def _write(self, folder: Path, run: Run, animation: AnimationOptions) -> None:
         from diffodesic.images.page import write_sequence_page
 
-        moving = (animation or AnimationOptions()).but(fps=fps, video=video)
         # a path that one pair lacks is no path of the whole
         shared = [name for name in self.parts[0].paths if all(name in p.paths for p in self.parts)]
         pairs = [result_dict(part) for part in self.parts]
-        images = [self.parts[0].inputs[0], *(part.inputs[1] for part in self.parts)]
-        run = run_of("interpolate", self.parts[0].settings, images, inputs)
-        with replace_files(outdir, run) as folder:
-            rows = {name: to_uint8(self.frames_of(name)) for name in shared}
-            write_pictures(rows, folder, moving, self.marks)
-            content = {"keys": self.keys, "length": self.length, "pairs": pairs}
-            write_json(folder / "result.json", content)
-            write_sequence_page(folder / "report.html", rows, self.marks, pairs, run.origin)
-            for i, part in enumerate(self.parts):
-                (folder / f"pair-{i + 1}").mkdir()
-                write_interpolation(part, folder / f"pair-{i + 1}", run, moving)
-        return Path(outdir)
+        rows = {name: to_uint8(self.frames_of(name)) for name in shared}
+        write_pictures(rows, folder, animation, self.marks)
+        content = {"keys": self.keys, "length": self.length, "pairs": pairs}
+        write_json(folder / "result.json", content)
+        write_sequence_page(folder / "report.html", rows, self.marks, pairs, run.origin)
+        for i, part in enumerate(self.parts):
+            (folder / f"pair-{i + 1}").mkdir()
+            part._write(folder / f"pair-{i + 1}", run, animation)
 
 
 @suggests(options=(InterpolateOptions,), space=SPACES.values())
