@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from diffodesic.experiments.common.inputs import squeezenet
 from diffodesic.experiments.experiment import Context
 from diffodesic.experiments.registry import reproduce
-from diffodesic.experiments.turntable.judging import judge, validated
+from diffodesic.experiments.turntable.graph import Album, chain
+from diffodesic.experiments.turntable.judging import judge, small, validated
 from diffodesic.experiments.turntable.paths import frames_of
 from diffodesic.experiments.turntable.settings import CHOICES, METHODS, OURS, Settings
 from diffodesic.experiments.turntable.turns import SPLITS, Pairs, Turns, read_turns
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
+from diffodesic.output.stages import Store
 from support.tiny import pictures, tiny_model
 
 DATA = Path(os.environ.get("DIFFODESIC_DATA", "nowhere"))
@@ -80,10 +83,37 @@ def test_every_choice_is_another_and_ours_is_among_both():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_gives_frames(name):
     settings = Settings(frames=4, nodes=4, flow_steps=3)
-    ends = pictures(4, 3).reshape(2, 2, 3, 8, 8)
-    frames = frames_of(tiny_model(channels=3), METHODS[name], ends, settings)
+    shown = pictures(6, 3)
+    ends, between = shown[:4].reshape(2, 2, 3, 8, 8), [shown[4:], shown[:0]]
+    frames = frames_of(tiny_model(channels=3), METHODS[name], ends, settings, between)
     assert frames.shape == (2, 4, 3, 8, 8)
     assert bool(frames.isfinite().all())
+
+
+def test_a_way_through_photographs_meets_each_of_them():
+    nodes = torch.eye(3, dtype=torch.float64)  # two quarters of circles of chord sqrt 2
+    s = torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=torch.float64)
+    half = 0.5**0.5
+    expected = torch.tensor([[1, 0, 0], [half, half, 0], [0, 1, 0], [0, 0, 1]]).double()
+    torch.testing.assert_close(chain(nodes, s), expected)
+
+
+def test_the_graph_finds_the_turn_of_an_object_unless_its_variety_is_left_out(tmp_path):
+    own, album = turns(around=60, side=100), Album.read(DATA, Store(tmp_path, {}))
+    given = Pairs.turned(own, 60.0, seed=0)
+    ends, name = given.ends[0], own.names[0].split("|")[0]
+    labels = album.archive.arrays["label_names"][album.archive.arrays["label"]][album.rows]
+    assert name in labels
+
+    def off(way: Tensor) -> float:
+        """RMS from the photograph on a way that is least like a view of the object."""
+        flat, real = small(way).flatten(1), small(own.raw[0]).flatten(1)
+        return float(torch.cdist(flat, real).amin(1).max()) / flat.shape[1] ** 0.5
+
+    through, others = album.between(ends), album.between(ends, (name,))
+    assert through.shape[1:] == others.shape[1:] == (3, 100, 100)
+    assert off(through) < 0.06  # neighbouring photographs of a turn are as far apart
+    assert off(others) > 0.1
 
 
 def test_ours_is_what_interpolate_shows():

@@ -8,15 +8,22 @@ from typing import Any
 
 from torch import Tensor
 
-from diffodesic.experiments.common.statistics import Estimate, SetDistances, resampled_mean
+from diffodesic.experiments.common.compared import (
+    Table,
+    differences,
+    front,
+    point,
+    short,
+    strip_rows,
+)
+from diffodesic.experiments.common.statistics import SetDistances, resampled_mean
 from diffodesic.experiments.rotated.digits import Scores
 from diffodesic.experiments.rotated.settings import Settings
 from diffodesic.output.figures import canvas
-from diffodesic.output.images import to_uint8
 from diffodesic.output.pictures import filmstrip
 from diffodesic.output.tables import markdown
 
-__all__ = ["conclusions", "pages", "picture", "plain", "strips"]
+__all__ = ["conclusions", "pages", "picture", "strips"]
 
 DIGIT, SQUEEZE = "digit-classifier-1", "squeezenet-1.1"
 SHORT = {DIGIT: "c", SQUEEZE: "s"}
@@ -46,7 +53,6 @@ NAMED = {  # in the figure, and where
     "score Jacobian": (4, 4),
     "spacetime": (4, 4),
 }
-Table = Mapping[str, Mapping[str, Estimate]]
 
 
 def conclusions(
@@ -73,28 +79,6 @@ def _order(extractors: Iterable[str]) -> list[str]:
     return truth + orbit + [m for kind in kinds[2:] for m in named[kind]] + ["end PSNR"]
 
 
-def plain(table: Table) -> dict[str, dict[str, dict[str, float]]]:
-    """A table without its resamples."""
-    return {
-        method: {k: {"value": e.value, "low": e.low, "high": e.high} for k, e in own.items()}
-        for method, own in table.items()
-    }
-
-
-def front(table: Table, extractor: str) -> set[str]:
-    """Methods than which no other is better in FID, KID, PPL and PDV at once."""
-    names = [f"{what}, {extractor}" for what in ("FID", "KID", "PPL", "PDV")]
-    values = {method: [own[name].value for name in names] for method, own in table.items()}
-
-    def beaten(mine: list[float]) -> bool:
-        return any(
-            all(x <= y for x, y in zip(other, mine, strict=True)) and other != mine
-            for other in values.values()
-        )
-
-    return {method for method, mine in values.items() if not beaten(mine)}
-
-
 def pages(
     tables: Mapping[float, Table], beyond: Mapping[str, Any], ours: str, settings: Settings
 ) -> tuple[str, ...]:
@@ -113,39 +97,28 @@ def pages(
 
 
 def _title(measure: str) -> str:
-    for name, short in SHORT.items():
-        measure = measure.replace(f", {name}", f" {short}")
+    for name, letter in SHORT.items():
+        measure = measure.replace(f", {name}", f" {letter}")
     return measure
 
 
 def _values(table: Table) -> str:
     measures = list(next(iter(table.values())))
-    fronts = {name: front(table, name) for name in SHORT}
+    best = ("FID", "KID", "PPL", "PDV")
+    fronts = {name: front(table, [f"{what}, {name}" for what in best]) for name in SHORT}
     lines = []
     for method, own in table.items():
         marks = "".join(f" ({SHORT[name]})" for name in SHORT if method in fronts[name])
-        lines.append([method + marks, *(_short(own[name]) for name in measures)])
+        lines.append([method + marks, *(short(own[name], 4) for name in measures)])
     return markdown(["", *map(_title, measures)], lines)
 
 
 def _differences(table: Table, ours: str) -> str:
-    """Ours minus every other; bold where the interval leaves 0 out, to the better for ours."""
-    measures = [name for name in table[ours] if name.startswith(DECISIVE)]
-    measures += [name for name in table[ours] if name.startswith(("truth PSNR", "PPL", "PDV"))]
-    lines = []
-    for method in (name for name in table if name != ours):
-        cells = [method]
-        for name in measures:
-            change = table[ours][name].minus(table[method][name])
-            better = change.low > 0 if name in UPWARDS else change.high < 0
-            text = f"{change.value:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"
-            cells.append(f"**{text}**" if better else text)
-        lines.append(cells)
-    return markdown([f"{ours} minus", *map(_title, measures)], lines)
-
-
-def _short(estimate: Estimate) -> str:
-    return f"{estimate.value:.4g} ± {(estimate.high - estimate.low) / 2:.2g}"
+    """Ours minus every other."""
+    names = [name for name in table[ours] if name.startswith(DECISIVE)]
+    names += [name for name in table[ours] if name.startswith(("truth PSNR", "PPL", "PDV"))]
+    measures = {name: _title(name) for name in names}
+    return differences(table, ours, [name for name in table if name != ours], measures, UPWARDS)
 
 
 def _beyond(beyond: Mapping[str, Any]) -> str:
@@ -178,7 +151,9 @@ def picture(to: Path, tables: Mapping[float, Table], beyond: Mapping[str, Any]) 
             panel.set_axis_off()
         for panel, (gap, table) in zip(first, tables.items(), strict=True):
             for method, own in table.items():
-                _point(panel, method, own[f"PDV, {DIGIT}"], own[f"FID, {DIGIT}"])
+                colour, name = ("C0", method) if method in NAMED else ("0.75", "")
+                at = NAMED.get(method, (0, 0))
+                point(panel, own[f"PDV, {DIGIT}"], own[f"FID, {DIGIT}"], colour, name, at=at)
             panel.set(xscale="log", yscale="log", title=f"{gap:g} degrees", xlabel="PDV")
         first[0].set(ylabel="FID")
         if not beyond:
@@ -197,18 +172,7 @@ def picture(to: Path, tables: Mapping[float, Table], beyond: Mapping[str, Any]) 
         last.legend(fontsize=6)
 
 
-def _point(panel: Any, method: str, x: Estimate, y: Estimate) -> None:
-    """A method with its intervals, and its name if it is in ``NAMED``."""
-    errors = {"xerr": (x.high - x.low) / 2, "yerr": (y.high - y.low) / 2}
-    colour = "C0" if method in NAMED else "0.75"
-    panel.errorbar(x.value, y.value, **errors, fmt="o", ms=3, color=colour)
-    if method in NAMED:
-        place = {"xytext": NAMED[method], "textcoords": "offset points"}
-        panel.annotate(method, (x.value, y.value), **place, fontsize=6)
-
-
 def strips(shown: Mapping[str, Tensor], to: Path) -> None:
     """Frames (D, F, 1, 28, 28) of some methods, two digits, one under the other."""
     named = [name for name in STRIP if name in shown]
-    digits = range(min(2, len(shown["truth"])))
-    filmstrip({name + " " * i: to_uint8(shown[name][i]) for i in digits for name in named}, to)
+    filmstrip(strip_rows(shown, named, min(2, len(shown["truth"]))), to)

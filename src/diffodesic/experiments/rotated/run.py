@@ -19,12 +19,13 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from diffodesic.experiments.common.compared import plain
 from diffodesic.experiments.common.inputs import digit_model, squeezenet
 from diffodesic.experiments.common.statistics import draws
 from diffodesic.experiments.experiment import Context, Outcome
 from diffodesic.experiments.rotated.digits import Pairs, choose, measure, pairs
 from diffodesic.experiments.rotated.past_the_end import past_the_end
-from diffodesic.experiments.rotated.report import conclusions, pages, picture, plain, strips
+from diffodesic.experiments.rotated.report import conclusions, pages, picture, strips
 from diffodesic.experiments.rotated.settings import (
     KEPT,
     METHODS,

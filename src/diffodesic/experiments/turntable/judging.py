@@ -1,8 +1,9 @@
 """What frames between photographs are worth, object by object.
 
 Distances between pictures, RMS and features, are taken at 64 x 64 pixels, fine energy and the ends
-at full size.  "Real" frames are those through the autoencoder, as the frames are, unless ``raw`` is
-said; the nearest is sought in the whole turn.  Inner frames count; steps take in the ends.
+at the size of the frames.  "Real" frames are those through the autoencoder, as the frames are,
+unless ``raw`` is said; the nearest is sought in the whole turn.  Inner frames count; steps take in
+the ends.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ MEASURES = {  # in the order of the tables, and whether less is better; None: a 
 _SIDE = 64
 
 
-def small(images: Tensor) -> Tensor:
-    """Pictures (..., C, H, W), in bytes or in [0, 1], at 64 x 64 in [0, 1]."""
+def small(images: Tensor, side: int = _SIDE) -> Tensor:
+    """Pictures (..., C, H, W), in bytes or in [0, 1], at 64 x 64, or another side, in [0, 1]."""
     flat = images.flatten(0, -4).float() / (1 if images.is_floating_point() else 255)
-    fitted = F.interpolate(flat, (_SIDE, _SIDE), mode="bilinear", antialias=True).clamp(0, 1)
-    return fitted.reshape(*images.shape[:-2], _SIDE, _SIDE)
+    fitted = F.interpolate(flat, (side, side), mode="bilinear", antialias=True).clamp(0, 1)
+    return fitted.reshape(*images.shape[:-2], side, side)
 
 
 def judge(
@@ -108,13 +109,15 @@ def _ends_seen(given: Pairs, turns: Turns, i: int) -> Tensor:
 
 
 def _common(frames: Tensor, given: Pairs, turns: Turns, i: int) -> Scores:
-    """End error and sharpness of one sequence, at full size."""
-    ends = psnr(frames[[0, -1]].float(), given.ends[i].float()).clamp(max=60).mean()
+    """End error and sharpness of one sequence, at its own size."""
+    side = frames.shape[-1]
+    ends = psnr(frames[[0, -1]].float(), small(given.ends[i], side)).clamp(max=60).mean()
     energy = fine_energy(frames[1:-1].float()).mean()
     owners = [i] if given.gap else [i, (i + 1) % len(turns.names)]
     scores = {"end PSNR": ends}
     for name, pictures in (("fine energy", turns.seen), ("fine energy, raw", turns.raw)):
-        scores[name] = energy / fine_energy(pictures[owners, ::10].flatten(0, 1) / 255).mean()
+        real = small(pictures[owners, ::10].flatten(0, 1), side)
+        scores[name] = energy / fine_energy(real).mean()
     return scores
 
 

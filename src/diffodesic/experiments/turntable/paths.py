@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 import torch
 from torch import Tensor
 
 from diffodesic.denoisers.flow import clean_log_snr, drop, sample_posterior
+from diffodesic.experiments.turntable.graph import chain
 from diffodesic.experiments.turntable.settings import Method, Settings
 from diffodesic.images.baselines.between import Baseline, baseline_curve
 from diffodesic.images.baselines.latent import with_norm
@@ -26,19 +27,27 @@ __all__ = ["frames_of"]
 _NODES = 32  # of an arch, as in ``interpolate``
 
 
-def frames_of(model: Model, method: Method, ends: Tensor, settings: Settings) -> Tensor:
-    """Frames (N, F, 3, H, W) of a method between photographs (N, 2, 3, H, W) in [0, 1].
+def frames_of(
+    model: Model,
+    method: Method,
+    ends: Tensor,
+    settings: Settings,
+    between: Sequence[Tensor] = (),
+) -> Tensor:
+    """Frames of a method between photographs.
 
     Args:
         model: of photographs.
         method: which curve, and how it is brought back.
-        ends: the pairs.
+        ends: the pairs (N, 2, 3, H, W) in [0, 1], of the model's shape.
         settings: how many frames and steps.
+        between: for a graph, the photographs (K, 3, H, W) that each pair's way leads through.
 
     Returns:
-        images in [0, 1].
+        images (N, F, 3, H, W) in [0, 1].
 
-    Cost: ``2 flow_steps`` evaluations per end and ``2 flow_steps + 1`` per frame, and the curve.
+    Cost: ``2 flow_steps`` evaluations per end and photograph between, ``2 flow_steps + 1`` per
+    frame, and the curve.
     """
     s = torch.linspace(0, 1, settings.frames, dtype=ends.dtype)
     if method.curve == "pixels":
@@ -56,11 +65,26 @@ def frames_of(model: Model, method: Method, ends: Tensor, settings: Settings) ->
         return lifting.images(points, method.log_snr)
     if method.curve == "arch":
         return _arch_frames(lifting, method, a, b, s)
+    if method.curve == "graph":
+        return lifting.images(_through(lifting, a, b, between, s), method.log_snr)
     space = SPACES[method.curve]()
     there = Placement(space, lifting, torch.stack([a, b]))
-    path = there.geodesic(*there.points, nodes=settings.nodes)
+    init = None
+    if method.graph:
+        grid = torch.linspace(0, 1, settings.nodes + 1, dtype=a.dtype)
+        init = there.pack(_through(lifting, a, b, between, grid))
+    path = there.geodesic(*there.points, nodes=settings.nodes, init=init)
     z, levels = there.unpack(path(s))
     return lifting.images(with_norm(z, a, b, s) if space.keeps_norm else z, levels)
+
+
+def _through(
+    lifting: Lifting, a: Tensor, b: Tensor, between: Sequence[Tensor], s: Tensor
+) -> Tensor:
+    """Points (N, S, D) on the ways from a to b (N, D) through photographs."""
+    lifted = (lifting.lift(shown) if len(shown) else a[:0] for shown in between)
+    ways = zip(a[:, None], lifted, b[:, None], strict=True)
+    return torch.stack([chain(torch.cat(way), s) for way in ways])
 
 
 def _arch_frames(lifting: Lifting, method: Method, a: Tensor, b: Tensor, s: Tensor) -> Tensor:

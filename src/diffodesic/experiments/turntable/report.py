@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffodesic.experiments.common.statistics import (
-    Estimate,
-    SetDistances,
-    draws,
-    resampled_mean,
+from diffodesic.experiments.common.compared import (
+    Table,
+    differences,
+    front,
+    point,
+    short,
+    strip_rows,
 )
+from diffodesic.experiments.common.statistics import SetDistances, draws, resampled_mean
 from diffodesic.experiments.turntable.judging import MEASURES, Scores
-from diffodesic.experiments.turntable.settings import REFERENCES, Settings
+from diffodesic.experiments.turntable.settings import OURS, REFERENCES, Settings
 from diffodesic.output.figures import canvas
-from diffodesic.output.images import to_uint8
 from diffodesic.output.pictures import filmstrip
 from diffodesic.output.tables import markdown
 
-__all__ = ["Table", "conclusions", "front", "pages", "picture", "plain", "strips"]
+__all__ = ["FEW", "conclusions", "pages", "picture", "strips"]
 
 LESS = {**MEASURES, "FID": True, "KID": True}
-Table = Mapping[str, Mapping[str, Estimate]]
+FEW = f"{OURS}, first objects"  # what slow methods, which join a few pairs, are compared with
 
 
 def conclusions(scores: Mapping[str, Scores], reference: Tensor, settings: Settings) -> Table:
@@ -64,27 +65,6 @@ def _components(reference: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return centre, torch.linalg.svd(flat - centre, full_matrices=False).Vh[:count].T
 
 
-def plain(table: Table) -> dict[str, dict[str, dict[str, float]]]:
-    """A table without its resamples."""
-    return {
-        method: {k: {"value": e.value, "low": e.low, "high": e.high} for k, e in own.items()}
-        for method, own in table.items()
-    }
-
-
-def front(table: Table, measures: Sequence[str]) -> set[str]:
-    """Methods than which no other is better in all of some measures at once."""
-    values = {method: [own[name].value for name in measures] for method, own in table.items()}
-
-    def beaten(mine: list[float]) -> bool:
-        return any(
-            all(x <= y for x, y in zip(other, mine, strict=True)) and other != mine
-            for other in values.values()
-        )
-
-    return {method for method, mine in values.items() if not beaten(mine)}
-
-
 def pages(
     tables: Mapping[str, Table],
     counts: Mapping[str, int],
@@ -104,7 +84,7 @@ def pages(
     Returns:
         paragraphs and tables.
     """
-    few = [name for name, count in counts.items() if count < settings.objects]
+    few = [name for name, count in counts.items() if count < settings.objects and name != FEW]
     head = (
         f"{settings.objects} objects ({settings.split}), one pair of views each at every gap, "
         f"{settings.frames - 2} inner frames; value ± half of the 95 % interval by resampling "
@@ -116,42 +96,36 @@ def pages(
         "features (morphs: KID) against largest step, references apart."
     )
     if few:
-        head += f" Of the first {settings.searched} objects only: {', '.join(few)}."
+        head += f" Of the first {settings.few} objects only: {', '.join(few)}."
+        head += " The pixel model has frames of 64 x 64; its fine energy and ends are taken there."
     parts = [head, *checked]
     for title, table in tables.items():
-        parts += [f"## {title}", _values(table), _differences(table, counts, ours)]
+        parts += [f"## {title}", _values(table, counts), _differences(table, counts, ours)]
     return tuple(parts)
 
 
-def _values(table: Table) -> str:
+def _values(table: Table, counts: Mapping[str, int]) -> str:
     measures = [name for name in LESS if any(name in own for own in table.values())]
     best = "nearest, features" if "nearest, features" in measures else "KID"
-    rated = {name: own for name, own in table.items() if name not in REFERENCES}
+    whole = max(counts.values())
+    rated = {k: own for k, own in table.items() if k not in REFERENCES and counts[k] == whole}
     fronts = front(rated, (best, "largest step"))
     lines = []
     for method, own in table.items():
         mark = " (f)" if method in fronts else ""
-        lines.append([method + mark, *(_short(own[name]) for name in measures)])
+        lines.append([method + mark, *(short(own[name]) for name in measures)])
     return markdown(["", *measures], lines)
 
 
 def _differences(table: Table, counts: Mapping[str, int], ours: str) -> str:
-    """The chosen method minus every other of as many objects; bold where it is surely better."""
-    measures = [k for k, less in LESS.items() if less is not None and k in table[ours]]
-    lines = []
-    for method in (m for m in table if m != ours and counts[m] == counts[ours]):
-        cells = [method]
-        for name in measures:
-            change = table[ours][name].minus(table[method][name])
-            better = change.high < 0 if LESS[name] else change.low > 0
-            text = f"{change.value:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"
-            cells.append(f"**{text}**" if better else text)
-        lines.append(cells)
-    return markdown([f"{ours} minus", *measures], lines)
-
-
-def _short(estimate: Estimate) -> str:
-    return f"{estimate.value:.3g} ± {(estimate.high - estimate.low) / 2:.2g}"
+    """The chosen method minus every other, on the objects of the other."""
+    measures = {k: k for k, less in LESS.items() if less is not None and k in table[ours]}
+    more = [name for name in measures if not LESS[name]]
+    parts = []
+    for own in (name for name in (ours, FEW) if name in table):
+        others = [name for name in table if counts[name] == counts[own] and name != own]
+        parts.append(differences(table, own, others, measures, more))
+    return "\n\n".join(parts)
 
 
 def picture(to: Path, tables: Mapping[str, Table], ours: str) -> None:
@@ -161,20 +135,13 @@ def picture(to: Path, tables: Mapping[str, Table], ours: str) -> None:
             panel.set_axis_off()
         for panel, (title, table) in zip(panels, tables.items(), strict=False):
             name = "nearest, features" if "nearest, features" in table[ours] else "KID"
-            for method, own in table.items():
-                _point(panel, method, own["largest step"], own[name], method == ours)
+            for method, own in ((name, own) for name, own in table.items() if name != FEW):
+                colour = "C3" if method == ours else "0.6" if method in REFERENCES else "C0"
+                point(panel, own["largest step"], own[name], colour, method, size=5)
             panel.set(title=title, xlabel="largest step, features", ylabel=name)
-
-
-def _point(panel: Any, method: str, x: Estimate, y: Estimate, ours: bool) -> None:
-    errors = {"xerr": (x.high - x.low) / 2, "yerr": (y.high - y.low) / 2}
-    colour = "C3" if ours else "0.6" if method in REFERENCES else "C0"
-    panel.errorbar(x.value, y.value, **errors, fmt="o", ms=3, lw=0.5, color=colour)
-    place = {"xytext": (3, 3), "textcoords": "offset points"}
-    panel.annotate(method, (x.value, y.value), **place, fontsize=5)
 
 
 def strips(shown: Mapping[str, Tensor], to: Path) -> None:
     """Frames (D, F, 3, H, W) of the methods, object after object, one under the other."""
-    objects = range(min(map(len, shown.values())))
-    filmstrip({name + " " * i: to_uint8(shown[name][i]) for i in objects for name in shown}, to)
+    count = min(map(len, shown.values()))
+    filmstrip(strip_rows(shown, list(shown), count), to)

@@ -13,18 +13,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffodesic.experiments.common.compared import plain
 from diffodesic.experiments.common.inputs import squeezenet
 from diffodesic.experiments.experiment import Context, Outcome
+from diffodesic.experiments.turntable.graph import Album
 from diffodesic.experiments.turntable.judging import Scores, judge, small, validated
 from diffodesic.experiments.turntable.paths import frames_of
-from diffodesic.experiments.turntable.report import conclusions, pages, picture, plain, strips
-from diffodesic.experiments.turntable.settings import CHOICES, METHODS, OURS, Method, Settings
+from diffodesic.experiments.turntable.report import FEW, conclusions, pages, picture, strips
+from diffodesic.experiments.turntable.settings import (
+    CHOICES,
+    METHODS,
+    OURS,
+    PIXELS,
+    Method,
+    Settings,
+)
 from diffodesic.experiments.turntable.turns import Pairs, Turns, photographs, read_turns, through
 from diffodesic.images.features import Features
 from diffodesic.models.identity import identity
@@ -34,13 +44,13 @@ from diffodesic.output.stages import Stage, Store, fingerprint
 
 __all__ = ["run", "run_choices"]
 
-SEARCHED = ("30 degrees", "90 degrees")
+AT = ("30 degrees", "90 degrees")  # where slow methods join a few pairs
 QUICK: Mapping[str, Any] = {
     "objects": 2,
     "gaps": (90.0,),
     "frames": 4,
     "around": 12,
-    "searched": 2,
+    "few": 2,
     "nodes": 4,
     "flow_steps": 2,
     "pictures": 8,
@@ -59,17 +69,18 @@ def run(context: Context) -> Outcome:
         ValueError: without data, for a model of other pictures, or results that an earlier run
             with other settings left in ``outdir``.
 
-    Cost: some 10^5 evaluations and 10^4 passes of the autoencoder: about 25 minutes of one core.
+    Cost: some 10^5 evaluations and 10^4 passes of the autoencoder: about an hour of one core.
     """
     settings = Settings(_named(context), seed=context.seed)
     methods = METHODS
     if context.quick:
-        methods = {name: METHODS[name] for name in ("nearer end", "SLERP, log SNR 1", OURS)}
+        some = ("nearer end", "SLERP, log SNR 1", OURS)
+        methods = {name: METHODS[name] for name in some}
     return _compare(context, context.settings(settings, **QUICK), methods)
 
 
 def run_choices(context: Context) -> Outcome:
-    """Arches, noises and paces between the views of the objects for choices."""
+    """Arches, noises, paces, searches and graphs between the views of the objects for choices."""
     small: dict[str, Any] = {"objects": 6, "gaps": (30.0, 90.0), "frames": 5, "around": 60}
     settings = Settings(_named(context), "choices", pictures=60, seed=context.seed, **small)
     methods = CHOICES
@@ -88,29 +99,50 @@ def _named(context: Context) -> str:
 class _Work:
     """What every method is made and judged with."""
 
-    model: Model
+    models: Mapping[str, Model]  # by ``Method.model``
     settings: Settings
     turns: Turns
     sets: tuple[Pairs, ...]
     features: Features
     store: Store
     say: Callable[[str], None]
+    data: Path
+
+    @cached_property
+    def album(self) -> Album:
+        return Album.read(self.data, self.store)
 
     def frames(self, name: str, method: Method) -> dict[str, Tensor]:
         """Frames in bytes of the first pairs, by title of their set."""
         made = {}
         for given in self.sets:
-            if method.searched and given.title not in SEARCHED:
+            if method.few and given.title not in AT:
                 continue
-            count = self.settings.searched if method.searched else len(given.ends)
             self.say(f"{given.title}: {name}")
-            make = partial(self._made, method, given.ends[:count])
+            make = partial(self._made, method, given)
             made[given.title] = self.store.stage(f"{given.title} {name}", make)[0]["frames"]
         return made
 
-    def _made(self, method: Method, ends: Tensor) -> Stage:
-        frames = frames_of(self.model, method, ends, self.settings)
+    def _made(self, method: Method, given: Pairs) -> Stage:
+        ends = given.ends[: self.settings.few if method.few else None]
+        model = self.models[method.model]
+        between = self._between(method, given, len(ends))
+        side = model.codec.shape[-1]
+        fitted = ends if side == ends.shape[-1] else small(ends, side).double()
+        frames = frames_of(model, method, fitted, self.settings, between)
         return {"frames": (frames * 255).round().clamp(0, 255).byte()}, {}
+
+    def _between(self, method: Method, given: Pairs, count: int) -> list[Tensor]:
+        """Photographs on the ways of a graph between the first pairs of a set."""
+        if not method.graph:
+            return []
+        ways = []
+        for i in range(count):
+            owners = (i,) if given.gap else (i, (i + 1) % len(self.turns.names))
+            varieties = {self.turns.names[own].split("|")[0] for own in owners}
+            without = varieties if method.graph == "other" else ()
+            ways.append(self.album.between(given.ends[i], without))
+        return ways
 
     def scores(self, name: str, made: Mapping[str, Tensor]) -> dict[str, Scores]:
         """Scores of a method by title of the set."""
@@ -133,6 +165,11 @@ class _Work:
 def _compare(context: Context, settings: Settings, methods: Mapping[str, Method]) -> Outcome:
     data = context.need("data", "a folder that holds fruit_turntable, fruits and squeezenet")
     model = load(settings.model, device=context.device)
+    if not (data / PIXELS).is_dir():
+        methods = {name: method for name, method in methods.items() if method.model != PIXELS}
+    folders = {method.model for method in methods.values()} - {""}
+    models = {name: load(str(data / name), device=context.device) for name in folders}
+    models[""] = model
     channels, side, width = model.codec.shape
     if channels != 3 or side != width:
         raise ValueError(
@@ -141,7 +178,7 @@ def _compare(context: Context, settings: Settings, methods: Mapping[str, Method]
     names, raw = read_turns(data, settings.split, settings.objects, side, settings.around)
     depends = {
         **asdict(settings),
-        "model": identity(model),
+        "models": {name: identity(one) for name, one in models.items()},
         "images": fingerprint(raw),
     }
     store = Store(context.outdir / "partial", depends)
@@ -150,25 +187,24 @@ def _compare(context: Context, settings: Settings, methods: Mapping[str, Method]
     sets = tuple(Pairs.turned(turns, gap, settings.seed) for gap in settings.gaps)
     sets += (Pairs.morphs(turns, settings.seed),)
     features = squeezenet(data, context.device)
-    work = _Work(model, settings, turns, sets, features, store, context.progress)
+    work = _Work(models, settings, turns, sets, features, store, context.progress, data)
     # stages know their method by its name: a method that changes gets another one
     frames = {name: work.frames(name, method) for name, method in methods.items()}
     scores = {name: work.scores(name, made) for name, made in frames.items()}
     other = photographs(data, settings.pictures, side)
     fruit = features.pooled(small(through(model, other, store, "fruit")))
     context.progress("intervals")
+    counts = {name: settings.few if m.few else settings.objects for name, m in methods.items()}
     tables = {}
     for given in sets:
         parts = fruit.unflatten(0, (settings.objects, -1)) if given.gap is None else None
         reference = _pooled(features, turns, given) if parts is None else parts
         own = {name: found[given.title] for name, found in scores.items() if given.title in found}
+        if any(counts[name] < counts[OURS] for name in own):
+            own[FEW] = {k: x[: settings.few] for k, x in own[OURS].items()}
         tables[given.title] = conclusions(own, reference, settings)
-    counts = {
-        name: settings.searched if method.searched else settings.objects
-        for name, method in methods.items()
-    }
     drawn = {f"frames-{g.title.split()[0]}.png": partial(strips, _shown(g, frames)) for g in sets}
-    notes = pages(tables, counts, OURS, settings, _checked(work))
+    notes = pages(tables, {**counts, FEW: settings.few}, OURS, settings, _checked(work))
     arrays = {
         "tables": {title: plain(table) for title, table in tables.items()},
         "methods": {name: asdict(method) for name, method in methods.items()},
@@ -187,7 +223,7 @@ def _pooled(features: Features, turns: Turns, given: Pairs) -> Tensor:
 def _shown(given: Pairs, frames: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Frames of the first two pairs of a set, by method, in [0, 1]."""
     return {
-        name: made[given.title][:2].float() / 255
+        name: small(made[given.title][:2], given.ends.shape[-1])
         for name, made in frames.items()
         if given.title in made
     }

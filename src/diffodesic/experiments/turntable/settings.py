@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-__all__ = ["CHOICES", "METHODS", "OURS", "REFERENCES", "Method", "Settings"]
+__all__ = ["CHOICES", "METHODS", "OURS", "PIXELS", "REFERENCES", "Method", "Settings"]
+
+PIXELS = "fruits_model"
+"""Folder of a model of photographs at 64 x 64 pixels, without an autoencoder."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Method:
 
     Attributes:
         curve: ``pixels`` (a blend without a model), ``ends`` (the nearer end), a baseline,
-            ``arch``, or the name of a metric.
+            ``arch``, ``graph``, or the name of a metric.
         log_snr: level of the ends.
         depth: e-folds of SNR that an arch falls.
         still: share of an arch on each side that does not cross.
@@ -23,7 +26,10 @@ class Method:
         posterior: frames by the reverse SDE with one noise for all, in place of the flow.
         pace: frames at equal steps of the parameter, or of the posterior ``means`` or the clean
             ``codes``.
-        searched: takes minutes per pair: joins a few pairs only.
+        graph: photographs that a ``graph`` leads through, or the start of a search: ``all`` of the
+            training data, or those of ``other`` varieties than the ends'.
+        model: folder of another model, beside the data; default the run's.
+        few: takes long: joins a few pairs only.
     """
 
     curve: str
@@ -33,7 +39,9 @@ class Method:
     fresh: float = 0.0
     posterior: bool = False
     pace: str = "parameter"
-    searched: bool = False
+    graph: str = ""
+    model: str = ""
+    few: bool = False
 
 
 def _arch(depth: float, still: float = 0.0, **more: float | bool | str) -> Method:
@@ -44,7 +52,19 @@ REFERENCES: Mapping[str, Method] = {
     "nearer end": Method("ends"),
     "pixel blend": Method("pixels"),
 }
+OURS = "arch 4, pace of means"
 _ARCH = _arch(3.0)
+_OURS = _arch(4.0, pace="means")
+_OTHERS: Mapping[str, Method] = {  # searches, ways through photographs, and another model
+    "spacetime": Method("spacetime", 2.0, few=True),
+    "score metric": Method("score", few=True),
+    "score size": Method("conformal", few=True),
+    "score size from the graph": Method("conformal", graph="all", few=True),
+    "graph": Method("graph", graph="all"),
+    "graph, other fruit": Method("graph", graph="other"),
+    "SLERP, pixel model": Method("SLERP", model=PIXELS, few=True),
+    f"{OURS}, pixel model": replace(_OURS, model=PIXELS, few=True),
+}
 CHOICES: Mapping[str, Method] = {
     **REFERENCES,
     "SLERP": Method("SLERP"),
@@ -55,9 +75,9 @@ CHOICES: Mapping[str, Method] = {
     "arch 3, posterior samples": replace(_ARCH, posterior=True),
     "arch 3, pace of means": replace(_ARCH, pace="means"),
     "arch 3, pace of codes": replace(_ARCH, pace="codes"),
-    "arch 4, pace of means": _arch(4.0, pace="means"),
+    OURS: _OURS,
+    **_OTHERS,
 }
-OURS = "arch 4, pace of means"
 METHODS: Mapping[str, Method] = {
     **REFERENCES,
     "LERP": Method("LERP"),
@@ -71,9 +91,7 @@ METHODS: Mapping[str, Method] = {
     "NoiseDiffusion, full inversion": Method("NoiseDiffusion", -6.0),
     "likely path": Method("likely path"),
     **{name: CHOICES[name] for name in (OURS, "arch 3", "arch 6", "late arch 3")},
-    "spacetime": Method("spacetime", 2.0, searched=True),
-    "score metric": Method("score", searched=True),
-    "score size": Method("conformal", searched=True),
+    **_OTHERS,
 }
 
 
@@ -87,7 +105,7 @@ class Settings:
     gaps: tuple[float, ...] = (15.0, 30.0, 60.0, 90.0)  # degrees between the ends
     frames: int = 7  # images of a path, ends included
     around: int = 120  # photographs of a turn
-    searched: int = 4  # objects that searches join, at 30 and 90 degrees
+    few: int = 4  # objects that slow methods join, at 30 and 90 degrees
     nodes: int = 16  # segments of a searched path
     flow_steps: int = 12  # steps of the probability flow, each way
     pictures: int = 140  # of other fruit, as the reference of morphs

@@ -9,7 +9,7 @@ are.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor
 from diffodesic.models.model import Model
 from diffodesic.output.stages import Stage, Store
 
-__all__ = ["SPLITS", "STEP", "Pairs", "Turns", "photographs", "read_turns", "through"]
+__all__ = ["SPLITS", "STEP", "Archive", "Pairs", "Turns", "photographs", "read_turns", "through"]
 
 STEP = 3.0  # degrees between neighbouring photographs
 SPLITS = {
@@ -29,6 +29,37 @@ SPLITS = {
     "test": (0, 8, 11, 14, 20, 21, 23, 24, 26, 29),
 }
 _CHUNK = 40  # pictures through the autoencoder in one stage
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Encoded pictures in one file, and what is known of each."""
+
+    data: bytes
+    arrays: Mapping[str, Any]  # ``offsets`` of the pictures in the data, and their labels
+
+    @classmethod
+    def read(cls, path: Path) -> Archive:
+        """An .npz file; ValueError where it is not there."""
+        import numpy as np
+
+        if not path.is_file():
+            raise ValueError(f"{path} is not there; give the folder that holds it as --data")
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        return cls(found.pop("data").tobytes(), found)
+
+    def pictures(self, rows: Iterable[Any], side: int) -> Tensor:
+        """Pictures of some rows in bytes, resampled (Lanczos), (R, 3, side, side)."""
+        import numpy as np
+        from PIL import Image
+
+        offsets, pictures = self.arrays["offsets"], []
+        for row in rows:
+            with Image.open(io.BytesIO(self.data[offsets[row] : offsets[row + 1]])) as picture:
+                fitted = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+            pictures.append(torch.from_numpy(np.array(fitted)).movedim(-1, 0))
+        return torch.stack(pictures)
 
 
 @dataclass(frozen=True)
@@ -115,14 +146,12 @@ def read_turns(
     known = SPLITS[split]
     if not 2 <= count <= len(known):
         raise ValueError(f"give 2 to {len(known)} objects, not {count}")
-    with np.load(_file(data / "fruit_turntable" / "images.npz"), allow_pickle=False) as arrays:
-        owner, names = arrays["object_id"], arrays["object_names"]
-        bytes_, offsets = arrays["data"].tobytes(), arrays["offsets"]
+    archive = Archive.read(data / "fruit_turntable" / "images.npz")
+    owner, names = archive.arrays["object_id"], archive.arrays["object_names"]
     found = []
     for number in known[:count]:
         rows = np.flatnonzero(owner == number)
-        rows = rows[:: len(rows) // around]
-        found.append(_pictures(bytes_, offsets, rows, side))
+        found.append(archive.pictures(rows[:: len(rows) // around], side))
     return tuple(str(names[number]) for number in known[:count]), torch.stack(found)
 
 
@@ -130,30 +159,10 @@ def photographs(data: Path, count: int, side: int) -> Tensor:
     """Raw photographs of many fruits that no model was trained on, in bytes (count, 3, H, W)."""
     import numpy as np
 
-    with np.load(_file(data / "fruits" / "images.npz"), allow_pickle=False) as arrays:
-        bytes_, offsets = arrays["data"].tobytes(), arrays["offsets"]
-        test = np.flatnonzero(arrays["is_test"])
+    archive = Archive.read(data / "fruits" / "images.npz")
+    test = np.flatnonzero(archive.arrays["is_test"])
     rows = test[np.linspace(0, len(test) - 1, count).round().astype(int)]
-    return _pictures(bytes_, offsets, rows, side)
-
-
-def _file(path: Path) -> Path:
-    if not path.is_file():
-        raise ValueError(f"{path} is not there; give the folder that holds it as --data")
-    return path
-
-
-def _pictures(data: bytes, offsets: Any, rows: Iterable[Any], side: int) -> Tensor:
-    """Encoded pictures of some rows, in bytes (R, 3, side, side)."""
-    import numpy as np
-    from PIL import Image
-
-    pictures = []
-    for row in rows:
-        with Image.open(io.BytesIO(data[offsets[row] : offsets[row + 1]])) as picture:
-            fitted = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
-        pictures.append(torch.from_numpy(np.array(fitted)).movedim(-1, 0))
-    return torch.stack(pictures)
+    return archive.pictures(rows, side)
 
 
 def through(model: Model, raw: Tensor, store: Store, name: str) -> Tensor:
