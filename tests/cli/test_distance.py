@@ -76,7 +76,7 @@ def test_distances_writes_a_matrix_with_names_and_goes_on(place, capsys):
 
 def test_bad_input_says_what_to_change(place):
     (place / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds 0 pictures; at least 2"):
+    with pytest.raises(ValueError, match="holds 0 pictures; 2 or more"):
         run("distances", "empty", *FAST)
     with pytest.raises(ValueError, match="is no folder"):
         run("distances", "set/a.png", *FAST)
@@ -87,6 +87,43 @@ def test_bad_input_says_what_to_change(place):
     run("distances", "set", *FAST, "--outdir", "d")
     with pytest.raises(ValueError, match="distances of other data or settings"):
         run("distances", "set", *FAST, "--outdir", "d", "--seed", "5")
+
+
+def test_broken_pictures_of_a_folder_are_named_and_left_out_and_twins_are_named(place, capsys):
+    (place / "set" / "a-pipe.png").mkdir()
+    (place / "set" / "bb.png").write_bytes((place / "set" / "b.png").read_bytes()[:90])
+    (place / "set" / "d.png").write_bytes((place / "set" / "a.png").read_bytes())
+    run("distances", "set", "--model", "tiny", "--metric", "mean", "--outdir", "d")
+    said = capsys.readouterr()
+    assert said.out.startswith("6 distances of 4 pictures")
+    for name in ("a-pipe.png is a folder", "bb.png cannot be read"):
+        assert f"note: left out: set/{name}" in said.err
+    assert "note: set/d.png is the same picture as a.png" in said.err
+    rows = list(csv.reader((place / "d" / "distances.csv").read_text().splitlines()))
+    assert rows[0] == ["", "a.png", "b.png", "c.png", "d.png"]
+    assert float(rows[1][4]) == 0
+    for name in "bcd":
+        (place / "set" / f"{name}.png").unlink()
+    with pytest.raises(ValueError, match="set holds 1 that can be read; 2 or more are needed"):
+        run("distances", "set", "--model", "tiny")
+
+
+def test_changes_to_many_pictures_are_counted(place, capsys):
+    for name in "ab":
+        Image.new("RGB", (20, 10 + ord(name))).save(place / "set" / f"{name}.png")
+    run("distances", "set", "--model", "tiny", "--metric", "mean")
+    assert "2 pictures: converted from RGB to L" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [FAST[:4], ("--metric", "mean"), (*FAST[:4], "--neighbours", "1")]
+)
+def test_results_of_another_model_are_refused(place, words):
+    run("distances", "set", *words, "--model", "tiny", "--outdir", "d")
+    tiny_model(bend=0.05).save(place / "other")
+    with pytest.raises(ValueError, match=r"other (data or )?settings \(.*model\.") as refused:
+        run("distances", "set", *words, "--model", "other", "--outdir", "d")
+    assert "\n" not in str(refused.value)
 
 
 def test_iterations_limit_the_search_of_the_model(place, capsys):

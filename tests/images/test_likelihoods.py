@@ -148,7 +148,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--among", "missing"], "--among missing is no folder"),
+        (["--among", "missing"], "missing is no folder"),
         (["--draws", "1"], "draws must be at least 2"),
         (["missing.png"], "no picture at missing.png"),
     ],
@@ -162,6 +162,13 @@ def test_the_command_refuses_in_one_line(
     assert said.count("\n") == 1
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["likelihood", "--among", str(tmp_path)]) == 2
-    assert "holds no pictures" in capsys.readouterr().err
+def test_broken_pictures_of_a_folder_are_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["likelihood", "--levels", "2", "--draws", "2", "--among", str(tmp_path / "set")]
+    names = _saved(tmp_path / "set", 3)
+    Path(names[0]).write_bytes(b"no picture")
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert f"left out: {names[0]}" in said.err
+    assert "of 2 others" in said.out

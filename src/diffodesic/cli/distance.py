@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from diffodesic.cli.model_options import ModelOptions, open_model
 from diffodesic.cli.neighbours import of_each
 from diffodesic.cli.options import add_flags, belongs, chosen, command, in_flags
-from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_pictures
+from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_folder, read_pictures
 from diffodesic.cli.progress import Progress, duration, in_words, progress
 from diffodesic.cli.ranking import RankOptions, edits_of_pairs, ranked
 from diffodesic.images.calibration import EDITS
@@ -208,42 +208,33 @@ def _under_noise(
 
 def run_many(given: argparse.Namespace) -> None:
     """Solve the pairs of a folder, all or those of the nearest; print a summary, and write."""
-    from diffodesic.output.decoding import picture_files
-
-    if not given.folder.is_dir():
-        raise ValueError(f"{given.folder} is no folder; give one with pictures")
-    paths = picture_files(given.folder)
-    if len(paths) < 2:
-        raise ValueError(f"{given.folder} holds {len(paths)} pictures; at least 2 are needed")
     own = chosen(ManyOptions, given)
     if own.check and own.metric in NOISY:
         raise ValueError(f"--check: no option of the metric {own.metric}")
     if own.neighbours is None:
         belongs(given, ("candidates", "pivots", "accuracy"), "--neighbours")
-        _all_pairs(given, own, paths)
+        _all_pairs(given, own)
     else:
-        _nearest(given, own, own.neighbours, paths)
+        _nearest(given, own, own.neighbours)
 
 
-def _read(given: argparse.Namespace, own: ManyOptions, paths: list[Path]) -> tuple[Model, Tensor]:
-    """The model, and the pictures (N, C, H, W)."""
-    import torch
-
+def _read(given: argparse.Namespace, own: ManyOptions) -> tuple[Model, list[Path], Tensor]:
+    """The model, the files, and their pictures (N, C, H, W)."""
     model = open_model(chosen(ModelOptions, given))
-    return model, torch.stack(read_pictures(model, paths, resize=own.resize))
+    return model, *read_folder(model, given.folder, least=2, resize=own.resize)
 
 
-def _nearest(given: argparse.Namespace, own: ManyOptions, count: int, paths: list[Path]) -> None:
+def _nearest(given: argparse.Namespace, own: ManyOptions, count: int) -> None:
     options = _options(given, own.metric, NearestOptions)
-    model, images = _read(given, own, paths)
+    model, paths, images = _read(given, own)
     shown = progress(model.denoiser, getattr(options, "workers", 1))
     with own_outdir(own.outdir, "distances") as outdir, shown as say:
         of_each(model, images, hashed(paths), count, own.metric, own.check, options, outdir, say)
 
 
-def _all_pairs(given: argparse.Namespace, own: ManyOptions, paths: list[Path]) -> None:
+def _all_pairs(given: argparse.Namespace, own: ManyOptions) -> None:
     options = _options(given, own.metric, PairwiseOptions)
-    model, images = _read(given, own, paths)
+    model, paths, images = _read(given, own)
     names, files = [path.name for path in paths], hashed(paths)
     shown = progress(model.denoiser, getattr(options, "workers", 1))
     with own_outdir(own.outdir, "distances") as outdir, shown as say:

@@ -6,20 +6,15 @@ import argparse
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffodesic.cli.model_options import ModelOptions, open_model
 from diffodesic.cli.options import add_flags, chosen, command, in_flags
-from diffodesic.cli.pictures import DIGITS, PictureOptions, read_pictures
+from diffodesic.cli.pictures import DIGITS, PictureOptions, read_folder, read_pictures
 from diffodesic.cli.progress import in_words, progress
 from diffodesic.images.likelihoods import LikelihoodOptions, likelihood
 from diffodesic.output.folder import own_outdir
 from diffodesic.output.manifest import hashed
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffodesic.models.model import Model
 
 __all__ = ["add"]
 
@@ -60,7 +55,9 @@ def run(given: argparse.Namespace) -> None:
     options, own = chosen(LikelihoodOptions, given), chosen(WhereOptions, given)
     model = open_model(chosen(ModelOptions, given))
     images = read_pictures(model, given.images, default=DIGITS, resize=own.resize)
-    among = None if own.among is None else _others(model, own.among, resize=own.resize)
+    among = None
+    if own.among is not None:
+        _, among = read_folder(model, own.among, least=1, resize=own.resize)
     files = hashed(given.images)
     place = nullcontext() if own.outdir is None else own_outdir(own.outdir, "likelihood")
     with place as folder, progress(model.denoiser) as say:
@@ -76,17 +73,3 @@ def run(given: argparse.Namespace) -> None:
         print(f"note: {in_flags(notice, given.parser)}")
     if folder is not None:
         print(f"wrote {folder}/result.json")
-
-
-def _others(model: Model, folder: Path, *, resize: bool) -> Tensor:
-    """The pictures of a folder, (N, C, H, W)."""
-    import torch
-
-    from diffodesic.output.decoding import picture_files
-
-    if not folder.is_dir():
-        raise ValueError(f"--among {folder} is no folder; give one with pictures")
-    paths = picture_files(folder)
-    if not paths:
-        raise ValueError(f"--among {folder} holds no pictures")
-    return torch.stack(read_pictures(model, paths, resize=resize))

@@ -1,18 +1,27 @@
-"""The pictures that a command was given, or digits of the package."""
+"""The pictures that a command was given, those of a folder, or digits of the package."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 from torch import Tensor
 
 from diffodesic.models.model import Model
 from diffodesic.output.options import Options
 
-__all__ = ["DIGITS", "PictureOptions", "ResultOptions", "read_pictures"]
+__all__ = [
+    "DIGITS",
+    "PictureOptions",
+    "ResultOptions",
+    "read_folder",
+    "read_pictures",
+    "readable",
+]
 
 DIGITS = (33, 83)  # of the package, for a run without arguments: a 3 and an 8
 
@@ -75,3 +84,70 @@ def read_pictures(
         raise ValueError("the shipped digits do not fit this model; give images of yours")
     digits, _ = shipped_digits()
     return [digits[i] for i in default]
+
+
+def readable(
+    model: Model, files: Iterable[Path], *, resize: bool = True
+) -> Iterator[tuple[Path, Tensor]]:
+    """Read pictures of which some may be broken; these are named on stderr and left out.
+
+    Args:
+        model: whose codec says the shape.
+        files: the files.
+        resize: fit pictures of another size; else they are left out too.
+
+    Yields:
+        a file and its image (C, H, W) in [0, 1].  What was changed is said at the end, counted.
+    """
+    from diffodesic.output.images import ImageError, read_image
+
+    changes = Counter[str]()
+    for file in files:
+        try:
+            image, notices = read_image(file, model.codec.shape, resize=resize)
+        except ImageError as error:
+            print(f"note: left out: {error}", file=sys.stderr)
+            continue
+        changes.update(notice.removeprefix(f"{file}: ") for notice in notices)
+        yield file, image
+    for change, count in changes.items():
+        print(f"{count} pictures: {change}", file=sys.stderr)
+
+
+def read_folder(
+    model: Model, folder: Path, *, least: int, resize: bool = True
+) -> tuple[list[Path], Tensor]:
+    """Read the pictures of a folder, without those that are broken; twins are named on stderr.
+
+    Args:
+        model: whose codec says the shape.
+        folder: the folder.
+        least: number of pictures that are needed.
+        resize: fit pictures of another size; else they are left out.
+
+    Returns:
+        the files in their order, and images (N, C, H, W) in [0, 1].
+
+    Raises:
+        ValueError: for no folder, or fewer pictures.
+    """
+    import torch
+
+    from diffodesic.output.decoding import picture_files
+    from diffodesic.output.stages import fingerprint
+
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; give one with pictures")
+    files = picture_files(folder)
+    read = list(readable(model, files, resize=resize))
+    if len(read) < least:
+        held = (
+            f"{len(read)} pictures" if len(read) == len(files) else f"{len(read)} that can be read"
+        )
+        raise ValueError(f"{folder} holds {held}; {least} or more are needed")
+    first: dict[str, Path] = {}
+    for file, image in read:
+        twin = first.setdefault(fingerprint(image), file)
+        if twin is not file:
+            print(f"note: {file} is the same picture as {twin.name}", file=sys.stderr)
+    return [file for file, _ in read], torch.stack([image for _, image in read])

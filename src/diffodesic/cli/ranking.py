@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffodesic.cli.pictures import readable
 from diffodesic.images.calibration import EDITS, PAIRS, kept_scale, pictures_for
 from diffodesic.images.distances import PairwiseOptions
 from diffodesic.images.editing import EditOptions
@@ -91,24 +93,17 @@ def ranked(
 
 
 def _drawn(model: Model, folder: Path, count: int, resize: bool) -> Tensor:
-    """Pictures of a folder in a random order, ``count`` at most; unreadable ones are named."""
+    """Pictures of a folder in a random order, ``count`` at most."""
     import torch
 
     from diffodesic.output.decoding import picture_files
-    from diffodesic.output.images import ImageError, read_image
 
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give --among one with pictures")
     files = picture_files(folder)
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
-    images: list[Tensor] = []
-    for place in order:
-        if len(images) == count:
-            break
-        try:
-            images.append(read_image(files[place], model.codec.shape, resize=resize)[0])
-        except ImageError as error:
-            print(f"note: left out: {error}", file=sys.stderr)
+    drawn = readable(model, (files[place] for place in order), resize=resize)
+    images = [image for _, image in islice(drawn, count)]
     if len(images) < 3:
         raise ValueError(f"{folder} holds {len(images)} pictures that fit; --among needs 3 or more")
     return torch.stack(images)

@@ -79,20 +79,14 @@ def picture_files(folder: Path, *, below: bool = False) -> list[Path]:
         below: those of the folders inside it, too.
 
     Returns:
-        the files.
-
-    Raises:
-        ImageError: if one of them is no file but a folder, a pipe, a socket or a device.
+        the files; what cannot be read is seen where it is decoded.
     """
     entries = folder.rglob("*") if below else folder.iterdir()
-    files = sorted(
+    return sorted(
         entry
         for entry in entries
         if entry.suffix.lower() in PICTURES and not entry.name.startswith(".")
     )
-    for file in files:
-        check_file(file)
-    return files
 
 
 def decode(source: Source) -> Decoded:

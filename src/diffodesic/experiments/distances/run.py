@@ -1,20 +1,21 @@
 """``spacetime/distances``: which distance of pictures is worth its price?
 
 DiffED, IEM (2510.02514), distances of posterior means, of features, of structure (SSIM) and of
-pixels, on digits and on photographs of turning objects:
+pixels, on digits and then on photographs of turning objects:
 
     retrieval      is the nearest neighbour the right one (:mod:`.sets`)?
     triples        is a right candidate nearer than a wrong one?  few, for DiffED is dear
     correlations   of DiffED and of IEM with the others, signed
 
 Intervals hold 95 %, by resampling pictures, triples and pairs.  What is measured is a stage in
-``partial/``: an interrupted run goes on where it stopped.
+``partial/SET-MODEL``: an interrupted run goes on where it stopped, and where one model is replaced
+the set of the other is not measured again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from diffodesic.experiments.distances.measures import NAMES, Measured, cheap, ed
 from diffodesic.experiments.distances.sets import PictureSet, digits, turntable
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.images.distances import PairwiseOptions
-from diffodesic.models.identity import identity
+from diffodesic.models.identity import identity, short
 from diffodesic.models.loading import load
 from diffodesic.output.figures import canvas
 from diffodesic.output.stages import Store, fingerprint
@@ -49,7 +50,7 @@ class Settings:
     each: int = 15  # digits of a class
     objects: int = 6  # on the turntable
     every: int = 4  # poses of 3 degrees: 12 degrees from one picture to the next
-    triples: tuple[int, int] = (3, 3)  # of digits, of photographs; two edits each
+    triples: tuple[int, int] = (12, 12)  # of digits, of photographs; two edits each
     log_snr: float = 2.0  # anchor of DiffED, level of the means, cleanest of the coarse IEM
     nodes: int = 16  # segments of an edit
     pairs: int = 300  # for the correlations of IEM
@@ -88,20 +89,16 @@ def run(context: Context) -> Outcome:
         turntable(models[1], data, settings.objects, settings.every),
     )
     features = squeezenet(data, context.device)
-    with ExitStack() as held:
-        stores = [held.enter_context(_store(one, settings, context.outdir)) for one in sets]
-        parts = []
-        for one, store in zip(sets, stores, strict=True):
+    results = []
+    for one, count in zip(sets, settings.triples, strict=True):
+        with _store(one, settings, context.outdir) as store:
             context.progress(f"{one.name}: distances without edits")
-            parts.append(cheap(one, features, settings.log_snr, store.part("cheap")))
-        # the dear ones last: what is there counts if they are cut short
-        results = []
-        for one, store, part, count in zip(sets, stores, parts, settings.triples, strict=True):
+            part = cheap(one, features, settings.log_snr, store.part("cheap"))
             triples = one.triples(count, settings.seed)
             pairs = torch.cat([triples[:, [0, 1]], triples[:, [0, 2]]])
             asked = _edit_options(settings)
             edited = edits(one, pairs, asked, store.part("edits"), context.progress)
-            results.append(_Result(one, {"diffed": edited, **part}, triples, settings))
+        results.append(_Result(one, {"diffed": edited, **part}, triples, settings))
     return Outcome(
         settings,
         tuple(number for result in results for number in result.numbers()),
@@ -116,12 +113,13 @@ def _edit_options(settings: Settings) -> PairwiseOptions:
 
 
 def _store(one: PictureSet, settings: Settings, outdir: Path) -> AbstractContextManager[Store]:
+    model = identity(one.model)
     known = {
-        "model": identity(one.model),
+        "model": model,
         "images": fingerprint(one.images),
-        "asked": _edit_options(settings).settings(),
+        "asked": {name: getattr(settings, name) for name in ("log_snr", "nodes", "seed")},
     }
-    return Store(outdir / "partial" / one.name, known).held()
+    return Store(outdir / "partial" / f"{one.name}-{short(model)}", known).held()
 
 
 @dataclass(frozen=True)
