@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from diffodesic import Status
 from diffodesic.geometry.certify import certify, judged
-from diffodesic.geometry.energy import PathEnergy, Solution, chord
+from diffodesic.geometry.energy import Evaluation, Order, PathEnergy, Solution, chord
 from diffodesic.geometry.metric import MetricEnergy
 from diffodesic.metrics.elementary import Euclidean
 
@@ -61,3 +64,25 @@ def test_a_path_whose_noise_the_network_refuses_leaves_the_others():
     assert statuses == [Status.CONVERGED] * 2
     assert float(least[0]) == pytest.approx(0.9)
     assert bool(least[1].isnan())
+
+
+class Longer(MetricEnergy):
+    """Flat space whose steps find the more length the more of them there are; ``judge`` says 1."""
+
+    fitted = True
+
+    def __init__(self, said: float) -> None:
+        super().__init__(Euclidean(785))
+        self.said = said
+
+    def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
+        found = super().evaluate(x, order=order)
+        return replace(found, squared_steps=found.squared_steps * (x.shape[-2] - 1))
+
+    def judge(self, x: Tensor, seed: int, *, within: float | None = None) -> tuple[Tensor, Tensor]:
+        return x.new_full((len(x),), self.said), x.new_zeros(len(x))
+
+
+def test_a_judged_length_hides_nothing_between_nodes():
+    assert rated(Longer(1.0), 0.0)[0] == [Status.CONVERGED]
+    assert rated(Longer(math.nan), 0.0)[0] == [Status.TOO_COARSE]

@@ -26,6 +26,9 @@ ENOUGH = 1 + 1e-3  # a search that ends longer by more than this was misled by i
 
 JUDGED = ("judged", "judged_error", "least_noise", "most_noise")
 JUDGE_SEED = 0x6A756467  # no search draws from it
+WITHIN = 0.01  # standard error of a judged length
+# what squared steps say of a path, and a judged length knows better
+SPOKEN = (Status.NEGATIVE_STEPS, Status.TOO_COARSE)
 QUIET = 0.3  # share of the ends' noise without which a network was not trained on a point
 
 
@@ -184,8 +187,9 @@ def judged(energy: PathEnergy, found: Certified, ended: list[Status]) -> Certifi
     Args:
         energy: the energy that was minimised.
         found: the paths, with their certificates.
-        ended: the solver's own statuses. They hold where only squared steps that are negative spoke
-            against them: a judged length has none.
+        ended: the solver's own statuses. They hold where only squared steps that are negative, or
+            length between the nodes, spoke against them: a judged length is that of the nodes'
+            straight segments or more, and no part of it is negative.
 
     Returns:
         the same with ``judged``, ``least_noise`` and the like; UNTRAINED in place of a status that
@@ -195,14 +199,16 @@ def judged(energy: PathEnergy, found: Certified, ended: list[Status]) -> Certifi
     """
     x, statuses = found.solution.nodes, list(found.solution.statuses)
     unknown = torch.full_like(found.certificate.length, torch.nan)
-    length, error = energy.judge(x, JUDGE_SEED) if energy.fitted else (unknown, unknown)
+    length, error = unknown, unknown
+    if energy.fitted:
+        length, error = energy.judge(x, JUDGE_SEED, within=WITHIN)
     ratio = _noise_ratios(energy, x)
     # the noise of typical points scatters by sqrt(2 / D)
     share = 1 - max(QUIET, 3 * math.sqrt(2 / energy.dim))
     quiet = ratio.amin(-1) < share * ratio[:, [0, -1]].amin(-1).clamp(max=1)
     outside, coarse = energy.outside(x), ~energy.resolves(x)
     for i, status in enumerate(statuses):
-        if status is Status.NEGATIVE_STEPS and not bool(length[i].isnan()):
+        if status in SPOKEN and not bool(length[i].isnan()):
             statuses[i] = _judge(ended[i], False, bool(outside[i]), bool(coarse[i]))
         if bool(quiet[i]) and statuses[i] in (Status.CONVERGED, Status.FIXED_BUDGET):
             statuses[i] = Status.UNTRAINED

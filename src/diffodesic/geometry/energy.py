@@ -225,13 +225,14 @@ class PathEnergy(ABC):
         """The energy with its random probes drawn anew; itself where it has none."""
         return self
 
-    def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[Tensor, Tensor]:
+    def judge(self, x: Tensor, seed: int, *, within: float | None = None) -> tuple[Tensor, Tensor]:
         """Lengths of paths by an estimate that shares no formula with ``squared_steps``.
 
         Args:
             x: nodes (B, n+1, d); the estimate of a path does not depend on its company.
             seed: of the estimate.
-            samples: pairs of random trajectories, or the like; of one there is no error.
+            within: standard error that is wanted, as a share of the length; None: as comes with
+                the least work.
 
         Returns:
             lengths and standard errors, each (B,); NaN, the default, where there is no such

@@ -86,7 +86,8 @@ def show_path(
         there: the space, and the way back to images.
         curve: points (S, d) of the metric by parameters (S,).
         frames: number of images.
-        nodes: segments of the path; the length is taken on ``REFINE`` times as many.
+        nodes: segments of the path; steps are taken on ``REFINE`` times as many, or on as many
+            where the length is that of the check.
         features: the extractor of a perceptual pace; None paces by the parameter.
         restore: makes of points (S, D) and parameters (S,) what is brought back; lengths are those
             of the path itself.
@@ -95,11 +96,11 @@ def show_path(
     Returns:
         the path.
 
-    Cost: that of :meth:`Lifting.images` per frame, three times with a perceptual pace; ``REFINE
-    nodes`` steps; and that of :meth:`PathEnergy.judge`.
+    Cost: that of :meth:`Lifting.images` per frame, three times with a perceptual pace; the steps;
+    and that of :meth:`PathEnergy.judge`.
     """
     space, metric = there.space, there.metric
-    s = torch.linspace(0, 1, frames, dtype=there.z.dtype, device=there.z.device)
+    s = _grid(frames - 1, there.z)
 
     def shown(at: Tensor) -> tuple[Tensor, Tensor]:
         z, level = there.unpack(curve(at))
@@ -107,20 +108,21 @@ def show_path(
 
     if features is not None:
         s = _perceptual(shown, s, features)
-    fine = torch.linspace(0, 1, REFINE * nodes + 1, dtype=s.dtype, device=s.device)
     with torch.no_grad():
         images, level = shown(s)
+    energy = metric.energy()
     with torch.no_grad(), stage("judging"):
+        if judged is None:
+            length, error = energy.judge(curve(_grid(nodes, s))[None], there.lifting.seed)
+            judged = None if bool(length.isnan()) else (float(length), float(error))
+        trusted = judged if energy.fitted else None
+        fine = _grid(nodes if trusted else REFINE * nodes, s)
         on_fine = curve(fine)
         steps = metric.squared_steps(on_fine)
         speed = steps.clamp(min=0).sqrt() * steps.shape[-1]
-        energy = metric.energy()
-        if judged is None:
-            length, error = energy.judge(on_fine[None, ::REFINE], there.lifting.seed)
-            judged = None if bool(length.isnan()) else (float(length), float(error))
         return ShownPath(
             frames=images,
-            length=judged[0] if judged and energy.fitted else float(speed.mean()),
+            length=trusted[0] if trusted else float(speed.mean()),
             energy=float(steps.sum()) * len(steps) / 2,
             floor=space.energy_floor(metric, on_fine),
             check=judged,
@@ -132,11 +134,16 @@ def show_path(
         )
 
 
+def _grid(segments: int, like: Tensor) -> Tensor:
+    """Evenly spaced parameters (segments + 1,) from 0 to 1."""
+    return torch.linspace(0, 1, segments + 1, dtype=like.dtype, device=like.device)
+
+
 def _perceptual(
     shown: Callable[[Tensor], tuple[Tensor, Tensor]], s: Tensor, features: Features
 ) -> Tensor:
     """Parameters (F,) between which the images change by the same distance."""
-    dense = torch.linspace(0, 1, 2 * len(s) - 1, dtype=s.dtype, device=s.device)
+    dense = _grid(2 * len(s) - 2, s)
     with torch.no_grad():
         images, _ = shown(dense)
     return equal_steps(features.distance(images[:-1].float(), images[1:].float()), s)

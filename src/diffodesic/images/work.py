@@ -34,7 +34,7 @@ class _Typical:
 
 
 _TYPICAL = {
-    "spacetime": _Typical(starts=700, searching=2600, judging=970, judging_per_node=98),
+    "spacetime": _Typical(starts=700, searching=4000, judging=3000, judging_per_node=44),
     "score": _Typical(searching_per_node=3, judging_per_node=10),
     "score-published": _Typical(searching_per_node=200, judging_per_node=10),
     "jacobian": _Typical(searching=700, judging_per_node=11),

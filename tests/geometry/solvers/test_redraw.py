@@ -62,7 +62,7 @@ class Probed(PathEnergy):
     def truth(self, x: Tensor) -> Tensor:
         return self._steps(x, None).sqrt().sum(-1)
 
-    def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[Tensor, Tensor]:
+    def judge(self, x: Tensor, seed: int, *, within: float | None = None) -> tuple[Tensor, Tensor]:
         own = self.truth(x)
         # a judge that is biased finds every path longer than the start
         start = next(iter(self.starts(x[:, 0], x[:, -1], x.shape[1] - 1).values()))
@@ -179,9 +179,11 @@ def test_paths_of_several_draws_are_averaged():
     judged = []
 
     class Seen(Probed):
-        def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[Tensor, Tensor]:
+        def judge(
+            self, x: Tensor, seed: int, *, within: float | None = None
+        ) -> tuple[Tensor, Tensor]:
             judged.append(x.clone())
-            return super().judge(x, seed, samples=samples)
+            return super().judge(x, seed, within=within)
 
     (a, b) = pairs(1)
     energy, solver = Seen(), Redraw(scale=1.0, judgements=1, draws=3)

@@ -199,7 +199,7 @@ class Redraw:
         """Lengths of paths (B, k + 1, d) by one sample of the judge; NaN where there is none."""
         if not energy.fitted:
             return torch.full_like(x[:, 0, 0], torch.nan)
-        return energy.judge(x, self.seed, samples=1)[0]
+        return energy.judge(x, self.seed)[0]
 
     def _lengths(self, energy: PathEnergy, x: Tensor, judged: Tensor, blind: Tensor) -> Tensor:
         """Lengths ``judged`` of paths (B, k + 1, d), and of pairs ``blind`` by unseen probes."""

@@ -234,9 +234,9 @@ class SpacetimeEnergy(PathEnergy):
         other.probes = rademacher(len(self.probes), self.denoiser.dim, seed)
         return other
 
-    def judge(self, x: Tensor, seed: int, *, samples: int = 2) -> tuple[Tensor, Tensor]:
+    def judge(self, x: Tensor, seed: int, *, within: float | None = None) -> tuple[Tensor, Tensor]:
         """By :func:`check_lengths`; NaN for a path that is too clean for it."""
-        return check_lengths(self.denoiser, x, seed, samples=samples)
+        return check_lengths(self.denoiser, x, seed, within=within)
 
     def noise_ratio(self, x: Tensor) -> Tensor | None:
         """``|z - m|^2 / (sigma^2 D)`` for a network, one evaluation per point; else None."""
