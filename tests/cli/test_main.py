@@ -274,7 +274,7 @@ def test_train_then_interpolate(run, place):
 
 
 @pytest.mark.slow
-def test_the_main_job_on_shipped_digits(tmp_path):
+def test_the_main_job_on_shipped_photographs(tmp_path):
     """A process of its own, as a user starts it, and its page in a browser."""
     command = [sys.executable, "-m", "diffodesic.cli.main", "interpolate", "--frames", "4"]
     done = subprocess.run(

@@ -133,7 +133,7 @@ def _saved(folder: Path, count: int) -> list[str]:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     others = tmp_path / "others"
     _saved(others, 2)
-    words = ["--levels", "2", "--draws", "2", "--among", str(others)]
+    words = ["--model", "mnist", "--levels", "2", "--draws", "2", "--among", str(others)]
     assert main(["likelihood", *words, "--outdir", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "levels of 8 bits" in said

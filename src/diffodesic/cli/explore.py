@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Explorer", "add", "page"]
 
 EXAMPLES = """\
-  diffodesic explore                                      digits, the shipped model
-  diffodesic explore --model fruits                       photographs of fruit
+  diffodesic explore                                      photographs of fruit
+  diffodesic explore --model mnist                        digits
   diffodesic explore --model my-model --port 8000
 """
 

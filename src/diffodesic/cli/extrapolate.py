@@ -19,7 +19,7 @@ from diffodesic.output.manifest import hashed
 __all__ = ["add"]
 
 EXAMPLES = """\
-  diffodesic extrapolate                                  two shipped digits, results in out/
+  diffodesic extrapolate                                  two shipped photographs, results in out/
   diffodesic extrapolate A.png B.png --amount 0.5         half the path again
   diffodesic extrapolate A.png B.png --method score-guided
 """
@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
     text = "continue the geodesic between two images beyond the second"
     parser = command(commands, "extrapolate", run, text, EXAMPLES)
     parser.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="two pictures; none: two digits of the package"
+        "images", nargs="*", metavar="IMAGE", help="two pictures; none: two of the package"
     )
     add_space(parser, ExtrapolateOptions().space)
     parser.add_argument(

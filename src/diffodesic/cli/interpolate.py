@@ -24,7 +24,8 @@ from diffodesic.output.manifest import hashed
 __all__ = ["add"]
 
 EXAMPLES = """\
-  diffodesic interpolate                                  two shipped digits, results in out/
+  diffodesic interpolate                                  two shipped photographs, results in out/
+  diffodesic interpolate --model mnist                    two shipped digits
   diffodesic interpolate A.png B.png --outdir ab          your own images
   diffodesic interpolate --metric score --frames 24
   diffodesic interpolate A.png B.png C.png --pace perceptual   through several images
@@ -42,7 +43,8 @@ def add(commands: Any) -> None:
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="two pictures or more, in their order; none: two digits of the package",
+        help="two pictures or more, in their order; none: two of the package, which --model mnist "
+        "makes digits",
     )
     add_space(parser, InterpolateOptions().space)
     add_flags(parser, InterpolateOptions, AnimationOptions, ResultOptions, ModelOptions)

@@ -36,7 +36,7 @@ COMMANDS = (
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EXAMPLES = """\
 examples:
-  diffodesic interpolate                                  two shipped digits, results in out/
+  diffodesic interpolate                                  two shipped photographs, results in out/
   diffodesic interpolate A.png B.png --outdir ab          your own images
   diffodesic interpolate --metric score --frames 24
   diffodesic extrapolate A.png B.png --amount 0.5         past the end of the path

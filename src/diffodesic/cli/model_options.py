@@ -40,7 +40,7 @@ class ModelOptions(Options):
         allow_pickle: read edm:FILE, which runs code of its author.
     """
 
-    model: str = "mnist"
+    model: str = "fruits"
     device: str = "cpu"
     size: tuple[int, ...] = ()
     precision: Literal["float32", "bfloat16"] | None = None

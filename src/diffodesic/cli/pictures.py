@@ -1,4 +1,4 @@
-"""The pictures that a command was given, those of a folder, or digits of the package."""
+"""The pictures that a command was given, those of a folder, or some of the package."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
     "readable",
 ]
 
-DIGITS = (33, 83)  # of the package, for a run without arguments: a 3 and an 8
+DIGITS = (33, 83)  # of the package, for a model of digits: a 3 and an 8
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffodesic.denoisers.likelihood import denoising_likelihood, flow_likelihood
+from diffodesic.denoisers.likelihood import denoising_likelihood
 from diffodesic.experiments.common.inputs import digit_model, mnist_folder
 from diffodesic.experiments.common.statistics import Estimate, draws
 from diffodesic.experiments.experiment import Context, Number, Outcome
+from diffodesic.images.likelihoods import LikelihoodOptions, by_denoising, by_flow
 from diffodesic.images.own_kind import surprise
 from diffodesic.models.datasets import held_out, load_images, load_mnist, shipped_photographs
 from diffodesic.models.identity import identity
@@ -29,6 +30,8 @@ from diffodesic.models.model import Model
 from diffodesic.output.stages import Stage, Store, fingerprint
 
 __all__ = ["Settings", "run"]
+
+CAREFUL, FLOW = LikelihoodOptions(draws=16), LikelihoodOptions(draws=4)
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,20 @@ class Settings:
     levels: int = 64  # noise levels per draw
     draws: int = 2  # draws per picture, in the ranks
     compared: int = 3  # digits on which the two estimates are compared
-    careful: int = 16  # draws of denoising errors there
-    flows: int = 4  # draws of the flow there
-    steps: int = 24  # steps of the flow
-    probes: int = 4  # random vectors behind the trace at each step
+    careful: LikelihoodOptions = CAREFUL  # by denoising errors there
+    flow: LikelihoodOptions = FLOW  # by the flow there
     resamples: int = 2000  # behind the standard error of AUC
 
 
 def run(context: Context) -> Outcome:
     """Compare two likelihoods, and rank pictures: 60,000 evaluations, ten minutes on one core."""
     settings = context.settings(
-        Settings(), each=1, levels=8, compared=1, careful=2, flows=2, steps=8, probes=1
+        Settings(),
+        each=1,
+        levels=8,
+        compared=1,
+        careful=LikelihoodOptions(levels=8, draws=2),
+        flow=LikelihoodOptions(draws=2, steps=8, probes=1),
     )
     model = digit_model(context)
     sets = _sets(context.need("data", "with mnist and fashion_mnist_900"), settings, context.seed)
@@ -134,24 +140,11 @@ def _scored(model: Model, images: Tensor, settings: Settings, context: Context) 
 
 def _two(model: Model, images: Tensor, settings: Settings, context: Context) -> Stage:
     """Both estimates of the log density, with their standard errors, (N, 2, 2)."""
-    points = model.codec.encode(images).double()
-    careful = denoising_likelihood(
-        model.denoiser,
-        points,
-        levels=settings.levels,
-        draws=settings.careful,
-        seed=context.seed + 1,
-    )
-    flow = flow_likelihood(
-        model.denoiser,
-        points,
-        steps=settings.steps,
-        probes=settings.probes,
-        draws=settings.flows,
-        seed=context.seed,
-    )
+    points, seed = model.codec.encode(images).double(), context.seed
+    careful = by_denoising(model, points, settings.careful.but(seed=seed + 1), context.progress)
+    flow = by_flow(model, points, settings.flow.but(seed=seed), context.progress)
     rows = [torch.stack([each.nats, each.error], -1) for each in (careful, flow)]
-    return {"both": torch.stack(rows, 1).cpu()}, {}
+    return {"both": torch.stack(rows, 1)}, {}
 
 
 def _compared(name: str, two: dict[str, Tensor]) -> list[Number]:

@@ -6,10 +6,9 @@ per point the shape of its probability flow (:mod:`diffodesic.images.trajectorie
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,42 +18,32 @@ from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.diagnosis_picture import draw
 from diffodesic.images.door import Data, as_data
 from diffodesic.images.local_geometry import DiagnoseOptions, LocalGeometry, local_geometry
+from diffodesic.images.measured import Measured, made_of
 from diffodesic.images.own_kind import doubtful
-from diffodesic.images.placement import run_of
 from diffodesic.images.trajectories import Trajectories, trajectories
 from diffodesic.metrics.spacetime.dimension import CUT, DIRECTIONS, STEPS
-from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
-from diffodesic.numerics.cost import Cost, counting, expect
-from diffodesic.output.folder import replace_files
+from diffodesic.numerics.cost import counting, expect
 from diffodesic.output.options import suggests
-from diffodesic.output.records import versions, write_json
-from diffodesic.output.stages import fingerprint
 
 __all__ = ["DiagnoseOptions", "Diagnosis", "diagnose"]
 
 MOST_SCORES = 1024  # the normal bundle is left out by itself where it takes more
 
 
-@dataclass(frozen=True, repr=False)
-class Diagnosis:
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Diagnosis(Measured):
     """What :func:`diagnose` returns.
 
     Attributes:
         levels: what was measured at each noise level.
         trajectories: shape of the probability flow.
-        cost: work spent.
-        seconds: wall-clock time.
-        settings: what was asked for and what was chosen.
-        notices: what was left out or is doubtful, one sentence each.
     """
 
+    command = "diagnose"
+    file = "diagnosis.json"
     levels: tuple[LocalGeometry, ...]
     trajectories: Trajectories
-    cost: Cost
-    seconds: float
-    settings: dict[str, object]
-    notices: tuple[str, ...]
 
     def __repr__(self) -> str:
         """One line: of what, and the dimension over the levels."""
@@ -91,32 +80,8 @@ class Diagnosis:
             lines.append(f"| {level.log_snr:g} | " + " | ".join(cells) + " |")
         return "\n".join(lines)
 
-    def save(
-        self, outdir: str | os.PathLike[str], *, inputs: tuple[tuple[str, str], ...] = ()
-    ) -> Path:
-        """Write ``diagnosis.json`` and ``diagnosis.png`` into a folder.
-
-        Args:
-            outdir: the folder, made if needed; files of the last run in it are removed.
-            inputs: names of the images, with hashes; default hashes of their values.
-
-        Returns:
-            the folder.
-
-        Raises:
-            OSError: if it cannot be written; neither file is left half-written.
-        """
-        content = {
-            **{field.name: getattr(self, field.name) for field in fields(self)},
-            "seconds": round(self.seconds, 2),
-            "versions": versions(),
-        }
-        run = run_of("diagnose", self.settings, (), inputs)
-        run = replace(run, inputs=inputs or (("points", str(self.settings["inputs"])),))
-        with replace_files(outdir, run) as folder:
-            draw(folder / "diagnosis.png", self)
-            write_json(folder / "diagnosis.json", content)
-        return Path(outdir)
+    def _draw(self, folder: Path) -> None:
+        draw(folder / "diagnosis.png", self)
 
 
 @suggests(options=(DiagnoseOptions,))
@@ -171,17 +136,16 @@ def diagnose(
         )
         say("sampling trajectories")
         paths = trajectories(denoiser, points, steps=asked.flow_steps, seed=asked.seed)
-    settings: dict[str, object] = {
-        "model": model.name if model else type(denoiser).__name__,
-        "fingerprint": short(identity(source)),
-        **(model.words if model else {}),
-        "points": len(points),
-        "inputs": fingerprint(points),
-        **asked.settings(),
-    }
     alarms = doubtful(source, given.unsqueeze(0) if given.ndim == 3 else given)
     notices = (*alarms, *_notices(measured, denoiser.dim, left_out))
-    return Diagnosis(measured, paths, cost, time.monotonic() - began, settings, notices)
+    return Diagnosis(
+        levels=measured,
+        trajectories=paths,
+        cost=cost,
+        seconds=time.monotonic() - began,
+        settings={**made_of(source, points), **asked.settings()},
+        notices=notices,
+    )
 
 
 def _expected(asked: DiagnoseOptions, dim: int, points: int) -> dict[str, int]:

@@ -17,11 +17,9 @@ Of latents there are no bits: l is the density of the latents, which is not that
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,17 +31,14 @@ from diffodesic.denoisers.likelihood import (
     flow_likelihood,
 )
 from diffodesic.images.door import Data, as_data
+from diffodesic.images.measured import Measured, made_of
 from diffodesic.images.own_kind import strange
-from diffodesic.images.placement import run_of
 from diffodesic.models.codec import PixelCodec
-from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
-from diffodesic.numerics.cost import Cost, counting, expect, stage
-from diffodesic.output.folder import replace_files
+from diffodesic.numerics.cost import counting, expect, stage
 from diffodesic.output.options import Options, option, suggests
-from diffodesic.output.records import versions, write_json
 
-__all__ = ["LikelihoodOptions", "PictureLikelihood", "likelihood"]
+__all__ = ["LikelihoodOptions", "PictureLikelihood", "by_denoising", "by_flow", "likelihood"]
 
 TOP = 255  # the lightest level of an 8-bit pixel
 CHUNK = 64  # pictures measured together
@@ -72,8 +67,8 @@ class LikelihoodOptions(Options):
     seed: int = option(0, least=0, most=2**62)
 
 
-@dataclass(frozen=True, repr=False)
-class PictureLikelihood:
+@dataclass(frozen=True, repr=False, kw_only=True)
+class PictureLikelihood(Measured):
     """What :func:`likelihood` returns; tensors have one entry per picture (N,).
 
     Attributes:
@@ -88,12 +83,10 @@ class PictureLikelihood:
         others: number of these.
         log_snr: level of the last noise.
         about: what the density is of, and which dequantisation, in words.
-        cost: work spent.
-        seconds: wall-clock time.
-        settings: what was asked for.
-        notices: what is doubtful, one sentence each.
     """
 
+    command = "likelihood"
+    file = "result.json"
     nats: Tensor
     error: Tensor
     bits: Tensor | None
@@ -104,10 +97,6 @@ class PictureLikelihood:
     others: int
     log_snr: float
     about: str
-    cost: Cost
-    seconds: float
-    settings: dict[str, object]
-    notices: tuple[str, ...]
 
     def __repr__(self) -> str:
         """One line: of how many, and the mean."""
@@ -128,28 +117,6 @@ class PictureLikelihood:
                 words.append(f"likelier than {self.share[i]:.0%} of {self.others} others")
             found.append(", ".join(words))
         return found
-
-    def save(
-        self, outdir: str | os.PathLike[str], *, inputs: tuple[tuple[str, str], ...] = ()
-    ) -> Path:
-        """Write ``result.json`` into a folder.
-
-        Args:
-            outdir: the folder, made if needed; files of the last run in it are removed.
-            inputs: names of the pictures, with hashes; default hashes of their values.
-
-        Returns:
-            the folder.
-        """
-        content = {
-            **{field.name: getattr(self, field.name) for field in fields(self)},
-            "seconds": round(self.seconds, 2),
-            "versions": versions(),
-        }
-        run = run_of("likelihood", self.settings, self.nats, inputs)
-        with replace_files(outdir, run) as folder:
-            write_json(folder / "result.json", content)
-        return Path(outdir)
 
 
 @suggests(options=(LikelihoodOptions,))
@@ -191,20 +158,13 @@ def likelihood(
     with counting() as cost:
         expect(_expected(asked, len(images), len(around)))
         points = codec.encode(images)
-        found = _measured(model, points, asked, say)
-        flow = _by_flow(model, points, asked, say) if asked.flow else None
-        rest = _measured(model, codec.encode(around), asked, say) if len(around) else None
+        found = by_denoising(model, points, asked, say)
+        flow = by_flow(model, points, asked, say) if asked.flow else None
+        rest = by_denoising(model, codec.encode(around), asked, say) if len(around) else None
         bits, bits_error = _bits(model, points, images, found, asked.seed)
         names = [f"picture {i + 1}" for i in range(len(images))]
         alarms = strange(model, images, names)
     share = (found.nats.unsqueeze(-1) > rest.nats).double().mean(-1) if rest else None
-    settings: dict[str, object] = {
-        "model": model.name,
-        "fingerprint": short(identity(model)),
-        **model.words,
-        "pictures": len(images),
-        **asked.settings(),
-    }
     return PictureLikelihood(
         nats=found.nats,
         error=found.error,
@@ -218,7 +178,7 @@ def likelihood(
         about=_about(model, found.log_snr),
         cost=cost,
         seconds=time.monotonic() - began,
-        settings=settings,
+        settings={**made_of(model, points), **asked.settings()},
         notices=(*alarms, *model.caveats()),
     )
 
@@ -239,10 +199,10 @@ def _expected(asked: LikelihoodOptions, pictures: int, others: int) -> dict[str,
 
 
 @stage("denoising")
-def _measured(
+def by_denoising(
     model: Model, points: Tensor, asked: LikelihoodOptions, say: Callable[[str], None]
 ) -> Likelihood:
-    """Denoising errors, some pictures at a time."""
+    """Log densities of points (N, D) by denoising errors, some at a time; (N,) on the CPU."""
     parts = []
     for start in range(0, len(points), CHUNK):
         say(f"denoising, picture {start + 1} of {len(points)}")
@@ -258,10 +218,10 @@ def _measured(
 
 
 @stage("flow")
-def _by_flow(
+def by_flow(
     model: Model, points: Tensor, asked: LikelihoodOptions, say: Callable[[str], None]
 ) -> Likelihood:
-    """The probability flow, a picture at a time."""
+    """Log densities of points (N, D) by the probability flow, one at a time; (N,) on the CPU."""
     nats, errors = [], []
     for i, point in enumerate(points.double()):
         say(f"probability flow, picture {i + 1} of {len(points)}")

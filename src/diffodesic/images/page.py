@@ -28,6 +28,12 @@ from diffodesic.output.svg import Curve, chart
 __all__ = ["write_extrapolation_page", "write_interpolation_page", "write_sequence_page"]
 
 _ASSETS = Path(__file__).parent / "assets"
+_WAYS = {  # a reader who knows none of the names
+    "arch": "The arch passes through what is typical of the model, and is the one to look at",
+    "geodesic": "the geodesic is the shortest path, whose frames may mix the two pictures",
+    "LERP": "LERP is the straight line between the noisy pictures",
+    "SLERP": "SLERP is the great circle between them",
+}
 
 
 def write_interpolation_page(
@@ -58,7 +64,7 @@ def write_interpolation_page(
         _ASSETS / "interpolation.html",
         title="A geodesic between two images",
         subtitle=f"Model {settings['model']}, {settings['metric']} metric, both ends lifted to "
-        f"log SNR {settings['log_snr']:g}.",
+        f"log SNR {settings['log_snr']:g}. {_ways(paths)}",
         ok=ok,
         status=content["status_text"],
         paths={name: {"frames": frames[name], **_numbers(paths[name], own)} for name in paths},
@@ -131,7 +137,7 @@ def write_sequence_page(
         ok=not bad,
         status=(bad or [first])[0]["status_text"],
         paths={name: {"frames": frames} for name, frames in rows.items()},
-        readouts=[f"frame {i + 1} of {count}{_named(marks, i)}" for i in range(count)],
+        **_told([f"frame {i + 1} of {count}{_named(marks, i)}" for i in range(count)]),
         marks=marks,
         heading="Lengths of the geodesics",
         lines=[*lines, ("In all", whole, "")],
@@ -174,7 +180,7 @@ def write_extrapolation_page(
         ok=Status[content["status"]].ok and Stop[content["stop"]] is Stop.COMPLETE,
         status=content["stop_text"],
         paths={name: {"frames": frames} for name, frames in rows.items()},
-        readouts=[f"frame {i + 1} of {count}, {where[i]}{_named(marks, i)}" for i in range(count)],
+        **_told([f"frame {i + 1} of {count}, {where[i]}{_named(marks, i)}" for i in range(count)]),
         marks=marks,
         heading="How far",
         lines=[
@@ -190,8 +196,18 @@ def write_extrapolation_page(
     )
 
 
+def _told(lines: list[str]) -> dict[str, Any]:
+    """The same words beside the slider and for screen readers, on a page without charts."""
+    return {"readouts": lines, "titles": lines, "charts": {}}
+
+
 def _named(marks: Mapping[int, str], i: int) -> str:
     return f" · {marks[i]}" if i in marks else ""
+
+
+def _ways(paths: Mapping[str, ShownPath]) -> str:
+    """What the paths are, in a sentence."""
+    return "; ".join(text for name, text in _WAYS.items() if name in paths) + "."
 
 
 def _numbers(shown: ShownPath, own: ShownPath) -> dict[str, object]:
@@ -249,6 +265,7 @@ def _certificate(content: Mapping[str, Any], own: ShownPath) -> list[tuple[str, 
     work = content["work"]
     whole = sum(work.values())
     floor = own.energy / own.floor if own.floor else None
+    gradient = c["gradient_norm"] if math.isfinite(c["gradient_norm"]) else None
     wrong = f"{100 * c['negative_fraction']:.3g} %"
     judged = f"{c['judged']:.4g} ± {c['judged_error']:.2g}" if "judged" in c else None
     noise = f"{c['least_noise']:.2f} to {c['most_noise']:.2f}" if "least_noise" in c else None
@@ -261,7 +278,7 @@ def _certificate(content: Mapping[str, Any], own: ShownPath) -> list[tuple[str, 
         ("Speed spread", c["speed_spread"], "relative; 0 at constant speed"),
         ("Noise", noise, "of a point, of what its level says; networks know 1"),
         ("Negative steps", wrong, "0 % for a true posterior mean"),
-        ("Gradient norm", c["gradient_norm"], "of the energy; 0 at a geodesic"),
+        ("Gradient norm", gradient, "of the energy; 0 at a geodesic"),
         ("Network evaluations", cost["evaluations"], "forward passes, point by point"),
         ("Derivatives", cost["derivatives"], "Jacobian products, either side"),
         ("Node gradients", cost["node_gradients"], "one node, one energy gradient"),

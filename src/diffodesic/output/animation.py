@@ -105,16 +105,12 @@ def write_video(
 ) -> Path:
     """Write frames as a video: H.264 in mp4, with sides made even by repeating the last row.
 
-    Args:
-        frames: n pictures of one shape.
-        path: the mp4 file; replaced whole or not at all.
-        options: rate, height, and whether it runs back; default ``AnimationOptions()``.
+    Arguments and errors are those of :func:`write_gif`.
 
     Returns:
         the path written.
 
     Raises:
-        ValueError: if there are no frames, or they differ in shape.
         ModuleNotFoundError: without the package av.
     """
     import av
