@@ -295,6 +295,7 @@ def test_the_main_job_on_shipped_photographs(tmp_path):
     assert all(0 < length < math.inf for length in lengths.values())
     assert lengths["geodesic"] < min(lengths["LERP"], lengths["SLERP"])
     assert min(result["end_psnr_db"]) > 25
+    assert result["settings"]["model"] == "fruits"
     binary = find()
     if binary is None:
         pytest.skip("no Chromium found: the page was not opened")

@@ -84,4 +84,4 @@ def measure(
     for notice in found.notices:
         print(f"note: {in_flags(notice, given.parser)}")
     if folder is not None:
-        print(f"wrote {', '.join(sorted(file.name for file in folder.iterdir()))} into {folder}")
+        print(f"wrote {folder}/{found.file}")
