@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from tqdm import auto
 
 from diffodesic.cli import progress as told
 from diffodesic.denoisers.mixture import GaussianMixture
-from diffodesic.numerics.cost import expect, record, stage
+from diffodesic.images.lifting import Lifting
+from diffodesic.numerics.cost import Cost, expect, record, stage
+from diffodesic.output.stages import AGAIN
 from support.commands import TINY, Run
 
 
@@ -30,7 +33,8 @@ def test_without_a_terminal_a_plain_line_comes_now_and_then(monkeypatch, capsys)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) >= 2
     assert all(
-        re.fullmatch(r"diffodesic: round 3; about 25% done, 0 s left", line) for line in lines
+        re.fullmatch(r"diffodesic: round 3; about 25% done, about \d+ s left", line)
+        for line in lines
     ), lines
 
 
@@ -40,6 +44,41 @@ def test_a_share_that_is_not_known_is_not_told(monkeypatch, capsys):
         say("round 3")
         time.sleep(0.05)
     assert capsys.readouterr().err.splitlines()[0] == "diffodesic: round 3; 0 s so far"
+
+
+def lines_of(shares: dict[float, float], monkeypatch) -> list[str]:
+    """What is told at times of the clock, by the share that is done then."""
+    clock = iter(shares)
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    say = told.Progress(Cost(expected={"": 1000}), None, print)
+    lines = []
+    for passed in clock:
+        monkeypatch.setattr(time, "monotonic", lambda passed=passed: passed)
+        say.cost.stages[""] = round(1000 * shares[passed])
+        lines.append(say.line())
+    return lines
+
+
+def left(line: str) -> float:
+    return float(re.search(r"about (\d+) s left", line)[1])  # type: ignore[index]
+
+
+def test_at_an_even_pace_the_time_left_is_exact(monkeypatch):
+    for line, expected in zip(
+        lines_of({t: t / 100 for t in range(10, 100, 10)}, monkeypatch),
+        range(90, 0, -10),
+        strict=True,
+    ):
+        assert left(line) == expected
+
+
+def test_the_time_left_does_not_leap_where_the_pace_does(monkeypatch):
+    even = {float(t): t / 160 for t in range(1, 81)}
+    # nothing is done for three seconds, and then as much as in nine
+    stalled = {81.0: 0.5, 82.0: 0.5, 83.0: 0.5, 84.0: 89 / 160}
+    times = [left(line) for line in lines_of(even | stalled, monkeypatch)[-5:]]
+    assert times[0] == 80
+    assert max(abs(b - a) for a, b in pairwise(times)) <= 2
 
 
 class Terminal(io.StringIO):
@@ -57,7 +96,7 @@ def test_a_terminal_gets_one_line_that_is_rewritten(monkeypatch):
             record(evaluations=1)
         say("bringing back")
     shown = screen.getvalue()
-    assert "bringing back; about 25% done, 0 s left" in shown
+    assert "bringing back; about 25% done, about 0 s left" in shown
     assert "\n" not in shown
 
 
@@ -121,3 +160,27 @@ def test_a_run_that_goes_on_says_so_and_counts_the_whole(run: Run, place: Path, 
     )
     work = [line for line in out.splitlines() if "derivatives of the network" in line]
     assert work[0].rpartition(",")[0] in whole
+
+
+def test_a_run_that_was_stopped_before_its_first_stage_says_that_it_begins_again(
+    run: Run, place: Path, monkeypatch
+):
+    real = Lifting.lift
+
+    def stops(*words, **named):
+        signal.raise_signal(signal.SIGINT)
+        return real(*words, **named)
+
+    monkeypatch.setattr(Lifting, "lift", stops)
+    assert run(*TINY)[0] == 130
+    monkeypatch.setattr(Lifting, "lift", real)
+    code, _, err = run(*TINY)
+    assert (code, err) == (0, f"note: {AGAIN}\n")
+    assert run(*TINY)[2] == ""
+
+
+def test_an_experiment_tells_share_and_time_left(run: Run, place: Path, monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr(told.Progress, "__call__", lambda say, _: shown.append(say.line()))
+    assert run("reproduce", "spacetime/ode", "--quick")[0] == 0
+    assert any(re.search(r"about \d+% done, about \d+ s left$", line) for line in shown), shown

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffodesic.denoisers.mixture import GaussianMixture
-from diffodesic.numerics.cost import Cost, counting, record
+from diffodesic.numerics.cost import Cost, counting, expect, part, record, stage
 from diffodesic.numerics.derivatives import track_vjp
 from support.checks import Draw
 
@@ -60,3 +60,35 @@ def test_a_denoiser_counts_points_not_calls(draw: Draw, count: int):
     with counting() as cost:
         mix(z.requires_grad_(), sigma).sum().backward()
     assert cost == Cost(evaluations=count, derivatives=count)
+
+
+def test_the_share_counts_parts_and_what_is_expected_within_one():
+    with counting() as cost:
+        part(4)
+        assert cost.share == 0
+        with stage("searching"):
+            record(evaluations=10)
+        part(4)
+        expect({"searching": 40})
+        with stage("searching"):
+            record(evaluations=20)
+    assert cost.share == (1 + 20 / 40) / 4
+
+
+def test_parts_that_an_earlier_run_did_count_for_nothing():
+    with counting() as cost:
+        for done in (False, False, True, True):
+            part(4)
+            if done:
+                record(evaluations=1)
+        assert cost.share == 1 / 2  # the last of two is not over yet
+
+
+def test_more_parts_than_were_told_do_not_end_before_the_last():
+    shares = []
+    with counting() as cost:
+        for _ in range(5):
+            part(2)
+            shares.append(cost.share)
+            record(evaluations=1)
+    assert shares == [0, 1 / 2, 2 / 3, 3 / 4, 4 / 5]

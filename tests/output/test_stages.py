@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffodesic.output.stages import Stage, Store, differences, fingerprint
+from diffodesic.output.stages import AGAIN, Stage, Store, differences, fingerprint, held_file
 
 
 class Maker:
@@ -191,6 +191,51 @@ def test_a_store_that_is_held_is_refused_to_others(tmp_path):
     with Store(tmp_path / "d", {}).held(), Store(None, {}).held():
         assert (tmp_path / "d").exists()
     assert not (tmp_path / "d").exists()
+
+
+def stopped_by(error: type[BaseException], place: Path) -> None:
+    with pytest.raises(error), Store(place, {}).held():
+        raise error
+
+
+def told(store: Store) -> list[str]:
+    lines: list[str] = []
+    store.tell(lines.append)
+    return lines
+
+
+def test_a_run_that_was_stopped_with_nothing_finished_is_told_of_once(tmp_path):
+    stopped_by(KeyboardInterrupt, tmp_path / "c")
+    with Store(tmp_path / "c", {"other": "settings"}).held() as store:  # nothing is refused
+        assert told(store) == [AGAIN]
+    assert not (tmp_path / "c").exists()
+    with Store(tmp_path / "c", {}).held() as store:
+        assert told(store) == []
+
+
+def test_a_run_that_failed_leaves_no_mark(tmp_path):
+    stopped_by(ValueError, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_what_is_finished_is_told_rather_than_the_stop(tmp_path):
+    Store(tmp_path / "c", {}).stage("one", Maker())
+    stopped_by(KeyboardInterrupt, tmp_path / "c")
+    with Store(tmp_path / "c", {}).held() as store:
+        assert told(store) == ["goes on from an earlier run, which has finished one"]
+
+
+def test_a_file_that_a_stopped_run_has_not_begun_is_told_of(tmp_path):
+    lines: list[str] = []
+    file = tmp_path / "a.npz"
+    with pytest.raises(KeyboardInterrupt), held_file(file, lines.append):
+        raise KeyboardInterrupt
+    assert not lines
+    with held_file(file, lines.append), held_file(None, lines.append):
+        file.write_bytes(b"")
+    with held_file(file, lines.append):
+        assert lines == [AGAIN]
+    assert os.listdir(tmp_path) == ["a.npz"]
 
 
 def test_a_stage_under_another_name_is_not_believed(tmp_path):

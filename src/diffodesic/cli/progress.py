@@ -17,12 +17,13 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.numerics.cost import Cost, counting
-from diffodesic.output.stages import GOES_ON
+from diffodesic.output.stages import AGAIN, GOES_ON
 
 __all__ = ["Progress", "duration", "in_words", "progress"]
 
 EVERY = 30.0  # seconds between two lines where there is no terminal
 LONG = 10.0  # seconds from which on a run is announced
+SMOOTH = 60.0  # seconds over which a change of pace is taken up
 BATCH, SLOW = 16, 0.5  # evaluations that are timed together, unless one of them takes so long
 
 
@@ -45,10 +46,11 @@ class Progress:
     ) -> None:
         self.cost, self.denoiser, self.rewrite, self.workers = cost, denoiser, rewrite, workers
         self.text, self.began = "", time.monotonic()
+        self._whole = self._last = 0.0
 
     def __call__(self, text: str) -> None:
         """Say what is done now."""
-        if text.startswith(GOES_ON):
+        if text.startswith((GOES_ON, AGAIN)):
             print(f"note: {text}", file=sys.stderr, flush=True)
             return
         self.text = text
@@ -63,8 +65,15 @@ class Progress:
         passed, share = time.monotonic() - self.began, self.cost.share
         if not share:
             return self.text if self.rewrite else f"{self.text}; {duration(passed)} so far"
-        left = duration(passed * (1 - share) / share)
-        return f"{self.text}; about {share:.0%} done, {left} left"
+        left = duration(max(0.0, self._seconds(passed, share) - passed))
+        return f"{self.text}; about {share:.0%} done, about {left} left"
+
+    def _seconds(self, passed: float, share: float) -> float:
+        """What the whole run takes at its pace so far, without leaps where the machine is busy."""
+        weight = (passed - self._last) / max(min(passed, SMOOTH), 1e-9)
+        self._whole += min(1.0, weight) * (passed / share - self._whole)
+        self._last = passed
+        return self._whole
 
     def watch(self, ended: threading.Event) -> None:
         """Show how the run stands, again and again, until it has ended."""

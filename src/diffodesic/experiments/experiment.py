@@ -19,6 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+from diffodesic.numerics.cost import part
+
 __all__ = ["INPUTS", "Context", "Experiment", "Number", "Outcome", "table"]
 
 INPUTS = ("data", "model", "pairs", "device")
@@ -56,6 +58,11 @@ class Context:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be between 0 and 2^63 - 1, got {self.seed}")
+
+    def part(self, text: str, *, of: int) -> None:
+        """Say that the next of ``of`` parts of the run begins, all about as long."""
+        part(of)
+        self.progress(text)
 
     def settings(self, full: S, **small: Any) -> S:
         """The full settings (a dataclass), or with ``quick`` those with small values in places."""

@@ -20,7 +20,6 @@ Every pair is a file in ``pairs/``: an interrupted run goes on where it stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -97,7 +96,7 @@ def run(context: Context) -> Outcome:
     """
     if context.pairs is not None:
         return morph.run(context)
-    source, data, outdir, say = digit_model(context), context.data, context.outdir, context.progress
+    source, data = digit_model(context), context.data
     settings = context.settings(
         Settings(source.name, "MNIST test" if data else "shipped digits", seed=context.seed),
         pairs=2,
@@ -109,8 +108,8 @@ def run(context: Context) -> Outcome:
     )
     images, labels = _pictures(data)
     chosen = _choose(labels, settings)[: 4 if context.quick else None]
-    records = _solve(source, images, labels, chosen, settings, outdir / "pairs", say)
-    say("sampling trajectories")
+    records = _solve(source, images, labels, chosen, settings, context)
+    context.progress("sampling trajectories")
     flows = _trajectories(source, images[chosen[: settings.trajectories[0], 0]], settings)
     table = {key: [record[key] for record in records] for key in records[0] if key != "nodes"}
     return Outcome(
@@ -155,18 +154,18 @@ def _solve(
     labels: Tensor,
     pairs: Tensor,
     settings: Settings,
-    folder: Path,
-    say: Callable[[str], None],
+    context: Context,
 ) -> list[dict[str, Any]]:
     """What is known of every pair; those that an earlier run solved are read."""
     known = {**asdict(settings), "model": identity(model), "images": fingerprint(images[pairs])}
-    store = Store(folder, known)
+    store = Store(context.outdir / "pairs", known)
     stages = {i: store.read(f"{i:03d}") for i in range(len(pairs))}
     left = [i for i, stage in stages.items() if stage is None]
     features = load_features("digit-classifier-1")
     for start in range(0, len(left), settings.batch):
         which = left[start : start + settings.batch]
-        say(f"{len(pairs) - len(left) + start} of {len(pairs)} pairs done")
+        done = len(pairs) - len(left) + start
+        context.part(f"{done} of {len(pairs)} pairs done", of=-(-len(left) // settings.batch))
         chosen = pairs[which]
         measures = _distances(model, images[chosen], settings)
         measures |= _likeness(features, images[chosen])

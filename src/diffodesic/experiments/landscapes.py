@@ -101,9 +101,7 @@ class Result:
         return f"{self.potential.name}, kT = {self.potential.kT:g} {self.potential.unit}"
 
 
-def solve(
-    problem: Problem, settings: Settings, seed: int, progress: Callable[[str], None]
-) -> Result:
+def solve(problem: Problem, settings: Settings, context: Context) -> Result:
     """Draw the paths of one landscape; cost a geodesic and 3 P K (n + 1) energy evaluations."""
     potential = problem.potential()
     a, b = relax(potential, torch.tensor([problem.a, problem.b], dtype=torch.float64))
@@ -119,11 +117,12 @@ def solve(
     space = Spacetime(GridDenoiser(potential))
     anchors = space.point(torch.stack([a, b]), math.log(k))
     path = search(space, anchors[0], anchors[1], nodes=settings.nodes)
-    options = PathOptions(settings.paths, settings.langevin_steps, step, seed=seed)
+    options = PathOptions(settings.paths, settings.langevin_steps, step, seed=context.seed)
     sampled = {}
-    for name, way in ways(path).items():
-        progress(f"{potential.name}, {name}")
-        sampled[name] = transition_paths(potential, way, options, progress=progress)
+    joined = ways(path)
+    for name, way in joined.items():
+        context.part(f"{potential.name}, {name}", of=len(PROBLEMS) * len(joined))
+        sampled[name] = transition_paths(potential, way, options, progress=context.progress)
     return Result(potential, lowest, math.log(k), sampled)
 
 
@@ -143,7 +142,7 @@ def run(context: Context) -> Outcome:
     """Compare geodesics with straight lines: seven and 21,000 paths, minutes on two cores."""
     small = {"nodes": 32, "langevin_steps": 16, "paths": 64, "grid": 97}
     settings = context.settings(Settings(), **small)
-    results = [solve(problem, settings, context.seed, context.progress) for problem in PROBLEMS]
+    results = [solve(problem, settings, context) for problem in PROBLEMS]
     numbers = []
     for result in results:
         numbers.append(Number(f"{result.name}: lowest pass", result.lowest.energy))

@@ -69,8 +69,9 @@ def run(context: Context) -> Outcome:
     }
     store = Store(context.outdir / "partial", known)
     scores: dict[str, dict[str, Tensor]] = {}
+    begin = partial(context.part, of=len(sets) + 2)
     for name, images in sets.items():
-        context.progress(f"{name}: {len(images)} pictures")
+        begin(f"{name}: {len(images)} pictures")
         make = partial(_scored, model, images, settings, context)
         scores[name] = store.stage(name, make)[0]
     both = {
@@ -79,7 +80,7 @@ def run(context: Context) -> Outcome:
     }
     numbers: list[Number] = []
     for name, (used, images) in both.items():
-        context.progress(f"{name}: two estimates")
+        begin(f"{name}: two estimates")
         make = partial(_two, used, images, settings, context)
         numbers += _compared(name, store.stage(f"two of {name}", make)[0])
     numbers += _ranks(scores, settings, context.seed)

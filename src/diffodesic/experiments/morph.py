@@ -87,7 +87,7 @@ def run(context: Context) -> Outcome:
     frames: dict[str, list[Tensor]] = {}
     strips: dict[str, Callable[[Path], object]] = {}
     for i, (name, (images, words)) in enumerate(pairs.items()):
-        context.progress(f"{name}, {i + 1} of {len(pairs)}")
+        context.part(f"{name}, {i + 1} of {len(pairs)}", of=len(pairs))
         shown = _join(source.given(words) if words else source, images, settings, outdir, name)
         ends = images.unsqueeze(0)
         for method, made in shown.items():

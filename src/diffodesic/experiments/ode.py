@@ -53,7 +53,7 @@ def run(context: Context) -> Outcome:
     space = Spacetime(toy_mixture())
     pairs: dict[float, tuple[Tensor, Geodesic]] = {}
     for x_last in settings.starts:
-        context.progress(f"x_T = {x_last:g}")
+        context.part(f"x_T = {x_last:g}", of=len(settings.starts))
         sampled = sampling_path(space, x_last, settings.last, settings.euler_steps)
         solver = Relax(rtol=settings.rtol)
         path = search(space, sampled[0], sampled[-1], nodes=settings.nodes, solver=solver)

@@ -52,17 +52,17 @@ def run(context: Context) -> Outcome:
     settings = context.settings(Settings(), nodes=16, ode_steps=48, solved_nodes=4, solved_steps=8)
     mixture, level = clusters(), settings.log_snr
     ends = torch.tensor(settings.ends, dtype=torch.float64)
-    context.progress("the preimage of the chord")
+    context.part("the preimage of the chord", of=3)
     # the straight line between these latents does not decode to the chord
     latents = lift(mixture, ends, level, steps=settings.ode_steps)
     path = decoded_chord(
         mixture, *latents, log_snr=level, nodes=settings.nodes, steps=settings.ode_steps
     )
     decoded = decoder_pullback(mixture, log_snr=level, steps=settings.ode_steps).f(path)
-    context.progress("a solver in the pulled back metric")
+    context.part("a solver in the pulled back metric", of=3)
     metric = decoder_pullback(mixture, log_snr=level, steps=settings.solved_steps)
     solved = search(metric, *latents, nodes=settings.solved_nodes, solver=Relax(rtol=1e-10))
-    context.progress("the spacetime geodesic")
+    context.part("the spacetime geodesic", of=3)
     space = Spacetime(mixture)
     through = search(space, *space.point(ends, settings.anchor), nodes=64)
     log_density = _log_density(mixture, decoded)

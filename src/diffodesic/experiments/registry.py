@@ -7,10 +7,12 @@ from pathlib import Path
 
 from diffodesic.experiments.experiment import INPUTS, Context, Experiment, Outcome, table
 from diffodesic.models.loading import available
+from diffodesic.output.claims import begun
 from diffodesic.output.files import write_text
 from diffodesic.output.folder import own_outdir, replace_files
 from diffodesic.output.manifest import Run, hashed_whole
 from diffodesic.output.records import json_ready, versions, write_json
+from diffodesic.output.stages import AGAIN, GOES_ON
 
 __all__ = ["EXPERIMENTS", "find", "reproduce"]
 
@@ -126,9 +128,20 @@ def reproduce(name: str, context: Context) -> Outcome:
     run, inputs = experiment.function(), _inputs(experiment, context)
     with own_outdir(context.outdir, "reproduce"):
         began = time.perf_counter()
-        outcome = run(context)
+        with begun(context.outdir) as stopped:
+            _tell_of_earlier(context, stopped)
+            outcome = run(context)
         _write(experiment, context, outcome, inputs, time.perf_counter() - began)
     return outcome
+
+
+def _tell_of_earlier(context: Context, stopped: bool) -> None:
+    """Say what is kept of an earlier run."""
+    kept = len(list(context.outdir.rglob("*.safetensors")))
+    if kept:
+        context.progress(f"{GOES_ON}, which has finished {kept} stages")
+    elif stopped:
+        context.progress(AGAIN)
 
 
 def _inputs(experiment: Experiment, context: Context) -> tuple[tuple[str, str], ...]:

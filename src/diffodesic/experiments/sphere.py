@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -76,20 +77,22 @@ def run(context: Context) -> Outcome:
     """Measure all four: some 10^6 evaluations of a closed form, and a minute of training."""
     settings = context.settings(Settings(), samples=500, pairs=2, training=60)
     say, seed = context.progress, context.seed
+    begin = partial(context.part, of=2 * len(settings.times) + 4)
     generator = torch.Generator().manual_seed(seed)
-    say("one geodesic on S^2 in R^3")
+    begin("one geodesic on S^2 in R^3")
     single, path = _single(settings)
-    say("angles between score and radius")
+    begin("angles between score and radius")
     angles = [number for (dim, t) in ANGLES for number in _angles(settings, dim, t, generator)]
     exact = SphereDenoiser(settings.dim, settings.radius)
     ends = _pairs(exact, settings.pairs, generator)
     pipeline = []
     for t in settings.times:
         for shared in (True, False):
-            say(f"noise at t = {t}, interpolation, bringing back")
+            begin(f"noise at t = {t}, interpolation, bringing back")
             pipeline += _pipeline(settings, exact, ends, t, shared, seed)
-    say("past the end")
+    begin("past the end")
     beyond = _beyond(settings, exact, ends, "exact score")
+    begin("the same with a learned score")
     data = exact.sample(20_000, generator=generator)[:, :10]
     # learning the embedding takes most of a small network: ten dimensions, radius one
     learned = learn_points(data / settings.radius, steps=settings.training, seed=seed, progress=say)

@@ -100,16 +100,17 @@ def run(context: Context) -> Outcome:
     """Every method on every surface, exact and learned score: some 10^6 evaluations, minutes."""
     small = {"samples": 200, "pairs": 2, "nodes": 16, "frames": 5, "training": 60, "grid": 40}
     settings = context.settings(Settings(), **small, iterations=5)
-    say, seed = context.progress, context.seed
+    seed = context.seed
     numbers: list[Number] = []
     for name, surface in SURFACES.items():
         generator = torch.Generator().manual_seed(seed)
         axes = torch.randn(settings.dim, settings.dim, generator=generator, dtype=torch.float64)
         problem = _Problem(surface, settings, torch.linalg.qr(axes).Q[:3], generator)
-        learned = learn_points(problem.data, steps=settings.training, seed=seed, progress=say)
+        say, steps = context.progress, settings.training
+        learned = learn_points(problem.data, steps=steps, seed=seed, progress=say)
         exact = GaussianMixture.from_data(problem.data, settings.bandwidth)
         for kind, denoiser in (("exact", exact), ("learned", learned)):
-            say(f"{name}, {kind} score")
+            context.part(f"{name}, {kind} score", of=2 * len(SURFACES))
             numbers += problem.measure(denoiser, seed, f"{name}, {kind} score")
     return Outcome(settings, tuple(numbers), _notes(settings), {}, lambda to: _draw(to, numbers))
 

@@ -8,6 +8,7 @@ one cubic fitted by 1000 steps of Adam in the coordinates (x, t).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,11 @@ def run(context: Context) -> Outcome:
     space = Spacetime(toy_mixture())
     a, b = from_native(torch.tensor([settings.start, settings.end], dtype=torch.float64))
     paths = []
+    begin = partial(context.part, of=len(settings.nodes) + 1)
     for nodes in settings.nodes:
-        context.progress(f"geodesic with {nodes} segments")
+        begin(f"geodesic with {nodes} segments")
         paths.append(search(space, a, b, nodes=nodes, solver=Relax(rtol=settings.rtol)))
-    context.progress("the published recipe")
+    begin("the published recipe")
     schedule = ((settings.recipe_points, settings.recipe_steps),)
     solver = replace(AdamSpline.toy((to_native, from_native)), schedule=schedule)
     recipe = search(space, a, b, nodes=settings.recipe_points - 1, solver=solver)

@@ -43,9 +43,8 @@ from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.identity import identity
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import counting, expect, scaled
-from diffodesic.output.claims import claimed
 from diffodesic.output.options import option, suggests
-from diffodesic.output.stages import GOES_ON, differences, fingerprint
+from diffodesic.output.stages import GOES_ON, differences, fingerprint, held_file
 
 __all__ = ["PairSolver", "PairwiseDistances", "PairwiseOptions", "pairwise"]
 
@@ -221,19 +220,19 @@ def _edits(
     say: Callable[[str], None],
 ) -> PairwiseDistances:
     """Edit distances of all pairs."""
-    space, points = anchored(source, data, asked)
-    solve = PairSolver.of(space, points, asked)
-    settings = {
-        "estimator": space.estimator,
-        "nodes": solve.nodes,
-        "solver": repr(solve.solver),
-        "order": [status.name for status in ORDER],  # a file holds places in it
-        "flow_steps": asked.flow_steps,
-        "seed": asked.seed,
-        "points": fingerprint(points),
-        "model": identity(source),
-    }
-    with claimed(None if file is None else Path(file)):
+    with held_file(file, say):
+        space, points = lifted(source, data, asked, say)
+        solve = PairSolver.of(space, points, asked)
+        settings = {
+            "estimator": space.estimator,
+            "nodes": solve.nodes,
+            "solver": repr(solve.solver),
+            "order": [status.name for status in ORDER],  # a file holds places in it
+            "flow_steps": asked.flow_steps,
+            "seed": asked.seed,
+            "points": fingerprint(points),
+            "model": identity(source),
+        }
         distances = _begin(len(data), asked.log_snr, settings, file)
         distances = distances.noting(doubtful(source, data))
         if isinstance(source, Model):
@@ -261,7 +260,7 @@ def _under_noise(
         "points": fingerprint(data),
         "model": identity(source),
     }
-    with claimed(None if file is None else Path(file)):
+    with held_file(file, say):
         if (before := _left(NoisyDistances, file, settings)) is not None:
             return before
         began = time.monotonic()
@@ -278,6 +277,16 @@ def _under_noise(
         if file is not None:
             distances.save(file)
     return distances
+
+
+def lifted(
+    source: Model | Denoiser, data: Tensor, asked: EditOptions, say: Callable[[str], None]
+) -> tuple[Spacetime, Tensor]:
+    """As :func:`anchored`, and says that a run which goes on does it again."""
+    if isinstance(source, Model):
+        expect({"lifting": 2 * asked.flow_steps * len(data)})
+        say(f"lifting {len(data)} images to their noise level, which is not kept")
+    return anchored(source, data, asked)
 
 
 @dataclass(frozen=True)

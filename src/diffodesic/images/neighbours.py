@@ -27,9 +27,8 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.images.distances import PairSolver, PairwiseOptions
+from diffodesic.images.distances import PairSolver, PairwiseOptions, lifted
 from diffodesic.images.door import Data, as_data
-from diffodesic.images.editing import anchored
 from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.own_kind import doubtful
 from diffodesic.images.spaces import SpacetimeSpace
@@ -41,7 +40,7 @@ from diffodesic.models.model import Model
 from diffodesic.numerics.cost import expect, scaled, stage
 from diffodesic.numerics.words import brief
 from diffodesic.output.options import option, suggests
-from diffodesic.output.stages import GOES_ON, Store, fingerprint
+from diffodesic.output.stages import AGAIN, GOES_ON, Store, fingerprint
 
 __all__ = ["NearestOptions", "Neighbours", "candidates_of", "entropies", "nearest"]
 
@@ -180,7 +179,7 @@ def _by_edits(
     say: Callable[[str], None],
 ) -> Neighbours:
     """Neighbours in edit distance."""
-    space, points = anchored(source, data, asked)
+    space, points = lifted(source, data, asked, say)
     solver, count = PairSolver.of(space, points, asked), len(points)
     candidates = min(asked.candidates or CANDIDATES * k, count - 1)
     if candidates < k:
@@ -198,6 +197,8 @@ def _by_edits(
     with Store(None if folder is None else Path(folder), depends).held() as store:
         if made := store.finished():
             say(f"{GOES_ON}, which has solved {len(made)} batches of pairs")
+        elif store.stopped:
+            say(AGAIN)
         if isinstance(source, Model):
             of_one = join_work(SpacetimeSpace(), asked, solver.nodes, ("ends",))
             expect(scaled(of_one, min(count * candidates, count * (count - 1) // 2)))

@@ -172,6 +172,8 @@ def interpolate_through(
         each = asked.but(frames=1 + round((asked.frames - 1) / count))
         for i, part in enumerate(parts):
             part.tell(say, f" of pair {i + 1}")
+        if not any(part.finished() for part in parts):
+            store.tell(say)
         expect(total(*(expected_work(each, part.finished()) for part in parts)))
         for i in range(count):
 

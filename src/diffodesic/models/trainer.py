@@ -34,7 +34,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from diffodesic.models.folder import write_model
 from diffodesic.output.claims import claimed
-from diffodesic.output.stages import GOES_ON, Store
+from diffodesic.output.stages import AGAIN, GOES_ON, Store
 
 __all__ = ["RunSettings", "Training", "flags"]
 
@@ -174,6 +174,8 @@ class Training(ABC):
                 self.restore()
                 if progress and self.step:
                     print(f"note: {GOES_ON}, which has taken {self.step} steps", file=sys.stderr)
+                elif progress and self.store.stopped:
+                    print(f"note: {AGAIN}", file=sys.stderr)
                 cores = torch.get_num_threads()
                 torch.set_num_threads(1)  # small networks: more threads only wait for each other
                 try:

@@ -8,9 +8,10 @@
 - ``energies``: energies of a potential, with or without forces.
 
 Counting is scoped: ``with counting() as cost: ...`` sees everything inside it, nested scopes too.
-A part of a run has a name, ``with stage("searching"): ...``; the innermost name counts.  Whoever
-knows beforehand what a stage takes says it by :func:`expect`, so that a reader who waits can be
-told how much is done.
+A stage of a run has a name, ``with stage("searching"): ...``; the innermost name counts.  Whoever
+knows beforehand what a stage takes says it by :func:`expect`, and whoever does many things of like
+size one after another says it by :func:`part`, so that a reader who waits can be told how much is
+done.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-__all__ = ["Cost", "counting", "current", "expect", "record", "scaled", "stage", "total"]
+__all__ = ["Cost", "counting", "current", "expect", "part", "record", "scaled", "stage", "total"]
 
 
 @dataclass
@@ -43,6 +44,9 @@ class Cost:
     energies: int = 0
     stages: dict[str, int] = field(default_factory=dict, compare=False)
     expected: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+    _done: int = field(default=0, compare=False, repr=False)  # parts before this one
+    _parts: int = field(default=0, compare=False, repr=False)
+    _before: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def share(self) -> float | None:
@@ -50,9 +54,19 @@ class Cost:
 
         A stage that takes more than was expected makes the whole larger, not the share.
         """
-        names = {*self.expected, *self.stages}
-        whole = sum(max(self.expected.get(n, 0), self.stages.get(n, 0)) for n in names)
-        return sum(self.stages.values()) / whole if self.expected and whole else None
+        spent = {name: calls - self._before.get(name, 0) for name, calls in self.stages.items()}
+        names = {*self.expected, *spent}
+        whole = sum(max(self.expected.get(n, 0), spent.get(n, 0)) for n in names)
+        inner = sum(spent.values()) / whole if self.expected and whole else None
+        return (self._done + (inner or 0.0)) / self._parts if self._parts else inner
+
+    def begin(self, parts: int) -> None:
+        """Begin the next part of a run; see :func:`part`."""
+        worked = self.stages != self._before
+        self._done += bool(self._parts) and worked
+        self._parts = self._parts - (not worked) if self._parts else parts
+        self._parts = max(self._parts, self._done + 1)
+        self._before, self.expected = dict(self.stages), {}
 
 
 Scopes = tuple[tuple[Cost, ...], str]
@@ -86,6 +100,15 @@ def expect(stages: Mapping[str, int]) -> None:
     """Tell every open scope what stages are expected to take in all, in the unit of ``stages``."""
     for cost in _open.get()[0]:
         cost.expected |= stages
+
+
+def part(of: int) -> None:
+    """Tell every open scope that the next of ``of`` parts of like size begins.
+
+    A part in which no work was done counts for nothing: an earlier run may have done it.
+    """
+    for cost in _open.get()[0]:
+        cost.begin(of)
 
 
 def current() -> Scopes:

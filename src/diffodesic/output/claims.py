@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from errno import EACCES, EAGAIN, EDEADLK, EWOULDBLOCK
 from pathlib import Path
 
-__all__ = ["claimed"]
+__all__ = ["begun", "claimed"]
 
 _TAKEN = {EACCES, EAGAIN, EDEADLK, EWOULDBLOCK}
 _held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
@@ -56,6 +56,28 @@ def claimed(target: Path | None) -> Iterator[None]:
     finally:
         _held.reset(before)
         _unlock(handle, path)
+
+
+@contextmanager
+def begun(target: Path) -> Iterator[bool]:
+    """Mark a folder, or a file to be, while a run is at work there.
+
+    Args:
+        target: the folder, or the file.
+
+    Yields:
+        whether an earlier run was stopped there, by a signal or with its process: one that failed
+        leaves no mark.
+    """
+    mark = target / ".begun" if target.is_dir() else target.with_name(f".{target.name}.begun")
+    before = mark.exists()
+    mark.touch()
+    try:
+        yield before
+    except Exception:
+        mark.unlink(missing_ok=True)
+        raise
+    mark.unlink(missing_ok=True)
 
 
 def _locked(path: Path, target: Path) -> int:

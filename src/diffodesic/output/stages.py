@@ -24,14 +24,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.output.claims import claimed
+from diffodesic.output.claims import begun, claimed
 from diffodesic.output.files import not_a_file, write_atomically
 from diffodesic.output.records import json_ready, read_json, write_json
 
-__all__ = ["GOES_ON", "Stage", "Store", "differences", "fingerprint"]
+__all__ = ["AGAIN", "GOES_ON", "Stage", "Store", "differences", "fingerprint", "held_file"]
 
 GOES_ON = "goes on from an earlier run"
 """How a line of progress begins that a reader should not miss."""
+
+AGAIN = "begins again: an earlier run was stopped before it had finished anything"
+"""The same, where nothing is left to go on from."""
 
 _HEAD = "depends.json"
 _FORMAT = 1
@@ -60,6 +63,7 @@ class Store:
         afresh: str = "remove it to start afresh, or choose another folder",
     ) -> None:
         self.folder = None if folder is None else Path(folder)
+        self.stopped = False  # an earlier run was, as far as that is known; see held()
         self.depends = json_ready({"format": _FORMAT, **depends})
         before = None if self.folder is None else _described(_place(self.folder / _HEAD))
         # without a description the checksums of the stages tell, which hold it too
@@ -73,6 +77,8 @@ class Store:
     def held(self) -> Iterator[Store]:
         """Hold the folder for this process alone; one without a stage does not outlast the block.
 
+        A run that is stopped, as by Ctrl-C, leaves its mark, so that the next can say so.
+
         Yields:
             the store.
 
@@ -85,10 +91,10 @@ class Store:
         missing = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with claimed(self.folder):
+            with claimed(self.folder), begun(self.folder) as self.stopped:
                 yield self
         finally:
-            for place in missing:
+            for place in missing or [self.folder] * self.stopped:
                 if not any(place.iterdir()):
                     place.rmdir()
 
@@ -144,9 +150,11 @@ class Store:
         return [file.stem for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)]
 
     def tell(self, say: Callable[[str], None], within: str = "") -> None:
-        """Say which stages are not made again, if there are any, ``within`` a part of the run."""
+        """Say which stages of an earlier run are not made again, ``within`` a part of the run."""
         if names := self.finished():
             say(f"{GOES_ON}, which has finished {', '.join(names)}{within}")
+        elif self.stopped:
+            say(AGAIN)
 
     def write(
         self,
@@ -224,6 +232,29 @@ class Store:
     def _checksum(self, name: str, tensors: Mapping[str, Tensor], words: str) -> str:
         content = [part for key in sorted(tensors) for part in (key, tensors[key])]
         return fingerprint(json.dumps(self.depends), name, words, *content)
+
+
+@contextmanager
+def held_file(file: str | os.PathLike[str] | None, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a file of results for this process alone; says where a stopped run has left none.
+
+    Args:
+        file: the file, which need not exist; None holds nothing.
+        say: is told it.
+
+    Yields:
+        nothing.
+
+    Raises:
+        OSError: if another process, or another thread, is at work there.
+    """
+    if file is None:
+        yield
+        return
+    with claimed(Path(file)), begun(Path(file)) as stopped:
+        if stopped and not Path(file).exists():
+            say(AGAIN)
+        yield
 
 
 def _place(file: Path) -> Path:

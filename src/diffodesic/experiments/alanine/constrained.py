@@ -12,7 +12,9 @@ image of the region; the paths stay within the cell where its other images are f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -65,7 +67,8 @@ def low_variance(context: Context) -> Outcome:
     """Keep log SNR at or above 3; minutes on two cores."""
     settings, surface = _settings(context), grid_of(context.data)
     space = Spacetime(GridDenoiser(surface, points=settings.grid))
-    case = _solve("anchor 4", space, surface, MinLogSNR(RHO), settings, context)
+    begin = partial(context.part, of=2)
+    case = _solve("anchor 4", space, surface, MinLogSNR(RHO), settings, begin, context.seed)
     notes = (
         case.note,
         "- the margin is the smallest of log SNR - 3 on a grid 8 times finer than the nodes.",
@@ -82,11 +85,12 @@ def avoid(context: Context) -> Outcome:
     star = space.point(torch.tensor(REGION, dtype=torch.float64), REGION_LOG_SNR)
     region = AvoidRegion(space, star, AWAY)
     cases, numbers = [], []
+    begin = partial(context.part, of=4)
     for log_snr in (4.0, 7.0):
         # at sigma = .03 a step of variance 4e-4 is half the posterior's own
         step = settings.step if log_snr < 5 else settings.step / 4
         mine = replace(settings, log_snr=log_snr, step=step)
-        case = _solve(f"anchor {log_snr:g}", space, surface, region, mine, context)
+        case = _solve(f"anchor {log_snr:g}", space, surface, region, mine, begin, context.seed)
         cases.append(case)
         numbers += case.numbers(f"sqrt(2 KL) above sqrt({2 * AWAY:g})")
         for kind, (way, _) in case.ways.items():
@@ -108,7 +112,8 @@ def _solve(
     surface: PeriodicSurface,
     constraint: MinLogSNR | AvoidRegion,
     settings: Settings,
-    context: Context,
+    begin: Callable[[str], None],
+    seed: int,
 ) -> Case:
     """The two geodesics and their transition paths."""
     free = verify(solve(space, settings), [constraint])
@@ -116,8 +121,8 @@ def _solve(
     held = constrained_geodesic(space, a, b, [constraint], nodes=settings.nodes, init=free.nodes)
     ways = {}
     for kind, way in {"free path": free, "constrained": held}.items():
-        context.progress(f"{name}: drawing paths")
-        paths = paths_along(surface, way.geodesic, settings, context.seed, correct=True)
+        begin(f"{name}: {kind}")
+        paths = paths_along(surface, way.geodesic, settings, seed, correct=True)
         ways[kind] = (way, paths)
     return Case(name, ways)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,16 @@ def grid_of(data: Path | str | None) -> PeriodicSurface:
 def run(context: Context) -> Outcome:
     """MaxEnergy of the geodesic, its ablations and path sampling; minutes, half for shooting."""
     settings, surface = context.settings(Settings(), **QUICK), grid_of(context.data)
-    context.progress("geodesic")
+    begin = partial(context.part, of=6)  # the geodesic, four kinds of paths, other methods
+    begin("geodesic")
     path = solve(Spacetime(GridDenoiser(surface, points=settings.grid)), settings)
     sampled = {}
     for name, way in {**ways(path), "geodesic, Metropolis": path}.items():
-        context.progress(name)
+        begin(name)
         correct = name.endswith("Metropolis")
         sampled[name] = paths_along(surface, way, settings, context.seed, correct=correct)
     ends = torch.tensor([settings.a, settings.b], dtype=torch.float64)
+    begin("other methods")
     say = context.progress
     others = list(baselines(surface, *ends, seed=context.seed, quick=context.quick, progress=say))
     methods = [MethodResult.of(name, paths) for name, paths in sampled.items()] + others

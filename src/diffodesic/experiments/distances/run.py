@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def run(context: Context) -> Outcome:
     )
     features = squeezenet(data, context.device)
     results = []
+    begin = partial(context.part, of=2 * sum(settings.triples))
     for one, count in zip(sets, settings.triples, strict=True):
         with _store(one, settings, context.outdir) as store:
             context.progress(f"{one.name}: distances without edits")
@@ -97,7 +99,7 @@ def run(context: Context) -> Outcome:
             triples = one.triples(count, settings.seed)
             pairs = torch.cat([triples[:, [0, 1]], triples[:, [0, 2]]])
             asked = _edit_options(settings)
-            edited = edits(one, pairs, asked, store.part("edits"), context.progress)
+            edited = edits(one, pairs, asked, store.part("edits"), begin)
         results.append(_Result(one, {"diffed": edited, **part}, triples, settings))
     return Outcome(
         settings,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -56,17 +57,18 @@ class Settings:
 
 def run(context: Context) -> Outcome:
     """Ratios of lengths, means over digits: some 10^5 evaluations, minutes on a core."""
-    data, say = context.need("data", "a folder that holds mnist"), context.progress
+    data = context.need("data", "a folder that holds mnist")
     settings = context.settings(
         Settings(context.model, seed=context.seed), digits=2, gaps=(30.0,), levels=(2.0,), frames=5
     )
     source = load(settings.model)
     digits, _ = choose(data, settings.digits, "validation")
     numbers: list[Number] = []
+    begin = partial(context.part, of=len(settings.gaps) * len(settings.levels))
     for gap in settings.gaps:
         truth = turned(digits, torch.linspace(-gap / 2, gap / 2, settings.frames)).double()
         for level in settings.levels:
-            say(f"{gap:g} degrees, log SNR {level:g}")
+            begin(f"{gap:g} degrees, log SNR {level:g}")
             lifting = Lifting(source, level, settings.flow_steps, settings.seed)
             for name, ratio in _ratios(lifting, lifting.lift(truth)).items():
                 numbers.append(mean_of(f"{gap:g} degrees, log SNR {level:g}: {name}", ratio))

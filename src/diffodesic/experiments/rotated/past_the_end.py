@@ -29,7 +29,7 @@ from diffodesic.metrics.continuation import Method as Continuation
 from diffodesic.models.model import Model
 from diffodesic.output.stages import Stage, Store
 
-__all__ = ["OVERSHOOT", "past_the_end"]
+__all__ = ["OVERSHOOT", "STEPPED", "past_the_end"]
 
 GAP = 30.0
 OVERSHOOT = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
@@ -53,7 +53,7 @@ def past_the_end(
         digits: (N, 1, 28, 28) in [0, 1].
         settings: nodes, solver, seeds.
         store: keeps the points of every digit.
-        say: progress.
+        say: is told of every path that begins.
 
     Returns:
         overshoot; and per method, per overshoot: angle error in degrees and RMSE to the orbit with

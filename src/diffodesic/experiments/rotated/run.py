@@ -24,7 +24,7 @@ from diffodesic.experiments.common.inputs import digit_model, squeezenet
 from diffodesic.experiments.common.statistics import draws
 from diffodesic.experiments.experiment import Context, Outcome
 from diffodesic.experiments.rotated.digits import Pairs, choose, measure, pairs
-from diffodesic.experiments.rotated.past_the_end import past_the_end
+from diffodesic.experiments.rotated.past_the_end import STEPPED, past_the_end
 from diffodesic.experiments.rotated.report import conclusions, pages, picture, strips
 from diffodesic.experiments.rotated.settings import (
     KEPT,
@@ -89,7 +89,7 @@ def _compare(
     context: Context, settings: Settings, methods: Mapping[str, Method], ours: str
 ) -> Outcome:
     data = context.need("data", "a folder that holds mnist and squeezenet")
-    say, place, outdir = context.progress, torch.device(context.device), context.outdir
+    place, outdir = torch.device(context.device), context.outdir
     source = digit_model(context)
     extractors = [load_features("digit-classifier-1", place), squeezenet(data, context.device)]
     digits, _ = choose(data, settings.digits, settings.split)
@@ -98,11 +98,13 @@ def _compare(
     depends |= {"model": identity(source), "images": fingerprint(digits)}
     store = Store(outdir / "partial", depends)
     tables, drawn, places = {}, {}, set()
+    walks = settings.beyond * len(STEPPED)
+    begin = partial(context.part, of=len(settings.gaps) * len(methods) + walks)
     for gap in settings.gaps:
         given = pairs(digits, gap, settings.frames, settings.seed).to(place)
         scores, shown = {}, {"truth": given.truth[:SHOWN].cpu()}
         for name, method in methods.items():
-            say(f"{gap:g} degrees: {name}")
+            begin(f"{gap:g} degrees: {name}")
             make = partial(_made, source, method, given, settings)
             tensors, words = store.stage(f"{gap:g} {name}.frames", make)
             frames = tensors["frames"]
@@ -110,14 +112,14 @@ def _compare(
             scores[name], _ = store.stage(f"{gap:g} {name}.scores", judge)
             shown[name] = frames[:SHOWN].float() / 255
             places.add(words["device"])
-        say(f"{gap:g} degrees: intervals")
+        context.progress(f"{gap:g} degrees: intervals")
         reference = {e.name: _features(e, given.reference) for e in extractors}
         tables[gap] = conclusions(scores, reference, weights)
         drawn[f"frames-{gap:g}.png"] = partial(strips, shown)
     beyond: dict[str, Any] = {}
     if settings.beyond:
         few = digits[: settings.beyond]
-        beyond = past_the_end(source, methods[ours], few, settings, store, say)
+        beyond = past_the_end(source, methods[ours], few, settings, store, begin)
     arrays = {
         "tables": {gap: plain(table) for gap, table in tables.items()},
         "beyond": beyond,

@@ -95,6 +95,11 @@ def _named(context: Context) -> str:
     return "fruits" if context.model == Context.model else context.model
 
 
+def made_in(method: Method, given: Pairs) -> bool:
+    """Whether a method's frames are made for a set of pairs."""
+    return not method.few or given.title in AT
+
+
 @dataclass(frozen=True)
 class _Work:
     """What every method is made and judged with."""
@@ -116,7 +121,7 @@ class _Work:
         """Frames in bytes of the first pairs, by title of their set."""
         made = {}
         for given in self.sets:
-            if method.few and given.title not in AT:
+            if not made_in(method, given):
                 continue
             self.say(f"{given.title}: {name}")
             make = partial(self._made, method, given)
@@ -187,7 +192,9 @@ def _compare(context: Context, settings: Settings, methods: Mapping[str, Method]
     sets = tuple(Pairs.turned(turns, gap, settings.seed) for gap in settings.gaps)
     sets += (Pairs.morphs(turns, settings.seed),)
     features = squeezenet(data, context.device)
-    work = _Work(models, settings, turns, sets, features, store, context.progress, data)
+    counted = sum(made_in(method, given) for method in methods.values() for given in sets)
+    begin = partial(context.part, of=counted)
+    work = _Work(models, settings, turns, sets, features, store, begin, data)
     # stages know their method by its name: a method that changes gets another one
     frames = {name: work.frames(name, method) for name, method in methods.items()}
     scores = {name: work.scores(name, made) for name, made in frames.items()}
