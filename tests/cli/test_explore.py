@@ -68,14 +68,28 @@ def wait(seen: Callable[[], object], seconds: float = 90) -> None:
         time.sleep(0.2)
 
 
+TOAST = "[...document.querySelectorAll('.toast-body')].map(t => t.innerText).join()"
 # a process of its own: what a server leaves open would be blamed on tests that run later
 SERVE = """
 import sys
+import time
 from pathlib import Path
 from diffodesic.cli.explore import Explorer, page
 from support.tiny import tiny_model
 
-blocks = page(Explorer(tiny_model(), Path(sys.argv[1])))
+folder = Path(sys.argv[1])
+
+
+class Slow(Explorer):  # takes a second for every line of progress, while a file asks for it
+    def join(self, files, metric, log_snr, frames, bar):
+        def slowly(done, line):
+            bar(done, line)
+            time.sleep((folder / "slow").exists())
+
+        return super().join(files, metric, log_snr, frames, slowly)
+
+
+blocks = page(Slow(tiny_model(), folder))
 _, address, _ = blocks.queue().launch(
     prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", share=False
 )
@@ -85,7 +99,7 @@ blocks.block_thread()
 
 
 @pytest.mark.slow
-def test_choose_run_slide_and_a_bad_file_in_a_browser(files: tuple[str, str], tmp_path: Path):
+def test_choose_stop_go_on_slide_bad_file_in_a_browser(files: tuple[str, str], tmp_path: Path):
     if importlib.util.find_spec("gradio") is None:
         pytest.skip("no gradio here")
     binary = find()
@@ -93,6 +107,7 @@ def test_choose_run_slide_and_a_bad_file_in_a_browser(files: tuple[str, str], tm
         pytest.skip("no Chromium here")
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
+    (tmp_path / "slow").touch()
     server = subprocess.Popen(
         [sys.executable, "-c", SERVE, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -125,7 +140,17 @@ def test_choose_run_slide_and_a_bad_file_in_a_browser(files: tuple[str, str], tm
             wait(lambda: there("document.querySelector('#first-seen img') !== null"))
             wait(lambda: there("document.querySelector('#second-seen img') !== null"))
             chromium.evaluate("document.querySelector('#join').click()")
+            wait(lambda: list(tmp_path.glob("stages/*/ends.safetensors")))
+            (ends,) = tmp_path.glob("stages/*/ends.safetensors")
+            made = ends.stat().st_mtime_ns
+            chromium.evaluate("document.querySelector('#stop').click()")
+            wait(lambda: there(f"/Stopped/.test({TOAST})"))
+            assert not there("document.querySelector('#told').innerText.includes('length')")
+            (tmp_path / "slow").unlink()
+            chromium.evaluate("document.querySelector('#join').click()")
+            wait(lambda: there(f"/goes on from an earlier run/.test({TOAST})"))
             wait(lambda: there("document.querySelector('#told').innerText.includes('length')"))
+            assert ends.stat().st_mtime_ns == made
             wait(lambda: there("document.querySelector('#frame img') !== null"))
             chromium.screenshot(tmp_path / "explorer.png")
             before = chromium.evaluate("document.querySelector('#frame img').src")
@@ -139,7 +164,7 @@ def test_choose_run_slide_and_a_bad_file_in_a_browser(files: tuple[str, str], tm
             chromium.evaluate("document.querySelector('#first [aria-label=Clear]')?.click()")
             wait(lambda: there("document.querySelector('#first input[type=file]') !== null"))
             upload("first", bad)
-            wait(lambda: there("/bad.png/.test(document.querySelector('.toast-body')?.innerText)"))
+            wait(lambda: there(f"/bad.png/.test({TOAST})"))
             elsewhere = [
                 r for r in chromium.requests if not r.startswith((address, "data:", "blob:"))
             ]

@@ -25,6 +25,7 @@ from diffodesic.numerics.cost import counting
 from diffodesic.output.figures import canvas
 from diffodesic.output.manifest import hashed
 from diffodesic.output.options import Options, option
+from diffodesic.output.stages import GOES_ON
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -140,7 +141,10 @@ class Explorer:
             def say(text: str) -> None:
                 if self.stop.is_set():
                     raise StoppedError
-                shown(text)
+                if text.startswith(GOES_ON):
+                    bar(0.0, text)
+                else:
+                    shown(text)
 
             self.result = interpolate(
                 self.model,
@@ -198,11 +202,15 @@ def page(explorer: Explorer) -> Any:
         if not first or not second:
             raise gr.Error("Choose two pictures.")
 
+        def show_progress(done: float, line: str) -> None:
+            if line.startswith(GOES_ON):
+                gr.Info(f"The run {line}.")
+            else:
+                bar(done, line)
+
         def join() -> tuple[Interpolation, str]:
             log_snr = float(level) if level.strip() else None
-            result = explorer.join(
-                (first, second), metric, log_snr, int(frames), lambda done, line: bar(done, line)
-            )
+            result = explorer.join((first, second), metric, log_snr, int(frames), show_progress)
             return result, explorer.download((first, second))
 
         result, saved = said(join)
