@@ -192,10 +192,10 @@ def test_links_lead_somewhere(page: Path):
 def test_files_that_contributing_names_exist():
     """Paths are given from the repository, or by their end; NAME stands for a new file."""
     known = [f"/{path.relative_to(ROOT)}" for path in ROOT.glob("*")]
-    for folder in ("src", "tests", "docs", "benchmarks", "results"):
+    for folder in ("src", "tests", "docs", "benchmarks", "results", ".ci", ".github"):
         known += [f"/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob("*")]
     for code in inline(ROOT / "CONTRIBUTING.md"):
         for path in re.findall(r"^[\w./]+/[\w./]*$|^[\w/]+\.(?:py|md|toml)$", code):
             place = path.rsplit("/", 1)[0] if "NAME" in path else path
-            end = "/" + place.strip("./")
+            end = "/" + place.removeprefix("./").strip("/")
             assert any(name.endswith(end) for name in known), path
