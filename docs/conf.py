@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sphinx_gallery.sorting import FunctionSortKey
+
 import diffodesic
 
 HERE = Path(__file__).parent
@@ -35,10 +37,31 @@ autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 
+# what most readers look for first
+ORDER = [
+    "photographs",
+    "key_pictures",
+    "extrapolate",
+    "edit",
+    "distances_knn",
+    "map_of_pictures",
+    "likelihood",
+    "local_dimension",
+    "own_network",
+    "diffusers_folder",
+    "own_metric",
+    "score_metric",
+    "toy",
+    "mueller_brown",
+    "alanine",
+]
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
+    "within_subsection_order": FunctionSortKey(lambda file: ORDER.index(Path(file).stem), "ORDER"),
+    "min_reported_time": 86_400,  # a busy machine's time would mislead
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
@@ -84,6 +107,9 @@ def indented(lines: list[str]) -> list[str]:
 def constant(name: str, value: Any) -> list[str]:
     """An entry for what has no docstring of its own: an alias of types, a table of names."""
     shown = ", ".join(value) if isinstance(value, dict) else str(value).replace("typing.", "")
+    shown = re.sub(r"ForwardRef\('([^']+)'\)", r"\1", shown)
+    if union := re.fullmatch(r"Union\[(.*)\]", shown):
+        shown = union[1].replace(", ", " | ")
     return [f".. py:data:: {name}", "", f"   ``{shown}``", ""]
 
 
@@ -97,6 +123,7 @@ def write_reference() -> None:
         module = import_module(full)
         public = {name: getattr(module, name) for name in module.__all__}
         documented = [n for n, v in public.items() if inspect.isclass(v) or inspect.isroutine(v)]
+        documented.sort(key=lambda name: inspect.isclass(public[name]))  # what is done comes first
         lines = [*heading(title, full), f".. currentmodule:: {full}", ""]
         lines += listed(documented, ":toctree: .", ":nosignatures:")
         for name, value in public.items():

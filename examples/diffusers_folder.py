@@ -9,6 +9,7 @@ only the two lines after it are needed.
 
 import tempfile
 
+import matplotlib.pyplot as plt
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
@@ -33,8 +34,16 @@ model = dd.load(f"diffusers:{folder}")
 print(model)
 
 # %%
-# Schedule and prediction type are those of the pipeline's scheduler. The posterior mean of noisy
-# points z (N, D) at log SNR 0, and the path of the score metric between two of them:
+# Schedule and prediction type are those of the pipeline's scheduler:
+alpha, sigma = model.denoiser.schedule.alpha_sigma(torch.arange(1000))
+figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+axes.plot(2 * (alpha / sigma).log())
+axes.set(xlabel="time of the scheduler", ylabel="log SNR")
+plt.show()
+
+# %%
+# The posterior mean of noisy points z (N, D) at log SNR 0, and the path of the score metric between
+# two of them:
 z = torch.randn(2, model.denoiser.dim, dtype=torch.float64)
 print(model.denoiser(z, torch.tensor(1.0, dtype=torch.float64)).shape)
 path = dd.geodesic(dd.ScoreMetric(model.denoiser, log_snr=0.0, weight=0.01), *z, nodes=8)

@@ -19,7 +19,7 @@ print(result)
 
 # %%
 # The red line marks the second picture; what follows it lies past the end.
-figure, axes = plt.subplots(figsize=(10, 1))
+figure, axes = plt.subplots(figsize=(9, 0.8), layout="constrained")
 axes.imshow(torch.cat(list(result.frames), -1)[0], cmap="gray_r", vmin=0, vmax=1)
 axes.axvline(28 * len(result.between), color="tab:red")
 axes.axis("off")

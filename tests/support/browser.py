@@ -112,10 +112,14 @@ class Chromium:
         """Write a PNG of the whole page."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        self.send("Emulation.setDeviceMetricsOverride", **metrics)
+        self.resize(width)
         answer = self.send("Page.captureScreenshot", captureBeyondViewport=True)
         file.write_bytes(base64.b64decode(answer["data"]))
+
+    def resize(self, width: int) -> None:
+        """Make the page so many pixels wide."""
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.send("Emulation.setDeviceMetricsOverride", **metrics)
 
     def send(self, method: str, **params: object) -> dict[str, Any]:
         """Give one command and wait for its answer; events on the way are noted."""
