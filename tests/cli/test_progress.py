@@ -112,6 +112,18 @@ def test_a_long_run_is_announced_by_its_evaluations_and_their_time(monkeypatch, 
     assert say.cost.stages == {}  # timing is no work of the run
 
 
+def test_pairs_are_announced_with_what_could_be_run_instead(monkeypatch, capsys):
+    mix = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64))
+    monkeypatch.setattr(told, "seconds_per_evaluation", lambda _: 0.01)
+    with told.progress(mix, 2, lambda each: f"; all of them would take {100 * each:g} s") as say:
+        expect({"searching": 8000}, pairs=5)
+        say("searching")
+    assert capsys.readouterr().err == (
+        "diffodesic: 5 pairs, 16 s each: about 8,000 evaluations, 40 s by 2 workers; all of them "
+        "would take 800 s\n"
+    )
+
+
 def test_a_short_run_is_not_announced(capsys):
     mix = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64))
     with told.progress(mix) as say:

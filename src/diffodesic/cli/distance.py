@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from diffodesic.images.editing import EditOptions, edit
 from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.lifting import as_images
 from diffodesic.images.matrix import DistanceMatrix, NoisyDistances
-from diffodesic.images.neighbours import NearestOptions
+from diffodesic.images.neighbours import CANDIDATES, NearestOptions
 from diffodesic.images.own_kind import PICTURES, strange
 from diffodesic.images.placement import run_of
 from diffodesic.models.identity import identity, short
@@ -54,10 +55,12 @@ MANY = """\
   diffodesic distances DIR --check 10              and how accurate they are
   diffodesic distances DIR --metric iem            of thousands of pictures
   diffodesic distances DIR --workers 4             by four processes
+  diffodesic distances DIR --ray HOST:6379         by a Ray cluster
   diffodesic distances DIR --neighbours 5          of each picture, by few of all pairs
 """
 MetricName = Literal["diffed", "iem", "mean"]
 MANY_IMAGES = 10_000  # what the time per pair is extrapolated to
+NEAREST = 5  # neighbours of the run that is suggested instead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +239,7 @@ def _all_pairs(given: argparse.Namespace, own: ManyOptions) -> None:
     options = _options(given, own.metric, PairwiseOptions)
     model, paths, images = _read(given, own)
     names, files = [path.name for path in paths], hashed(paths)
-    shown = progress(model.denoiser, getattr(options, "workers", 1))
+    shown = progress(model.denoiser, getattr(options, "workers", 1), _candidates_alone(len(paths)))
     with own_outdir(own.outdir, "distances") as outdir, shown as say:
         file = outdir / "distances.npz"
         distances: PairwiseDistances | NoisyDistances
@@ -259,6 +262,14 @@ def _all_pairs(given: argparse.Namespace, own: ManyOptions) -> None:
     if say.cost.stages:  # nothing, where an earlier run had solved all pairs
         print(in_words(say.cost.stages))
     print(f"wrote {file} and distances.csv")
+
+
+def _candidates_alone(count: int) -> Callable[[float], str]:
+    """What the nearest of each of ``count`` pictures would take, from the seconds of a pair."""
+    pairs = min(NEAREST * CANDIDATES * count, count * (count - 1) // 2)
+    return lambda each: (
+        f"; --neighbours {NEAREST} solves {pairs:,} pairs at most, {duration(pairs * each)}"
+    )
 
 
 def _write_table(distances: DistanceMatrix, names: list[str], path: Path) -> None:

@@ -35,6 +35,8 @@ class Progress:
         denoiser: whose evaluations are timed for the announcement; None announces nothing.
         rewrite: shows a line in the place of the last one; None prints lines of their own.
         workers: number of processes that share the work.
+        instead: what could be run instead, from the seconds that a pair will take; for the
+            announcement.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Progress:
         denoiser: Denoiser | None,
         rewrite: Callable[[str], None] | None,
         workers: int = 1,
+        instead: Callable[[float], str] | None = None,
     ) -> None:
         self.cost, self.denoiser, self.rewrite, self.workers = cost, denoiser, rewrite, workers
+        self.instead = instead
         self.text, self.began = "", time.monotonic()
         self._whole = self._last = 0.0
 
@@ -90,16 +94,24 @@ class Progress:
         if seconds >= LONG:
             told = f"about {_rounded(calls):,} evaluations, {duration(seconds / self.workers)}"
             told += f" by {self.workers} workers" if self.workers > 1 else ""
+            if pairs := self.cost.pairs:
+                told = f"{pairs:,} pairs, {duration(seconds / pairs)} each: {told}"
+                told += self.instead(seconds / pairs / self.workers) if self.instead else ""
             print(f"diffodesic: {told}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def progress(denoiser: Denoiser | None = None, workers: int = 1) -> Iterator[Progress]:
+def progress(
+    denoiser: Denoiser | None = None,
+    workers: int = 1,
+    instead: Callable[[float], str] | None = None,
+) -> Iterator[Progress]:
     """Tell how the run inside the block stands.
 
     Args:
         denoiser: see :class:`Progress`.
         workers: see :class:`Progress`.
+        instead: see :class:`Progress`.
 
     Yields:
         what is called with a short line on every step.
@@ -109,7 +121,8 @@ def progress(denoiser: Denoiser | None = None, workers: int = 1) -> Iterator[Pro
     ended = threading.Event()
     bar_format = "{desc} [{elapsed}]"
     with counting() as cost, tqdm(bar_format=bar_format, disable=None, leave=False) as bar:
-        shown = Progress(cost, denoiser, None if bar.disable else bar.set_description_str, workers)
+        rewrite = None if bar.disable else bar.set_description_str
+        shown = Progress(cost, denoiser, rewrite, workers, instead)
         watcher = threading.Thread(target=shown.watch, args=(ended,), daemon=True)
         watcher.start()
         try:

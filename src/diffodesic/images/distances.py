@@ -63,12 +63,21 @@ class PairwiseOptions(EditOptions):
             single pair.
         batch: pairs solved together; default what fits in some hundred MB.
         workers: processes that solve batches at the same time, with a model each.
+        ray: address of a Ray cluster that solves the batches, HOST:PORT, ray://HOST:PORT or auto;
+            local begins one on this machine. Needs the extra ray, there too.
     """
 
     nodes: int | None = option(None, least=2, most=10_000)
     solver: Relax | Redraw | None = option(None, flag=False)
     batch: int | None = option(None, least=1)
     workers: int = option(1, least=1, most=1024)
+    ray: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        if self.ray is not None and self.workers > 1:
+            raise ValueError("a Ray cluster has workers of its own: leave workers at 1")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -237,8 +246,9 @@ def _edits(
         distances = distances.noting(doubtful(source, data))
         if isinstance(source, Model):
             of_one = join_work(SpacetimeSpace(), asked, solve.nodes, ("ends",))
-            expect(scaled(of_one, len(distances.lengths) - distances.solved))
-        distances = _run(solve, distances, file, asked.workers, say)
+            left = len(distances.lengths) - distances.solved
+            expect(scaled(of_one, left), pairs=left)
+        distances = _run(solve, distances, file, asked, say)
         if check and distances.accuracy is None:
             distances = replace(distances, accuracy=_check(solve, distances, check))
             if file is not None:
@@ -372,7 +382,7 @@ def _run(
     solve: PairSolver,
     distances: PairwiseDistances,
     file: str | os.PathLike[str] | None,
-    workers: int,
+    asked: PairwiseOptions,
     say: Callable[[str], None],
 ) -> PairwiseDistances:
     """Solve what is left, and keep the file up to date."""
@@ -386,7 +396,7 @@ def _run(
     began = time.monotonic()
     with counting() as cost:
         pairs = {place: distances.pairs[which] for place, which in parts.items()}
-        for place, batch in batches(solve, pairs, workers):
+        for place, batch in batches(solve, pairs, asked.workers, asked.ray):
             which = parts[place]
             distances.lengths[which], distances.errors[which] = batch.lengths, batch.errors
             distances.apexes[which], distances.statuses[which] = batch.apexes, batch.statuses

@@ -188,7 +188,7 @@ def _by_edits(
     if pivots is None:
         pivots = min(4, count) if candidates == count - 1 else 0
     depends = {
-        **asked.but(workers=1).settings(),  # results do not depend on their number
+        **asked.but(workers=1, ray=None).settings(),  # results do not depend on who solves
         "solver": repr(solver.solver),
         "k": k,
         "points": fingerprint(points),
@@ -201,8 +201,9 @@ def _by_edits(
             say(AGAIN)
         if isinstance(source, Model):
             of_one = join_work(SpacetimeSpace(), asked, solver.nodes, ("ends",))
-            expect(scaled(of_one, min(count * candidates, count * (count - 1) // 2)))
-        ledger = _Ledger(solver, store, asked.workers, say)
+            most = min(count * candidates, count * (count - 1) // 2)
+            expect(scaled(of_one, most), pairs=most)
+        ledger = _Ledger(solver, store, asked, say)
         ledger.search(
             candidates_of(entropies(space, points), candidates), k, pivots, asked.accuracy
         )
@@ -262,14 +263,14 @@ class _Ledger:
     Args:
         solver: solves pairs.
         store: keeps each batch of them.
-        workers: number of processes.
+        asked: who solves them.
         say: called with a short line after every batch.
     """
 
     def __init__(
-        self, solver: PairSolver, store: Store, workers: int, say: Callable[[str], None]
+        self, solver: PairSolver, store: Store, asked: NearestOptions, say: Callable[[str], None]
     ) -> None:
-        self.solver, self.store, self.workers, self.say = solver, store, workers, say
+        self.solver, self.store, self.asked, self.say = solver, store, asked, say
         count = len(solver.points)
         self.known = torch.full((count, count), torch.inf, dtype=torch.float64)
         self.batches = 0
@@ -289,7 +290,7 @@ class _Ledger:
                 self._take(*made)
             else:
                 left[self.batches] = part
-        for place, batch in batches(self.solver, left, self.workers):
+        for place, batch in batches(self.solver, left, self.asked.workers, self.asked.ray):
             solved = {"pairs": left[place], "lengths": batch.lengths}
             self._take(*self.store.write(f"batch-{place}", solved, {"doubts": batch.doubts}))
 

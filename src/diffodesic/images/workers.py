@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ class Batch:
 
 
 def batches(
-    solver: Solver, parts: Mapping[int, Tensor], workers: int
+    solver: Solver, parts: Mapping[int, Tensor], workers: int, ray: str | None = None
 ) -> Iterator[tuple[int, Batch]]:
     """Solve batches of pairs.
 
@@ -61,27 +62,45 @@ def batches(
         solver: solves pairs.
         parts: pairs (B, 2) by number of the batch.
         workers: number of processes; with 1 this one alone, and batches in their order.
+        ray: address of a Ray cluster that solves them instead.
 
     Yields:
         the number of a batch and what it gave, as soon as it is solved.
 
     Raises:
-        ValueError: if the model cannot be given to another process.
+        ValueError: if the model cannot be given to another process, or no cluster answers.
         RuntimeError: if processes die again and again before one batch is solved.
     """
-    if workers == 1 or len(parts) < 2:
+    if not parts:
+        return
+    if ray is None and (workers == 1 or len(parts) < 2):
         for place, part in parts.items():
             yield place, _solved(solver, part)
         return
-    left = dict(parts)
     sent = _packed(solver)
+    if ray is None:
+        elsewhere = _until_solved(sent, parts, workers)
+    else:
+        from diffodesic.images.ray_cluster import on_ray
+
+        lists = {place: part.tolist() for place, part in parts.items()}
+        elsewhere = on_ray(_work_once, sent, lists, ray)
+    for place, batch in elsewhere:
+        for name, calls in batch.work.items():
+            with stage(name):
+                record(evaluations=calls)
+        yield place, batch
+
+
+def _until_solved(
+    sent: bytes, parts: Mapping[int, Tensor], workers: int
+) -> Iterator[tuple[int, Batch]]:
+    """Solve batches by processes, with new ones where some die."""
+    left = dict(parts)
     while left:
         before = len(left)
         for place, batch in _in_processes(sent, left, min(workers, len(left))):
             del left[place]
-            for name, calls in batch.work.items():
-                with stage(name):
-                    record(evaluations=calls)
             yield place, batch
         if len(left) == before:
             raise RuntimeError(
@@ -93,7 +112,7 @@ def batches(
                 f"a worker process died (killed, or out of memory); the {len(left)} batches that "
                 "are left are solved by new ones",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
@@ -167,3 +186,14 @@ def _end_with_parent() -> None:
 def _work(pairs: list[list[int]]) -> bytes:
     assert _solver is not None
     return pickle.dumps(_solved(_solver, torch.tensor(pairs)))
+
+
+def _work_once(sent: bytes, pairs: list[list[int]]) -> Batch:
+    """What a worker of a cluster does, which may do it again."""
+    return _solved(_unpacked(sent), torch.tensor(pairs))
+
+
+@lru_cache(1)
+def _unpacked(sent: bytes) -> Solver:
+    torch.set_num_threads(1)
+    return pickle.loads(sent)

@@ -36,6 +36,7 @@ class Cost:
         energies: energies of a potential, with or without their gradient.
         stages: evaluations, derivatives and energies together, by the name of their stage.
         expected: what the stages are expected to take, by name; see :func:`expect`.
+        pairs: number of pairs that the expected work is for; 0 where it is for no pairs.
     """
 
     evaluations: int = 0
@@ -44,6 +45,7 @@ class Cost:
     energies: int = 0
     stages: dict[str, int] = field(default_factory=dict, compare=False)
     expected: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+    pairs: int = field(default=0, compare=False, repr=False)
     _done: int = field(default=0, compare=False, repr=False)  # parts before this one
     _parts: int = field(default=0, compare=False, repr=False)
     _before: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
@@ -96,10 +98,16 @@ def stage(name: str) -> Iterator[None]:
         _open.reset(token)
 
 
-def expect(stages: Mapping[str, int]) -> None:
-    """Tell every open scope what stages are expected to take in all, in the unit of ``stages``."""
+def expect(stages: Mapping[str, int], *, pairs: int = 0) -> None:
+    """Tell every open scope what stages are expected to take in all.
+
+    Args:
+        stages: evaluations, derivatives and energies together, by the name of the stage.
+        pairs: number of pairs that share this work equally, if any do.
+    """
     for cost in _open.get()[0]:
         cost.expected |= stages
+        cost.pairs = pairs or cost.pairs
 
 
 def part(of: int) -> None:

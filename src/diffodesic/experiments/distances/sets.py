@@ -18,7 +18,7 @@ from diffodesic.experiments.common.inputs import mnist_folder
 from diffodesic.models.datasets import held_out, load_mnist
 from diffodesic.models.model import Model
 
-__all__ = ["PictureSet", "digits", "turntable"]
+__all__ = ["PictureSet", "digits", "photographs", "turntable"]
 
 POSES = 120  # of a full turn, in the file
 
@@ -75,7 +75,7 @@ def turntable(model: Model, data: Path, objects: int, every: int) -> PictureSet:
     """Every ``every``-th pose of the first ``objects`` objects."""
     poses = range(0, POSES, every)
     rows = [POSES * thing + pose for thing in range(objects) for pose in poses]
-    images = _photographs(data / "fruit_turntable" / "images.npz", rows, model.codec.shape)
+    images = photographs(data / "fruit_turntable" / "images.npz", rows, model.codec.shape)
     thing = torch.arange(objects).repeat_interleave(len(poses))
     pose = torch.arange(len(poses)).repeat(objects)
     asked = (thing[:, None] == thing) & ~torch.eye(len(rows), dtype=torch.bool)
@@ -85,13 +85,25 @@ def turntable(model: Model, data: Path, objects: int, every: int) -> PictureSet:
     return PictureSet("turntable", model, images, asked, right, name)
 
 
-def _photographs(file: Path, rows: list[int], shape: tuple[int, int, int]) -> Tensor:
-    """JPEGs of an archive of bytes and offsets, resampled (Lanczos) to a shape (C, H, W)."""
+def photographs(file: Path, rows: list[int], shape: tuple[int, int, int]) -> Tensor:
+    """Pictures of an archive of bytes and offsets, resampled (Lanczos).
+
+    Args:
+        file: a .npz file with ``data`` and ``offsets``.
+        rows: their places in it.
+        shape: (3, H, W) of the model.
+
+    Returns:
+        images (N, 3, H, W) in [0, 1], float64.
+
+    Raises:
+        ValueError: without the file, or for grey pictures.
+    """
     import numpy as np
     from PIL import Image
 
     if not file.is_file():
-        raise ValueError(f"no {file}: give --data the folder of fruit_turntable")
+        raise ValueError(f"no {file}: give the folder of the data sets")
     channels, height, width = shape
     if channels != 3:
         raise ValueError(f"the model's pictures are {shape}; photographs need one in colour")
