@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import estimators, problems, triangles
+from benchmarks import estimators, neighbours, problems, triangles
 from benchmarks.__main__ import main
 from benchmarks.best import best_known
 from benchmarks.measure import Run, common_energy, measure, timed
@@ -25,6 +25,10 @@ from benchmarks.spent import spent_at
 from benchmarks.tables import best_lengths, goals, ratios, summary, within, write_page
 from diffodesic import Denoiser, GaussianMixture, Relax, Spacetime, Status, counting, geodesic
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
+from diffodesic.images.distances import PairwiseOptions
+from diffodesic.images.editing import anchored
+from diffodesic.images.neighbours import nearest
+from diffodesic.metrics.spacetime.posterior_divergences import divergences
 from diffodesic.numerics.ode import rk45
 from support.checks import Draw
 from support.tiny import pictures, tiny_model
@@ -407,3 +411,15 @@ def test_photographs_are_of_different_objects(data_folder: Path):
     _, images = triangles.photographs(2)
     assert images.shape == (2, 3, 128, 128)
     assert float((images[0] - images[1]).square().mean().sqrt()) > 0.1
+
+
+def test_true_neighbours_are_known_by_a_lower_bound_of_the_distance():
+    digits = neighbours._digits()[:60, 20:28]
+    law = GaussianMixture.from_data(digits[:20], neighbours.BANDWIDTH)
+    space, packed = anchored(law, digits[20:], PairwiseOptions())
+    bounds = neighbours.lower_bounds(law, packed, 0)[1:]
+    expected = divergences(space, packed[:1], packed[1:]).lower
+    torch.testing.assert_close(bounds, expected, atol=1e-6, rtol=1e-6)
+    found = neighbours.of_digits(law, digits[20:], queries=4)
+    known = nearest(law, digits[20:], neighbours.K, check=4)
+    assert found["recall"] == known.recall
