@@ -186,14 +186,20 @@ def test_paths_of_several_draws_are_averaged():
             return super().judge(x, seed, within=within)
 
     (a, b) = pairs(1)
-    energy, solver = Seen(), Redraw(scale=1.0, judgements=1, draws=3)
+    energy, solver = Seen(), Redraw(scale=1.0, judgements=2, draws=3)
     solver.solve(Problem(energy, a, b, 16))
-    x, scale, ends = judged[0], torch.full((1,), 1.0, dtype=torch.float64), []
-    for seed in range(1, 4):
-        found = solver._descend(energy.redrawn(seed), x, scale, Problem(energy, a, b, 16))
-        x, scale = found.result, found.scale
-        ends.append(x)
-    torch.testing.assert_close(judged[1], torch.stack(ends).mean(0))
+    x, scale, means = judged[0], torch.full((1,), 1.0, dtype=torch.float64), []
+    for seeds in (range(1, 4), range(4, 7)):
+        ends = []
+        for seed in seeds:
+            found = solver._descend(energy.redrawn(seed), x, scale, Problem(energy, a, b, 16))
+            x, scale = found.result, found.scale
+            ends.append(x)
+        x = torch.stack(ends).mean(0)
+        means.append(x)
+    torch.testing.assert_close(judged[1], means[0])
+    # with those before the last judgement
+    torch.testing.assert_close(judged[2], (means[0] + means[1]) / 2)
 
 
 def test_the_judge_chooses_the_start_among_those_that_probes_call_shortest():

@@ -2,11 +2,13 @@ r"""A search on an energy that is known by random probes, which are drawn anew e
 
 A search on fixed probes fits them: its energy goes on falling long after the path has stopped
 getting shorter, and ends below the true one.  Here every draw of probes serves for a few rounds of
-descent.  The mean of the paths of a few draws is judged by an estimate of another kind, with noise
-that the descent never sees (:meth:`PathEnergy.judge`): a pair is done when that length no longer
-falls, and keeps the shortest path that was judged.  Where the length rose, the draws have led away:
-the search begins once more from the shortest path, with others.  So "converged" says that longer
-searching does not help, and no path is longer than the one that it began with.
+descent.  Each fits its probes in its own way, so that the mean of their paths is shorter than any
+of them.  The mean over a few draws, and as many before them, is judged by an estimate of another
+kind, with noise that the descent never sees (:meth:`PathEnergy.judge`): a pair is done when that
+length no longer falls, and keeps the shortest path that was judged.  Where the length rose, the
+draws have led away: the search begins once more from the shortest path, with others.  So
+"converged" says that longer searching does not help, and no path is longer than the one that it
+began with.
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ class Redraw:
             A network's energy is followed further on many nodes than it is right.
         starts: how many of the energy's own starts are judged: those that probes call shortest.
         rounds: energy gradients per draw of probes and pair.
-        draws: draws between two judgements; the mean of their paths is what is judged.
+        draws: draws between two judgements; the mean of their paths and of those before the last
+            judgement is what is judged.
         judgements: limit on judgements.
         rtol: a pair is done when it has become shorter by less than this share of its length
             between two judgements.
@@ -138,14 +141,14 @@ class Redraw:
 
     def _shorten(self, now: _State, rows: Tensor, judgement: int, problem: Problem) -> None:
         """Draw, descend and judge the pairs ``rows`` (A,) once."""
-        found = []
+        found, before = [], now.x[rows]
         for draw in range(self.draws):
             drawn = problem.energy.redrawn(self.seed + judgement * self.draws + draw)
             found.append(self._descend(drawn, now.x[rows], now.scale[rows], problem))
             now.x[rows], now.scale[rows] = found[-1].result, found[-1].scale
             now.taken[rows.cpu()] += found[-1].iterations
-        # what a draw fits of its probes differs from draw to draw
-        x = torch.stack([one.result for one in found]).mean(0)
+        mean = torch.stack([one.result for one in found]).mean(0)
+        x = (mean + before) / 2 if judgement else mean
         judged = self._judge(problem.energy, x)
         length = self._lengths(problem.energy, x, judged, now.blind[rows])
         gain = (1 - length / now.shortest[rows]).nan_to_num(nan=-torch.inf)
@@ -153,7 +156,7 @@ class Redraw:
         now.best[rows[better]], now.shortest[rows[better]] = x[better], length[better]
         # draws that led away: once more from the shortest path, with others
         again = rose & ~now.rose[rows]
-        now.x[rows] = torch.where(again[:, None, None], now.best[rows], x)
+        now.x[rows] = torch.where(again[:, None, None], now.best[rows], mean)
         now.going[rows], now.rose[rows] = (gain > self.rtol) | again, rose
         for row, ended in zip(rows.tolist(), found[-1].statuses, strict=True):
             if not bool(now.going[row]):
