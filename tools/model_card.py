@@ -36,7 +36,7 @@ from torch import Tensor
 from diffodesic.denoisers.predictions import edm_preconditioning
 from diffodesic.experiments.common.statistics import standard_error
 from diffodesic.images.evaluation import fid
-from diffodesic.images.features import load_features
+from diffodesic.images.features import Features, load_features
 from diffodesic.models.datasets import held_out, load_mnist, rotate
 from diffodesic.models.image_training import card
 from diffodesic.models.loading import load
@@ -104,18 +104,18 @@ def report(
     """
     folder = Path(folder)
     mean, config = load_trained(folder)
-    codec = load(folder).codec
+    codec, features = load(folder).codec, load_features(kind.features)
     g = torch.Generator().manual_seed(seed)
     drawn = sample(mean, config, samples, steps=steps, generator=g)
     fake = codec.decode(drawn.flatten(1))
     clean = codec.encode(real[-points:]).unflatten(-1, tuple(config["shape"]))
     sets = list(real[: len(real) // samples * samples].split(samples))
     result = {
-        "frechet": frechet(fake, sets, kind.features),
+        "frechet": frechet(fake, sets, features),
         "jacobian": [jacobian(mean, clean, level, generator=g) for level in LEVELS],
         "samples": samples,
         "sampler": f"probability-flow ODE, Heun, {steps} steps",
-        "features": load_features(kind.features).name,
+        "features": features.name,
         "seed": seed,
     }
     write_atomically(folder / "quality.json", (json.dumps(result, indent=1) + "\n").encode())
@@ -194,14 +194,14 @@ def sample(
 
 
 def frechet(
-    fake: Tensor, sets: list[Tensor], features: str = "digit-classifier-1"
+    fake: Tensor, sets: list[Tensor], features: str | Features = "digit-classifier-1"
 ) -> dict[str, float]:
     """Compare samples, and held-out pictures, with held-out pictures.
 
     Args:
         fake: samples, shape (N, C, H, W) in [0, 1].
         sets: three or more disjoint sets of held-out pictures, each of the same shape.
-        features: name of the extractor.
+        features: the extractor, or its name.
 
     Returns:
         mean and spread (standard deviation) of the Frechet distance of the samples to every set,
