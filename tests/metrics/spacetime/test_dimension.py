@@ -10,6 +10,8 @@ from torch import Tensor
 
 from diffodesic import Euclidean, GaussianMixture, Spacetime, geodesic
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.denoisers.network import from_network
+from diffodesic.denoisers.schedules import EDM
 from diffodesic.denoisers.sphere import SphereDenoiser
 from diffodesic.metrics.spacetime.dimension import (
     denoising_dimension,
@@ -188,6 +190,25 @@ def test_more_dimensions_than_directions_are_estimated(draw: Draw):
     # the scatter is as large as it is said to be, to the error of a scatter
     assert float(values.std() / errors.mean()) == pytest.approx(1, abs=4 / math.sqrt(2 * count))
     assert float(errors.mean()) == pytest.approx(math.sqrt(2 * d / 21), rel=0.2)
+
+
+def test_a_network_that_has_learned_nothing_has_the_dimension_of_its_skip(draw: Draw):
+    """Its eigenvalues are all v/(v + sigma^2): below the cut none counts, above it each does."""
+    z, ratio = draw(100), math.exp(2.0)
+    for variance, eigenvalue in ((0.09, 0.399), (0.25, 0.649)):
+        idle = from_network(
+            lambda x, _: 0 * x,
+            shape=(100,),
+            schedule=EDM(0.01, 40.0),
+            prediction="edm",
+            sigma_data=math.sqrt(variance),
+        )
+        assert variance * ratio / (1 + variance * ratio) == pytest.approx(eigenvalue, abs=1e-3)
+        generator = torch.Generator().manual_seed(0)
+        found = spectral_dimension(idle, z, 2.0, generator=generator)
+        s = eigenvalue**3 * (10 - 15 * eigenvalue + 6 * eigenvalue**2)
+        expected = 0 if eigenvalue < 0.5 else 100 * s
+        assert found.dimension == pytest.approx(expected, rel=0.01)
 
 
 def test_errors_in_many_normal_directions_stay_below_the_cut(draw: Draw):
