@@ -23,6 +23,7 @@ from diffodesic.geometry.constraints import constrained_geodesic
 from diffodesic.geometry.exponential import exp, log, transport
 from diffodesic.geometry.frechet import mean
 from diffodesic.geometry.graph_start import graph_path
+from diffodesic.metrics.density import DensityMetric
 from diffodesic.metrics.elementary import Euclidean
 from diffodesic.metrics.one_level import weight_unit
 from diffodesic.metrics.score import ScoreMetric
@@ -60,7 +61,8 @@ NETWORK = Denoiser.from_callable(
 )
 LOG_SNR = 0.7
 SPACE, FLAT, WELL = Spacetime(MIXTURE), Euclidean(2), DoubleWell()
-SCORE = ScoreMetric(MIXTURE, log_snr=LOG_SNR)
+SCORE, DENSITY = ScoreMetric(MIXTURE, log_snr=LOG_SNR), DensityMetric(MIXTURE, log_snr=LOG_SNR)
+STEP = torch.tensor([[1.0], [2.0]])
 
 # whole numbers, so that the tensors of integers are the same points
 Z = torch.tensor([[1.0, 2.0], [0.0, -1.0], [2.0, 1.0]], dtype=torch.float64)
@@ -169,6 +171,12 @@ DOORS = [
     ),
     # metrics
     Door("metric-score x", lambda x: SCORE.score(x), Z, "row", "empty", True),
+    Door("inner x", lambda x: SCORE.inner(x, like(x, Z), like(x, Z)), Z, "row", "empty", True),
+    Door("inner u", lambda u: SPACE.inner(like(u, X), u, like(u, X)), X, "row", "empty", True),
+    Door("norm u", lambda u: FLAT.norm(like(u, Z), u), Z, "row", "empty", True),
+    Door("squared_steps x", lambda x: DENSITY.squared_steps(x[:, None] * STEP), Z, "row", "empty"),
+    Door("sharp p", lambda p: SCORE.sharp(like(p, Z), p), Z, "row", "empty", True),
+    Door("flat u", lambda u: FLAT.flat(like(u, Z), u), Z, "row", "empty"),
     Door("point z", lambda z: SPACE.point(z, LOG_SNR), Z, "sentence", "empty", True),
     Door("log_partition x", lambda x: log_partition(SPACE, x), X, graph=True),
     Door(

@@ -83,17 +83,16 @@ def choose_noise_level(
         the level, and the measurements at all levels.
 
     Raises:
-        TypeError: for complex numbers.
-        ValueError: for fewer than two data, data that are not finite, levels outside the
-            denoiser's range, or a Jacobian that is not finite at any level.
+        TypeError: for complex numbers, or levels that are none.
+        ValueError: for fewer than two data or points, no probes, data that are not finite, levels
+            outside the denoiser's range, or a Jacobian that is not finite at any level.
 
     Cost: two JVPs per point, probe and level: 2048 by default.
     """
     data = checks.points(data, "data", denoiser.dim, "the dimension of the denoiser")
     if data.ndim != 2 or len(data) < 2:
         raise ValueError(f"data must be (N, {denoiser.dim}) with N >= 2, got {tuple(data.shape)}")
-    if min(points - 1, probes) < 1:
-        raise ValueError(f"give points >= 2 and probes >= 1, got {points} and {probes}")
+    points, probes = checks.whole(points, "points", 2), checks.whole(probes, "probes", 1)
     grid = _grid(denoiser, data) if levels is None else _checked(denoiser, levels, data)
     generator = torch.Generator().manual_seed(seed)
     x = data[torch.randperm(len(data), generator=generator)[:points].to(data.device)]
@@ -128,7 +127,7 @@ def _grid(denoiser: Denoiser, data: Tensor) -> Tensor:
 
 
 def _checked(denoiser: Denoiser, levels: Tensor, data: Tensor) -> Tensor:
-    grid = torch.as_tensor(levels, dtype=torch.float64).flatten().sort().values
+    grid = checks.floating(levels, "levels").double().flatten().sort().values
     low, high = denoiser.log_snr_range
     if not len(grid) or not bool(((grid >= low) & (grid <= high) & grid.isfinite()).all()):
         raise ValueError(

@@ -27,6 +27,8 @@ from diffodesic.numerics.cost import counting, stage
 
 __all__ = ["UntilSettled", "checked", "distance", "geodesic", "search"]
 
+FAR = 0.1  # share of its size by which a first path may miss the ends, which are put in their place
+
 
 @dataclass(frozen=True)
 class UntilSettled:
@@ -73,9 +75,9 @@ def geodesic(
         the path, its certificate and its cost.
 
     Raises:
-        TypeError: for complex numbers.
+        TypeError: for complex numbers, or what is no metric or solver.
         ValueError: for points of the wrong dimension, non-finite points, an ``init`` of another
-            shape, or ``nodes < 2``.
+            shape or between other points, ``nodes < 2`` or ``refine < 1``.
 
     Warns:
         SearchWarning: with the status sentence, where the search of a pair did not end well.
@@ -125,8 +127,9 @@ def search(
     progress: Progress | None = None,
 ) -> Geodesic:
     """:func:`geodesic` without the warning, for verbs that tell the status themselves."""
-    if refine < 1:
-        raise ValueError(f"refine must be at least 1, got {refine}")
+    refine = checks.whole(refine, "refine", 1)
+    if solver is not None and not hasattr(solver, "solve"):
+        raise TypeError(f"solver must have a method solve, such as Relax(), got {solver!r}")
     if nodes is None or isinstance(nodes, UntilSettled):
         at = partial(search, metric, a, b, solver=solver, refine=refine, progress=progress)
         return _until_settled(at, init, nodes or UntilSettled())
@@ -182,6 +185,12 @@ def _first_paths(metric: Metric, init: Tensor, a: Tensor, b: Tensor, batch: torc
             f"init has shape {tuple(init.shape)}; it must be one path, or one for each pair of "
             f"ends: {(*batch, *init.shape[-2:])}"
         ) from error
+    size = (init - init[:, :1]).norm(dim=-1).amax(-1)
+    if bool(((init[:, [0, -1]] - torch.stack([a, b], 1)).norm(dim=-1).amax(-1) > FAR * size).any()):
+        raise ValueError(
+            "init does not join the ends: its first node must be a and its last b; turn a path "
+            "from b to a round by init.flip(-2)"
+        )
     return torch.cat([a[:, None], init[:, 1:-1], b[:, None]], 1)
 
 
@@ -219,9 +228,14 @@ def checked(metric: Metric, x: Tensor, name: str) -> Tensor:
         the points.
 
     Raises:
-        TypeError: for complex numbers.
+        TypeError: for complex numbers, or what is no metric.
         ValueError: for another dimension, no points, values that are not finite or out of bounds.
     """
+    if not isinstance(metric, Metric):
+        raise TypeError(
+            f"metric must be a Metric, got {type(metric).__name__}; a denoiser has one by "
+            "ScoreMetric(...) or Spacetime(...)"
+        )
     x = checks.points(x, name, metric.dim, "the dimension of the metric")
     if not torch.equal(metric.energy().confine(x), x):
         raise ValueError(f"{name} holds points outside the range of the metric")

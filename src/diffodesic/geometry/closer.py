@@ -26,6 +26,7 @@ FEW = 8  # nodes of the first search, on the last of PIECES
 PIECES = (4, 16)  # points per segment of the searches on all nodes, one after another
 ROUNDS = 100  # energy gradients of a search per pair
 RTOL = 1e-5  # of their energy
+FEW_RTOL = 1e-3  # of the first: the searches on all nodes go on from there
 NEAR = 1.02  # starts whose segments are longer than a path by more are not measured between them
 
 
@@ -67,7 +68,7 @@ def _search_between(
     curves = SplineEnergy(energy, PIECES[-1])
     init = None if problem.init is None else problem.init[rows]
     part = replace(problem, energy=curves, a=x[rows, 0], b=x[rows, -1], init=init, nodes=few)
-    first = replace(bounded, coarsest=few).solve(part)
+    first = replace(bounded, coarsest=few, rtol=max(rtol, FEW_RTOL)).solve(part)
     spread = respace(energy, curves.fine(first.nodes), problem.nodes)
     found = _better(energy, found, replace(first, nodes=spread), rows, refine, unsettled=True)
     for pieces in PIECES:

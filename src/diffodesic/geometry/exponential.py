@@ -37,15 +37,17 @@ def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
 
     Raises:
         TypeError: for complex numbers.
-        ValueError: for points of the wrong dimension or not finite.
+        ValueError: for points of the wrong dimension or not finite, or a tolerance outside (0, 1).
         RuntimeError: if the curve stops being finite or the metric is singular on the way.
 
     Cost: six stages per step; each takes one gradient of ``inner`` and one ``sharp``: d products
     with the metric at once where d is at most 32, else at most about 2d by conjugate gradients,
     and less where the metric has a closed form.
     """
+    x = checked(metric, x, "x")
     v = checks.points(v, "v", metric.dim, "the dimension of the metric")
-    x, v = checks.pair(checked(metric, x, "x"), v, ("x", "v"))
+    x, v = checks.pair(x, v, ("x", "v"))
+    rtol = _tolerance(rtol, "rtol")
     d = metric.dim
 
     def field(_: float, state: Tensor) -> Tensor:
@@ -55,6 +57,13 @@ def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
 
     p = metric.flat(x, v).detach()
     return rk45(field, torch.cat([x, p], -1), rtol=rtol)[..., :d]
+
+
+def _tolerance(value: float, name: str) -> float:
+    value = checks.number(value, name)
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value:g}")
+    return value
 
 
 def log(
@@ -86,13 +95,15 @@ def log(
 
     Raises:
         TypeError: for complex numbers.
-        ValueError: for points of the wrong dimension or not finite.
+        ValueError: for points of the wrong dimension or not finite, a tolerance outside (0, 1), or
+            no iterations.
         RuntimeError: if the miss stays above ``tol``.
 
     Cost: one geodesic, and one ``exp`` per shot, three to five where d is at most 32; there also
     d + 1 of them at once, of looser tolerance.
     """
     x, y = checks.pair(checked(metric, x, "x"), checked(metric, y, "y"), ("x", "y"))
+    tol, iterations = _tolerance(tol, "tol"), checks.whole(iterations, "iterations", 1)
     path = search(metric, x, y, nodes=nodes, solver=solver, refine=1)
     path.warn(status=False)  # what counts is the miss
     scale = path.length.clamp(min=torch.finfo(x.dtype).tiny)

@@ -63,7 +63,8 @@ def mean(
 
     Raises:
         TypeError: for complex numbers.
-        ValueError: for points that are not (..., N, d) or finite, or weights that do not fit.
+        ValueError: for points that are not (..., N, d) or finite, weights that do not fit, a
+            tolerance that is not positive, or no iterations.
         RuntimeError: if a mean is not found in the limit, or steps no longer bring it closer.
 
     Warns:
@@ -73,6 +74,9 @@ def mean(
     about ten steps. All that are not found yet are searched as one batch.
     """
     points, shares = _points_and_shares(metric, points, weights)
+    tol, iterations = checks.number(tol, "tol"), checks.whole(iterations, "iterations", 1)
+    if not tol > 0:
+        raise ValueError(f"tol must be positive, got {tol:g}")
     batch, N = points.shape[:-2], points.shape[-2]
     points, shares = points.reshape(-1, N, metric.dim), shares.reshape(-1, N)
     karcher = _Karcher(metric, nodes, solver or Relax(rtol=tol**2 / 100))

@@ -9,11 +9,16 @@ A d x d matrix is formed to invert metrics of few coordinates, and by :meth:`Met
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from diffodesic.geometry.energy import Evaluation, Order, PathEnergy
+from diffodesic.numerics import checks
 from diffodesic.numerics.derivatives import lower
 from diffodesic.numerics.hessians import PathHessian
 from diffodesic.numerics.linear import SINGULAR, conjugate_gradient, solve_positive
@@ -22,9 +27,49 @@ __all__ = ["Metric", "MetricEnergy"]
 
 DENSE = 32  # coordinates up to which the metric tensor is formed to invert it
 
+ENTRANCES = ("inner", "squared_steps", "flat", "sharp", "christoffel", "log_volume")
+
+Method = TypeVar("Method", bound=Callable[..., Tensor])
+
+
+def entered(method: Method) -> Method:
+    """A method of a metric whose tensors are real, in one floating type, and have its dimension.
+
+    No value is read: solvers call these methods thousands of times.
+
+    Args:
+        method: of tensors (..., d) alone, by place or by name.
+
+    Returns:
+        the method, with these checks before it.
+    """
+    names = list(signature(method).parameters)[1:]
+
+    @wraps(method)
+    def checked(self: Metric, *vectors: object, **named: object) -> Tensor:
+        given: dict[str, Any] = dict(zip(names, vectors, strict=False)) | named
+        kinds = [v.dtype for v in given.values() if isinstance(v, Tensor) and v.is_floating_point()]
+        kind = kinds[0] if kinds else torch.get_default_dtype()
+        for other in kinds:
+            kind = torch.promote_types(kind, other)
+        for name, v in given.items():
+            # what has the type already stays the same tensor
+            given[name] = v = checks.floating(v, name).to(kind)
+            if v.ndim == 0 or v.shape[-1] != self.dim:
+                raise ValueError(
+                    f"{name} has shape {tuple(v.shape)}; its last axis must be {self.dim}, the "
+                    "dimension of the metric"
+                )
+        return method(self, **given)
+
+    return checked  # type: ignore[return-value]
+
 
 class Metric(ABC):
     """A Riemannian metric on points of shape (..., d).
+
+    Its methods convert integers, raise TypeError for complex numbers and ValueError for vectors of
+    another dimension; those of subclasses, too.
 
     Attributes:
         dim: number d of coordinates.
@@ -32,10 +77,18 @@ class Metric(ABC):
 
     dim: int
 
+    def __init_subclass__(cls, **options: object) -> None:
+        """Let every entrance of the class check what it is given."""
+        super().__init_subclass__(**options)
+        for name in ENTRANCES:
+            if name in vars(cls):
+                setattr(cls, name, entered(vars(cls)[name]))
+
     @abstractmethod
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Inner product <u, v> at ``x``; all (..., d), result (...)."""
 
+    @entered
     def squared_steps(self, x: Tensor) -> Tensor:
         """Squared lengths of the segments of a polyline, (..., n+1, d) -> (..., n).
 
@@ -54,10 +107,12 @@ class Metric(ABC):
         """The energy of paths that boundary-value solvers minimise; default: of the steps."""
         return MetricEnergy(self)
 
+    @entered
     def flat(self, x: Tensor, u: Tensor) -> Tensor:
         """Covector ``g(x) u``, (..., d); differentiable in ``x`` and ``u``."""
         return lower(self.inner, x, u)
 
+    @entered
     def sharp(self, x: Tensor, p: Tensor) -> Tensor:
         """Vector ``g(x)^-1 p``.
 
@@ -88,10 +143,12 @@ class Metric(ABC):
             raise torch.linalg.LinAlgError(SINGULAR)  # type: ignore[attr-defined]
         return scale * found.x
 
+    @entered
     def norm(self, x: Tensor, u: Tensor) -> Tensor:
         """Length of ``u`` at ``x``, (...)."""
         return self.inner(x, u, u).sqrt()
 
+    @entered
     def matrix(self, x: Tensor) -> Tensor:
         """Metric tensor (..., d, d), for tests and small d; d inner products per column."""
         basis = torch.eye(self.dim, dtype=x.dtype, device=x.device)

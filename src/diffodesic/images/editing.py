@@ -42,6 +42,7 @@ from diffodesic.images.work import join_work
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import expect
 from diffodesic.numerics.words import brief
 from diffodesic.output.images import to_pil
@@ -391,7 +392,7 @@ def edit_distance(
     Cost: as for :func:`edit`, per pair.
     """
     asked = (options or EditOptions()).but(log_snr=log_snr, nodes=nodes)
-    first, second = torch.broadcast_tensors(as_data(source, x), as_data(source, y))
+    first, second = checks.broadcast(as_data(source, x), as_data(source, y), ("x", "y"))
     path = _solve(source, first, second, asked, None)
     path.warn()
     if isinstance(source, Model):

@@ -27,6 +27,7 @@ from torch import Tensor
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.geometry.energy import Evaluation, Order, PathEnergy
 from diffodesic.metrics.one_level import AtNoise, OneLevelEnergy
+from diffodesic.numerics import checks
 from diffodesic.numerics.hessians import bend
 from diffodesic.numerics.quadrature import legendre
 
@@ -100,10 +101,13 @@ class _OfDensity(_Scaled):
 
     def height(self, x: Tensor) -> Tensor:
         """``log p(x)/p_0``, (...): exact where the denoiser knows it, else 12 evaluations each."""
+        x = checks.floating(x, "x")
         sigma, origin = x.new_tensor(self.sigma), self.reference.to(x)
         if isinstance(self.denoiser, _KnowsDensity):
-            found = self.denoiser.log_density(x, sigma)
-            return found - self.denoiser.log_density(origin, sigma)
+            # the denoiser refuses points that are not finite, which searches try
+            known = torch.isfinite(x).all(-1)
+            found = self.denoiser.log_density(torch.where(known[..., None], x, origin), sigma)
+            return found.where(known, torch.nan) - self.denoiser.log_density(origin, sigma)
         place, share = legendre(_NODES, x)
         reach = (x - origin).unsqueeze(-2)
         scores = self.score(origin + place.unsqueeze(-1) * reach)
@@ -192,7 +196,7 @@ class DensityMetric(_OfDensity):
         reference: Tensor | None = None,
     ) -> None:
         super().__init__(denoiser, log_snr, reference)
-        self.power = 1 / denoiser.dim if power is None else float(power)
+        self.power = 1 / denoiser.dim if power is None else checks.number(power, "power")
         if not 0 <= self.power < math.inf:
             raise ValueError(f"power must be >= 0 and finite, got {power}")
 
@@ -226,9 +230,10 @@ class InverseDensity(_OfDensity):
         reference: Tensor | None = None,
     ) -> None:
         super().__init__(denoiser, log_snr, reference)
+        scale, floor = checks.number(scale, "scale"), checks.number(floor, "floor")
         if not (0 <= scale < math.inf and 0 < floor < math.inf):
             raise ValueError(f"scale must be >= 0 and floor > 0, got {scale} and {floor}")
-        self.scale, self.floor = float(scale), float(floor)
+        self.scale, self.floor = scale, floor
 
     def of(self, height: Tensor) -> tuple[Tensor, Tensor]:
         """``1/(scale e^height + floor)``, and minus half the density's share in it."""
@@ -260,9 +265,10 @@ class ScoreSize(_Scaled):
 
     def __init__(self, denoiser: Denoiser, *, log_snr: float, weight: float = 1.0) -> None:
         super().__init__(denoiser, log_snr)
+        weight = checks.number(weight, "weight")
         if not 0 <= weight < math.inf:
             raise ValueError(f"weight must be >= 0 and finite, got {weight}")
-        self.weight = float(weight)
+        self.weight = weight
 
     def factor(self, x: Tensor) -> Tensor:
         """``1 + weight |s|^2``; one evaluation per point."""

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from diffodesic.geometry.metric import Metric
-from diffodesic.numerics import derivatives
+from diffodesic.numerics import checks, derivatives
 
 __all__ = ["Conformal", "Euclidean", "Pullback"]
 
 
 class Euclidean(Metric):
-    """The flat metric of ``R^dim``."""
+    """The flat metric of ``R^dim``; ValueError for a ``dim`` that is no number of coordinates."""
 
     def __init__(self, dim: int) -> None:
-        self.dim = dim
+        self.dim = checks.whole(dim, "dim", 1)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """``u . v``; no network call."""
@@ -30,10 +30,13 @@ class Conformal(Metric):
     Args:
         factor: positive function (..., d) -> (...), for instance ``p(x)^(-2a)`` (2504.06675).
         dim: number of coordinates.
+
+    Raises:
+        ValueError: for a ``dim`` that is no number of coordinates.
     """
 
     def __init__(self, factor: Callable[[Tensor], Tensor], dim: int) -> None:
-        self.factor, self.dim = factor, dim
+        self.factor, self.dim = factor, checks.whole(dim, "dim", 1)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """``c(x) u . v``; one call of ``factor`` per point."""
@@ -46,10 +49,13 @@ class Pullback(Metric):
     Args:
         f: differentiable map (..., d) -> (..., e).
         dim: number d of coordinates of the source.
+
+    Raises:
+        ValueError: for a ``dim`` that is no number of coordinates.
     """
 
     def __init__(self, f: Callable[[Tensor], Tensor], dim: int) -> None:
-        self.f, self.dim = f, dim
+        self.f, self.dim = f, checks.whole(dim, "dim", 1)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """``(df u) . (df v)``; one JVP of ``f`` per point (two if ``u`` is not ``v``)."""

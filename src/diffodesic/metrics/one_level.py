@@ -28,7 +28,8 @@ NETWORK_SEARCH = Relax(
 
 
 def check_level(denoiser: Denoiser, log_snr: float) -> None:
-    """Refuse a noise level that the denoiser does not know."""
+    """Refuse a noise level that the denoiser does not know, or what is none."""
+    log_snr = checks.number(log_snr, "log_snr")
     low, high = denoiser.log_snr_range
     low, high = max(low, -checks.WIDEST), min(high, checks.WIDEST)
     if not low <= log_snr <= high:

@@ -35,6 +35,7 @@ from diffodesic.denoisers.noise_level import choose_noise_level
 from diffodesic.geometry.energy import Evaluation, Order, PathEnergy
 from diffodesic.geometry.status import Status
 from diffodesic.metrics.one_level import AtNoise, OneLevelEnergy, weight_unit
+from diffodesic.numerics import checks
 from diffodesic.numerics.hessians import BlockDiagonal, PathHessian, RankOneSum, bend
 
 __all__ = ["ScoreEnergy", "ScoreMetric"]
@@ -71,19 +72,20 @@ class ScoreMetric(AtNoise):
         data: Tensor | None = None,
         seed: int = 0,
     ) -> None:
+        weight = checks.number(weight, "weight")
         if not 0 <= weight < math.inf:
             raise ValueError(f"weight must be >= 0 and finite, got {weight}")
-        if not 1 <= rank <= denoiser.dim:
+        if checks.whole(rank, "rank", 1) > denoiser.dim:
             raise ValueError(f"rank must be between 1 and {denoiser.dim}, got {rank}")
         if data is None and (relative or log_snr == "auto"):
             wants = "a relative weight" if relative else 'log_snr="auto"'
             raise ValueError(f"{wants} is measured on data; give data (N, {denoiser.dim})")
         if data is not None and log_snr == "auto":
             log_snr = choose_noise_level(denoiser, data, seed=seed).log_snr
-        super().__init__(denoiser, float(log_snr))
+        super().__init__(denoiser, checks.number(log_snr, "log_snr"))
         if data is not None and relative:
             weight *= weight_unit(denoiser, self._noised(data, seed), self.log_snr)
-        self.weight, self.rank = float(weight), rank
+        self.weight, self.rank = weight, rank
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(rank - 1, denoiser.dim, generator=generator, dtype=torch.float64)
         self.displacements = torch.cat([torch.zeros(1, denoiser.dim).double(), noise])
@@ -120,7 +122,7 @@ class ScoreMetric(AtNoise):
         Raises:
             ValueError: for scales that are not positive.
         """
-        alpha, sigma = float(alpha), float(sigma)
+        alpha, sigma = checks.number(alpha, "alpha"), checks.number(sigma, "sigma")
         if not (alpha > 0 and sigma > 0):
             raise ValueError(f"alpha and sigma must be positive, got {alpha:g} and {sigma:g}")
         level = 2 * math.log(alpha / sigma)
@@ -135,6 +137,7 @@ class ScoreMetric(AtNoise):
         return self.score_jvp(self._around(x), u.unsqueeze(-2))
 
     def _around(self, x: Tensor) -> Tensor:
+        x = checks.floating(x, "x")
         return x.unsqueeze(-2) + self.sigma * self.displacements.to(x)
 
     def _noised(self, data: Tensor, seed: int) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.geometry.energy import PathEnergy
 from diffodesic.metrics.one_level import AtNoise, OneLevelEnergy
+from diffodesic.numerics import checks
 from diffodesic.numerics.hessians import BlockDiagonal, MatrixFree, PathHessian
 
 __all__ = ["JacobianEnergy", "ScoreJacobian"]
@@ -27,9 +30,9 @@ class ScoreJacobian(AtNoise):
 
     def __init__(self, denoiser: Denoiser, *, log_snr: float, eps: float = 1e-2) -> None:
         super().__init__(denoiser, log_snr)
-        if not eps > 0:
-            raise ValueError(f"eps must be > 0, got {eps}")
-        self.eps = float(eps)
+        self.eps = checks.number(eps, "eps")
+        if not 0 < self.eps < math.inf:
+            raise ValueError(f"eps must be > 0 and finite, got {eps}")
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """``(Ju).(Jv) + eps u.v``; one JVP per point (two if ``u`` is not ``v``)."""

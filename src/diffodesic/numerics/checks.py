@@ -7,12 +7,23 @@ metric) reads no values: there a point that is not finite makes its own row NaN,
 from __future__ import annotations
 
 import math
-from typing import SupportsIndex
+import reprlib
+from typing import SupportsFloat, SupportsIndex
 
 import torch
 from torch import Tensor
 
-__all__ = ["WIDEST", "expanded", "finite", "floating", "pair", "points", "whole"]
+__all__ = [
+    "WIDEST",
+    "broadcast",
+    "expanded",
+    "finite",
+    "floating",
+    "number",
+    "pair",
+    "points",
+    "whole",
+]
 
 WIDEST = 300.0
 """Largest size of a log SNR: beyond it sigma^4 or its inverse is no number of float64."""
@@ -20,7 +31,10 @@ WIDEST = 300.0
 
 def floating(x: Tensor, name: str) -> Tensor:
     """``x`` in floating point (integers: torch's default), or TypeError; reads no values."""
-    x = torch.as_tensor(x)
+    try:
+        x = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} is no tensor of numbers: {reprlib.repr(x)}") from error
     if x.is_floating_point():
         return x
     if x.is_complex():
@@ -45,6 +59,16 @@ def whole(value: object, name: str, least: int) -> int:
     if not isinstance(value, SupportsIndex) or value.__index__() < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}; give a whole number")
     return value.__index__()
+
+
+def number(value: object, name: str) -> float:
+    """One real number as a float, or TypeError; it need not be finite."""
+    if isinstance(value, SupportsFloat):
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError):  # a tensor of several, or complex
+            pass
+    raise TypeError(f"{name} must be a real number, got {value!r}")
 
 
 def finite(x: Tensor, name: str) -> Tensor:
@@ -96,8 +120,13 @@ def points(
 def pair(a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> tuple[Tensor, Tensor]:
     """Points (..., d) in their common dtype, broadcast against each other, or ValueError."""
     kind = torch.promote_types(a.dtype, b.dtype)
+    return broadcast(a.to(kind), b.to(kind), names)
+
+
+def broadcast(a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> tuple[Tensor, Tensor]:
+    """Two tensors broadcast against each other, or ValueError."""
     try:
-        a, b = torch.broadcast_tensors(a.to(kind), b.to(kind))
+        a, b = torch.broadcast_tensors(a, b)
     except RuntimeError as error:
         raise ValueError(
             f"{names[0]} and {names[1]} have shapes {tuple(a.shape)} and {tuple(b.shape)}; "

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from diffodesic.geometry.energy import PathEnergy
 from diffodesic.metrics.spacetime.points import NoisyEnergy, NoisyPoints, pack
+from diffodesic.numerics import checks
 
 __all__ = ["Hyperbolic"]
 
@@ -29,12 +30,19 @@ class Hyperbolic(NoisyPoints):
         dim: number D of data coordinates.
         variance: variance c of the data, per coordinate.
         mean: mean of the data, a number or (D,).
+
+    Raises:
+        TypeError: for a variance that is no number.
+        ValueError: for one that is not positive, or a ``dim`` that is no number of coordinates.
     """
 
     log_snr_range = (-math.inf, math.inf)
 
     def __init__(self, dim: int, variance: float = 1.0, mean: Tensor | float = 0.0) -> None:
-        self.data_dim, self.variance, self.mean = dim, float(variance), mean
+        self.data_dim = checks.whole(dim, "dim", 1)
+        self.variance, self.mean = checks.number(variance, "variance"), mean
+        if not 0 < self.variance < math.inf:
+            raise ValueError(f"variance must be positive and finite, got {variance}")
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean (..., D) and standard deviation (...) at packed points."""
