@@ -141,6 +141,27 @@ def test_a_saddle_has_lower_paths_beside_it_and_a_minimum_has_none():
     assert float(energy.evaluate(lower, order=0).energy[0]) < float(before[0])
 
 
+@pytest.mark.parametrize("name", ["score", "density", "score size"])
+def test_a_detour_leads_through_where_data_are_dense(name: str):
+    """Half a ring of modes: the chord between its ends leads through nothing."""
+    angle = torch.linspace(0, math.pi, 9, dtype=torch.float64)
+    law = dd.GaussianMixture(torch.stack([angle.cos(), angle.sin()], -1), std=0.2)
+    energy = METRICS[name](law).energy()
+    a, b = law.means[:2], law.means[-2:]
+    path = energy.detours(a, b, 32)["detour"]
+    assert torch.equal(path[:, 0], a)
+    torch.testing.assert_close(path[:, -1], b)
+    straight = energy.evaluate(energy.starts(a, b, 32)["chord"], order=0).energy
+    assert bool((energy.evaluate(path, order=0).energy < 0.9 * straight).all())
+
+
+def test_a_network_has_no_detours_to_try():
+    network = dd.Denoiser.from_callable(ring(8).posterior_mean, dim=2, variance=0.5)
+    network.learned = True
+    metric = dd.ScoreMetric(network, log_snr=3.0)
+    assert metric.energy().detours(torch.zeros(1, 2), torch.ones(1, 2), 8) == {}
+
+
 # Honest lengths -------------------------------------------------------------------------------
 
 

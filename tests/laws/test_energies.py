@@ -66,6 +66,7 @@ def _answers(energy: PathEnergy, x: Tensor) -> dict[str, object]:
         "weights": energy.weights(x),
         "preconditioner": energy.preconditioner(x, steps).solve(x),
         "starts": energy.starts(a, b, 4),
+        "detours": energy.detours(a, b, 4),
         "curve": energy.curve(x)(s),
         "segments": energy.segments(x)(s),
         "confine": energy.confine(10 * x),

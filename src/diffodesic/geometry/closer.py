@@ -45,8 +45,9 @@ def look_closer(problem: Problem, found: Certified, solver: Solver, refine: int)
         one segment of an upper bound, or, where no ``init`` was given, than the energy's starts.
 
     Cost: that of :func:`certify` for paths known before. Per pair that was misled a search on 8
-    nodes with 16 points per segment and one on all nodes with 4; where this one does not agree
-    with its certificate, another with 16. Each takes at most 100 energy gradients per pair.
+    nodes with 16 points per segment from the best start, and from each of the energy's detours;
+    then one on all nodes with 4, and where this one does not agree with its certificate, another
+    with 16. Each takes at most 100 energy gradients per pair.
     """
     again = isinstance(solver, Relax) and solver.explore and refine > 1
     known, length = _known(problem, found, refine, starts=again)
@@ -68,9 +69,10 @@ def _search_between(
     curves = SplineEnergy(energy, PIECES[-1])
     init = None if problem.init is None else problem.init[rows]
     part = replace(problem, energy=curves, a=x[rows, 0], b=x[rows, -1], init=init, nodes=few)
-    first = replace(bounded, coarsest=few, rtol=max(rtol, FEW_RTOL)).solve(part)
-    spread = respace(energy, curves.fine(first.nodes), problem.nodes)
-    found = _better(energy, found, replace(first, nodes=spread), rows, refine, unsettled=True)
+    coarse = replace(bounded, coarsest=few, rtol=max(rtol, FEW_RTOL))
+    for first in _first_ends(coarse, part):
+        spread = respace(energy, curves.fine(first.nodes), problem.nodes)
+        found = _better(energy, found, replace(first, nodes=spread), rows, refine, unsettled=True)
     for pieces in PIECES:
         part = replace(
             problem,
@@ -86,6 +88,20 @@ def _search_between(
         if not bool(rows.any()):
             break
     return found
+
+
+def _first_ends(solver: Relax, problem: Problem) -> list[Solution]:
+    """The ends of a search from the best start, and from each detour."""
+    ends = [solver.solve(problem)]
+    if problem.init is not None:
+        return ends
+    pairs = zip(problem.a.split(1), problem.b.split(1), strict=True)
+    # pair by pair, so that a pair does not see its company
+    detours = [problem.energy.detours(a, b, problem.nodes) for a, b in pairs]
+    for name in detours[0]:
+        init = torch.cat([one[name] for one in detours])
+        ends.append(replace(solver.solve(replace(problem, init=init)), start=[name] * len(init)))
+    return ends
 
 
 def _better(

@@ -170,6 +170,10 @@ class PathEnergy(ABC):
         """Candidate first paths from ``a`` to ``b`` (..., d), each (..., nodes+1, d), by name."""
         return {"chord": chord(a, b, nodes)}
 
+    def detours(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
+        """Further first paths, as those of :meth:`starts`, for pairs that are searched again."""
+        return {}
+
     def curve(self, nodes: Tensor) -> Polyline:
         """The smooth path that nodes (..., n+1, d) stand for: the C2 spline through them."""
         return Spline(nodes)
