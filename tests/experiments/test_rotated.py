@@ -108,6 +108,14 @@ def test_kid_of_equal_laws_is_zero_within_its_interval(rng: torch.Generator):
     assert abs(found.value) < spread  # four standard errors
 
 
+def test_kid_of_few_units_has_an_interval(rng):
+    """One resample in 64 draws one unit four times: it has no pair, and does not count."""
+    x, y = torch.randn(2, 4, 3, 4, generator=rng, dtype=torch.float64)
+    found = SetDistances(y, draws(4, 300, 0)).kid(x)
+    assert bool(found.resamples.isnan().any())
+    assert found.low < found.value < found.high
+
+
 def test_the_front_is_what_none_betters():
     def row(*values: float) -> dict[str, Estimate]:
         names = [f"{what}, e" for what in ("FID", "KID", "PPL", "PDV")]

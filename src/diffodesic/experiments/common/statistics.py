@@ -44,14 +44,16 @@ class Estimate:
 
     @classmethod
     def of(cls, value: float, resamples: Tensor) -> Estimate:
-        """The interval of the resamples as they are."""
-        low, high = torch.quantile(resamples, torch.tensor([0.025, 0.975]).to(resamples)).tolist()
+        """The interval of the resamples as they are; those that are not a number do not count."""
+        # KID has no value where one unit was drawn every time
+        share = torch.tensor([0.025, 0.975]).to(resamples)
+        low, high = torch.nanquantile(resamples, share).tolist()
         return cls(value, low, high, resamples)
 
     @classmethod
     def about(cls, value: float, resamples: Tensor) -> Estimate:
         """The interval of the resamples moved to have their mean at the value."""
-        return cls.of(value, resamples - resamples.mean() + value)
+        return cls.of(value, resamples - resamples.nanmean() + value)
 
     @property
     def error(self) -> float:
