@@ -30,7 +30,8 @@ def test_without_a_terminal_a_plain_line_comes_now_and_then(monkeypatch, capsys)
             record(evaluations=50)
         say("round 3")
         time.sleep(0.1)
-    lines = capsys.readouterr().err.splitlines()
+    # a busy machine shows the first line before anything is said
+    lines = [line for line in capsys.readouterr().err.splitlines() if "beginning" not in line]
     assert len(lines) >= 2
     assert all(
         re.fullmatch(r"diffodesic: round 3; about 25% done, about \d+ s left", line)
@@ -43,7 +44,8 @@ def test_a_share_that_is_not_known_is_not_told(monkeypatch, capsys):
     with told.progress() as say:
         say("round 3")
         time.sleep(0.05)
-    assert capsys.readouterr().err.splitlines()[0] == "diffodesic: round 3; 0 s so far"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"diffodesic: round 3; \d+ s so far", last)
 
 
 def lines_of(shares: dict[float, float], monkeypatch) -> list[str]:
@@ -108,7 +110,10 @@ def test_a_long_run_is_announced_by_its_evaluations_and_their_time(monkeypatch, 
         expect({"searching": 6000, "frames": 521})
         say("lifting")
         say("searching")
-    assert re.fullmatch(r"diffodesic: about 6,500 evaluations, \d+ s\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"diffodesic: about 6,500 evaluations, \d+ s where nothing else runs\n",
+        capsys.readouterr().err,
+    )
     assert say.cost.stages == {}  # timing is no work of the run
 
 

@@ -24,6 +24,7 @@ __all__ = ["Progress", "duration", "in_words", "progress"]
 EVERY = 30.0  # seconds between two lines where there is no terminal
 LONG = 10.0  # seconds from which on a run is announced
 SMOOTH = 60.0  # seconds over which a change of pace is taken up
+LITTLE = 0.01  # share below which the pace is that of the beginning
 BATCH, SLOW = 16, 0.5  # evaluations that are timed together, unless one of them takes so long
 
 
@@ -67,10 +68,12 @@ class Progress:
     def line(self) -> str:
         """The last text, and how much of the run is done, as far as that is known."""
         passed, share = time.monotonic() - self.began, self.cost.share
-        if not share:
-            return self.text if self.rewrite else f"{self.text}; {duration(passed)} so far"
-        left = duration(max(0.0, self._seconds(passed, share) - passed))
-        return f"{self.text}; about {share:.0%} done, about {left} left"
+        text = self.text or "beginning"
+        if not share or share < LITTLE:
+            return text if self.rewrite else f"{text}; {duration(passed)} so far"
+        left = max(0.0, self._seconds(passed, share) - passed)
+        told = f"{text}; about {share:.0%} done"
+        return told if share == 1 else f"{told}, about {duration(left)} left"
 
     def _seconds(self, passed: float, share: float) -> float:
         """What the whole run takes at its pace so far, without leaps where the machine is busy."""
@@ -94,6 +97,7 @@ class Progress:
         if seconds >= LONG:
             told = f"about {_rounded(calls):,} evaluations, {duration(seconds / self.workers)}"
             told += f" by {self.workers} workers" if self.workers > 1 else ""
+            told += " where nothing else runs"
             if pairs := self.cost.pairs:
                 told = f"{pairs:,} pairs, {duration(seconds / pairs)} each: {told}"
                 told += self.instead(seconds / pairs / self.workers) if self.instead else ""
@@ -150,10 +154,13 @@ def seconds_per_evaluation(denoiser: Denoiser) -> float:
     z *= (denoiser.variance + float(sigma) ** 2) ** 0.5
 
     def timed(points: Tensor) -> float:
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         with torch.no_grad():
             denoiser(points, sigma)
-        return time.perf_counter() - began
+        if torch.cuda.is_initialized():
+            return time.perf_counter() - began
+        # a busy machine takes longer, but no more of its processors' time
+        return (time.process_time() - worked) / torch.get_num_threads()
 
     # the least of several: the first takes longer, and other processes take time too
     single = min(timed(z[:1]) for _ in range(2))
