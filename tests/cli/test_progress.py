@@ -124,8 +124,8 @@ def test_pairs_are_announced_with_what_could_be_run_instead(monkeypatch, capsys)
         expect({"searching": 8000}, pairs=5)
         say("searching")
     assert capsys.readouterr().err == (
-        "diffodesic: 5 pairs, 16 s each: about 8,000 evaluations, 40 s by 2 workers; all of them "
-        "would take 800 s\n"
+        "diffodesic: 5 pairs, 16 s each: about 8,000 evaluations, 40 s by 2 workers "
+        "where nothing else runs; all of them would take 800 s\n"
     )
 
 
