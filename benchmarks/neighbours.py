@@ -45,8 +45,7 @@ def main(name: str, data: str | None = None) -> None:
     if name == "photographs":
         found = of_photographs(Path(data or "."))
     else:
-        digits = _digits()
-        law, others = GaussianMixture.from_data(digits[-100:], BANDWIDTH), digits[:-100]
+        law, others = law_and_digits()
         many = law.sample(10_000, generator=torch.Generator().manual_seed(1))
         # a bound is pi at most, which is less than many a fifth length of digits unknown to the law
         found = of_digits(law, many) if name == "samples" else of_digits(law, others, 20)
@@ -56,11 +55,13 @@ def main(name: str, data: str | None = None) -> None:
     write(file, {**read(file), name: found}, indent=1)
 
 
-def _digits() -> Tensor:
+def law_and_digits() -> tuple[GaussianMixture, Tensor]:
+    """The mixture around 100 digits, and the 1,697 others in a random order, (N, 64)."""
     from sklearn.datasets import load_digits
 
     digits = torch.tensor(load_digits().data / 8 - 1, dtype=torch.float64)
-    return digits[torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))]
+    digits = digits[torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))]
+    return GaussianMixture.from_data(digits[-100:], BANDWIDTH), digits[:-100]
 
 
 def of_digits(law: GaussianMixture, points: Tensor, queries: int = QUERIES) -> dict[str, Any]:

@@ -414,7 +414,7 @@ def test_photographs_are_of_different_objects(data_folder: Path):
 
 
 def test_true_neighbours_are_known_by_a_lower_bound_of_the_distance():
-    digits = neighbours._digits()[:60, 20:28]
+    digits = neighbours.law_and_digits()[1][:60, 20:28]
     law = GaussianMixture.from_data(digits[:20], neighbours.BANDWIDTH)
     space, packed = anchored(law, digits[20:], PairwiseOptions())
     bounds = neighbours.lower_bounds(law, packed, 0)[1:]

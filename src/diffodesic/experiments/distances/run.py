@@ -71,7 +71,7 @@ def run(context: Context) -> Outcome:
     Raises:
         ValueError: without data, or results of other settings in ``outdir``.
 
-    Cost: 11 minutes on a core, of which edits take 4.
+    Cost: 25 minutes on a core, of which edits take 18.
     """
     data = context.need("data", "the folder of mnist, fruit_turntable and squeezenet")
     settings = context.settings(
