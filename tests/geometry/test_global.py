@@ -245,18 +245,21 @@ def test_a_path_that_jumps_over_where_a_metric_is_infinite_is_not_called_converg
 PLANE = [case for case in CASES if case.dim == 2]
 
 
+@pytest.mark.parametrize(
+    "nodes", [8, *(pytest.param(count, marks=pytest.mark.slow) for count in (16, 32, 64))]
+)
 @pytest.mark.parametrize("case", PLANE, ids=lambda case: case.name)
 @status_is_looked_at
 def test_whoever_says_ok_is_no_longer_than_its_nodes_its_starts_and_its_bound(
-    case: Case, rng: torch.Generator
+    case: Case, nodes: int, rng: torch.Generator
 ):
     a, b = case.points(2, 3, rng=rng)
-    found = search(case.metric, a, b, nodes=8)
+    found = search(case.metric, a, b, nodes=nodes)
     rated, energy = found.certificate, found.objective
     bounds = torch.minimum((1 + 1e-3) * rated.upper, 1.02 * rated.discrete_length)
     starts = []
-    for start in energy.starts(a, b, 8).values():
-        fine = energy.curve(start)(torch.linspace(0, 1, 65, dtype=torch.float64))
+    for start in energy.starts(a, b, nodes).values():
+        fine = energy.curve(start)(torch.linspace(0, 1, 8 * nodes + 1, dtype=torch.float64))
         starts.append(energy.evaluate(fine, order=0).squared_steps.clamp(min=0).sqrt().sum(-1))
     least = torch.minimum(bounds, (1 + 1e-3) * torch.stack(starts).amin(0))
     for i, status in enumerate(found.statuses):
