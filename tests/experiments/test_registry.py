@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,26 @@ def test_the_record_names_the_inputs_with_their_hashes(
     assert run["model"] == {}  # it takes none
     reproduce("spacetime/toy", Context(tmp_path / "toy", quick=True))
     assert json.loads((tmp_path / "toy" / "run.json").read_text())["inputs"] == []
+
+
+NAMES_ITS_MODEL = """
+from diffodesic.experiments.experiment import Context, Number, Outcome
+
+
+def run(context: Context) -> Outcome:
+    return Outcome({"model": context.model}, (Number("one", 1.0),))
+"""
+
+
+def test_the_record_names_the_model_that_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _add(monkeypatch, tmp_path, NAMES_ITS_MODEL)
+    *others, line = registry.EXPERIMENTS
+    line = replace(line, inputs=("model",), model="fruits")
+    monkeypatch.setattr(registry, "EXPERIMENTS", (*others, line))
+    for asked, ran in (("", "fruits"), ("mnist", "mnist")):
+        outcome = reproduce("given/parabola", Context(tmp_path / "out", model=asked))
+        run = json.loads((tmp_path / "out" / "run.json").read_text())
+        assert outcome.settings["model"] == run["model"]["model"] == ran
 
 
 def test_columns_without_a_value_are_left_out():

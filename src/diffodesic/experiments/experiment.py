@@ -41,7 +41,7 @@ class Context:
         seed: of everything random.
         progress: called with a short line now and then.
         data: folder of real data.
-        model: name or folder of a model; default the shipped digits'.
+        model: name or folder of a model; default that of the experiment.
         pairs: folder of folders of two pictures each.
         device: where networks run.
     """
@@ -51,7 +51,7 @@ class Context:
     seed: int = 0
     progress: Callable[[str], None] = _silent
     data: Path | None = None
-    model: str = "mnist"
+    model: str = ""
     pairs: Path | None = None
     device: str = "cpu"
 
@@ -84,6 +84,7 @@ class Experiment:
     place: str  # ``module:function``, the module inside this package
     about: str  # one line
     inputs: tuple[str, ...] = ()  # what it takes, of ``INPUTS``; the only place that says so
+    model: str = "mnist"  # where it takes one and none is named
 
     def function(self) -> Callable[[Context], Outcome]:
         """The experiment itself; its module is imported now."""

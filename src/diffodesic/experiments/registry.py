@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from diffodesic.experiments.experiment import INPUTS, Context, Experiment, Outcome, table
@@ -81,12 +82,14 @@ EXPERIMENTS = (
         "turntable.run:run",
         "From one view of a real turning object to another, and from fruit to fruit",
         ("data", "model", "device"),
+        "fruits",
     ),
     Experiment(
         "score/turntable-choices",
         "turntable.run:run_choices",
         "Which arch, which noise and which pace, on objects of their own",
         ("data", "model", "device"),
+        "fruits",
     ),
     Experiment(
         "score/rotated-lengths",
@@ -125,6 +128,8 @@ def reproduce(name: str, context: Context) -> Outcome:
     for key in INPUTS:
         if key not in experiment.inputs and getattr(context, key) != getattr(default, key):
             raise ValueError(f"{name} takes no {key}; leave it out")
+    if "model" in experiment.inputs:
+        context = replace(context, model=context.model or experiment.model)
     run, inputs = experiment.function(), _inputs(experiment, context)
     with own_outdir(context.outdir, "reproduce"):
         began = time.perf_counter()

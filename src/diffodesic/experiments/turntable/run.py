@@ -71,7 +71,7 @@ def run(context: Context) -> Outcome:
 
     Cost: some 10^5 evaluations and 10^4 passes of the autoencoder: about an hour of one core.
     """
-    settings = Settings(_named(context), seed=context.seed)
+    settings = Settings(context.model, seed=context.seed)
     methods = METHODS
     if context.quick:
         some = ("nearer end", "SLERP, log SNR 1", OURS)
@@ -82,17 +82,12 @@ def run(context: Context) -> Outcome:
 def run_choices(context: Context) -> Outcome:
     """Arches, noises, paces, searches and graphs between the views of the objects for choices."""
     small: dict[str, Any] = {"objects": 6, "gaps": (30.0, 90.0), "frames": 5, "around": 60}
-    settings = Settings(_named(context), "choices", pictures=60, seed=context.seed, **small)
+    settings = Settings(context.model, "choices", pictures=60, seed=context.seed, **small)
     methods = CHOICES
     if context.quick:
         some = ("nearer end", OURS, "arch 3, fresh", "arch 3, posterior samples")
         methods = {name: CHOICES[name] for name in (*some, "arch 3, pace of codes")}
     return _compare(context, context.settings(settings, **QUICK), methods)
-
-
-def _named(context: Context) -> str:
-    """The context's model; the shipped photographs', not digits, without one."""
-    return "fruits" if context.model == Context.model else context.model
 
 
 def made_in(method: Method, given: Pairs) -> bool:
