@@ -28,10 +28,11 @@ from torch import Tensor
 from benchmarks.record import RESULTS, read, write
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.experiments.distances.sets import photographs
-from diffodesic.images.distances import PairSolver, PairwiseOptions
-from diffodesic.images.editing import anchored, distances_of
+from diffodesic.images.edit_result import distances_of
+from diffodesic.images.editing import anchored
 from diffodesic.images.information import IemOptions
 from diffodesic.images.neighbours import CANDIDATES, candidates_of, entropies
+from diffodesic.images.pairs import PairSolver, PairwiseOptions
 from diffodesic.models.identity import identity, short
 from diffodesic.models.loading import load
 

@@ -64,7 +64,9 @@ class Problem:
         recipe: the published solver with its published settings; None if it cannot run.
         recipe_nodes: number of segments between the points at which the recipe ends.
         nodes: number of segments for every other solver.
-        solver: default solver for this kind of space; None is the default of ``geodesic``.
+        solver: what runs under the name "default"; None is the default of ``geodesic``.  Networks
+            keep the search that their results were made with, ``NETWORK_SEARCH``, although
+            ``geodesic`` takes ``Redraw`` on their spacetime now.
         judge: the same geometry with probes that no solver saw; None where there are no probes.
         grid: segments of the common grid on which energies are compared.
         fine: arc length along a path is measured on a grid so many times finer.

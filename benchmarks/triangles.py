@@ -20,7 +20,8 @@ from torch import Tensor
 import diffodesic as dd
 from benchmarks.problems import data_folder
 from benchmarks.record import RESULTS
-from diffodesic.images.distances import PairwiseDistances, PairwiseOptions
+from diffodesic.images.distances import PairwiseDistances
+from diffodesic.images.pairs import PairwiseOptions
 from diffodesic.models.model import Model
 from diffodesic.output.images import read_image
 

@@ -19,7 +19,8 @@ import torch
 
 from benchmarks.neighbours import law_and_digits
 from benchmarks.record import RESULTS, write
-from diffodesic.images.distances import PairwiseOptions, pairwise
+from diffodesic.images.distances import pairwise
+from diffodesic.images.pairs import PairwiseOptions
 
 
 def main(count: int = 48) -> None:

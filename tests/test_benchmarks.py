@@ -25,9 +25,9 @@ from benchmarks.spent import spent_at
 from benchmarks.tables import best_lengths, goals, ratios, summary, within, write_page
 from diffodesic import Denoiser, GaussianMixture, Relax, Spacetime, Status, counting, geodesic
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
-from diffodesic.images.distances import PairwiseOptions
 from diffodesic.images.editing import anchored
 from diffodesic.images.neighbours import nearest
+from diffodesic.images.pairs import PairwiseOptions
 from diffodesic.metrics.spacetime.posterior_divergences import divergences
 from diffodesic.numerics.ode import rk45
 from support.checks import Draw

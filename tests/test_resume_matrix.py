@@ -25,8 +25,9 @@ import diffodesic
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.geometry.metric import Metric
-from diffodesic.images.distances import PairwiseOptions, pairwise
+from diffodesic.images.distances import pairwise
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
+from diffodesic.images.pairs import PairwiseOptions
 from diffodesic.images.sequence import interpolate_through
 from diffodesic.images.spaces import EuclideanSpace, ScoreSpace
 from diffodesic.metrics.elementary import Conformal

@@ -8,8 +8,8 @@ import torch
 import diffodesic as dd
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.images.calibration import Scale, kept_scale, random_pairs, samples
-from diffodesic.images.distances import PairwiseOptions
 from diffodesic.images.information import IemOptions, MeanOptions
+from diffodesic.images.pairs import PairwiseOptions
 from support.tiny import exact_model, pictures, tiny_model
 
 KIND = torch.float64

@@ -16,8 +16,9 @@ from torch import Tensor
 from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
-from diffodesic.images.distances import NODES, PairwiseDistances, PairwiseOptions, pairwise
+from diffodesic.images.distances import PairwiseDistances, pairwise
 from diffodesic.images.editing import edit_distance
+from diffodesic.images.pairs import NODES, PairwiseOptions
 
 FAST = PairwiseOptions(nodes=24, solver=Relax(rtol=1e-3))
 

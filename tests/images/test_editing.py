@@ -15,7 +15,8 @@ from diffodesic.geometry.boundary_value import geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.images.edit_picture import draw_edit, save_edit
-from diffodesic.images.editing import EditOptions, distances_of, edit, edit_distance
+from diffodesic.images.edit_result import distances_of
+from diffodesic.images.editing import EditOptions, edit, edit_distance
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.transitions.grid_denoiser import GridDenoiser

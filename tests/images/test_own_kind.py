@@ -15,12 +15,13 @@ from torch import Tensor
 import diffodesic as dd
 from diffodesic.denoisers.network import NetworkOptions
 from diffodesic.images.diagnosis import diagnose
-from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
+from diffodesic.images.distances import PairwiseDistances, pairwise
 from diffodesic.images.editing import EditOptions, edit, edit_distance
 from diffodesic.images.extrapolation import ExtrapolateOptions, extrapolate
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.neighbours import NearestOptions, nearest
 from diffodesic.images.own_kind import OUTSIDE, PICTURES, doubtful, strange, surprise
+from diffodesic.images.pairs import PairwiseOptions
 from diffodesic.images.spaces import EuclideanSpace
 from diffodesic.models.model import Model, as_model
 from diffodesic.numerics.cost import counting

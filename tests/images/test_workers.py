@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from diffodesic.denoisers.mixture import GaussianMixture
-from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
+from diffodesic.images.distances import PairwiseDistances, pairwise
 from diffodesic.images.neighbours import NearestOptions, nearest
+from diffodesic.images.pairs import PairwiseOptions
 from support.tiny import exact_model, pictures, tiny_model
 
 FAST = PairwiseOptions(nodes=4, flow_steps=2, batch=1, iterations=3)
@@ -75,7 +76,8 @@ def test_a_killed_process_costs_its_batch_alone(tmp_path: Path):
 RUN = """
 import torch
 from diffodesic.denoisers.mixture import GaussianMixture
-from diffodesic.images.distances import PairwiseOptions, pairwise
+from diffodesic.images.distances import pairwise
+from diffodesic.images.pairs import PairwiseOptions
 
 if __name__ == "__main__":
     law = GaussianMixture(torch.tensor([[-3.0], [0.0], [3.0]], dtype=torch.float64), std=0.7)

@@ -19,13 +19,14 @@ from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_folder, 
 from diffodesic.cli.progress import Progress, duration, in_words, progress
 from diffodesic.cli.ranking import RankOptions, edits_of_pairs, ranked
 from diffodesic.images.calibration import EDITS
-from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
+from diffodesic.images.distances import PairwiseDistances, pairwise
 from diffodesic.images.editing import EditOptions, edit
 from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.lifting import as_images
 from diffodesic.images.matrix import DistanceMatrix, NoisyDistances
 from diffodesic.images.neighbours import CANDIDATES, NearestOptions
 from diffodesic.images.own_kind import PICTURES, strange
+from diffodesic.images.pairs import PairwiseOptions
 from diffodesic.images.placement import run_of
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model

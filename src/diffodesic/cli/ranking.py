@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from diffodesic.cli.pictures import readable
 from diffodesic.images.calibration import EDITS, PAIRS, kept_scale, pictures_for
-from diffodesic.images.distances import PairwiseOptions
 from diffodesic.images.editing import EditOptions
 from diffodesic.images.information import NoisyOptions
+from diffodesic.images.pairs import PairwiseOptions
 from diffodesic.models.model import Model
 from diffodesic.output.options import Options, option
 

@@ -3,15 +3,17 @@
 from diffodesic.images.baselines.likely import LikelyPath, likely_path
 from diffodesic.images.conventions import Conventions, self_check
 from diffodesic.images.diagnosis import DiagnoseOptions, Diagnosis, diagnose
-from diffodesic.images.distances import PairwiseDistances, PairwiseOptions, pairwise
+from diffodesic.images.distances import PairwiseDistances, pairwise
 from diffodesic.images.door import Picture
-from diffodesic.images.editing import Edit, EditOptions, edit, edit_distance
+from diffodesic.images.edit_result import Edit
+from diffodesic.images.editing import EditOptions, edit, edit_distance
 from diffodesic.images.evaluation import Evaluation, evaluate
 from diffodesic.images.extrapolation import ExtrapolateOptions, Extrapolation, extrapolate
 from diffodesic.images.information import IemOptions, MeanOptions, NoisyDistance, iem
 from diffodesic.images.interpolation import InterpolateOptions, interpolate
 from diffodesic.images.likelihoods import LikelihoodOptions, PictureLikelihood, likelihood
 from diffodesic.images.neighbours import NearestOptions, Neighbours, nearest
+from diffodesic.images.pairs import PairwiseOptions
 from diffodesic.images.result import Interpolation
 from diffodesic.images.sequence import InterpolationSequence, interpolate_through
 from diffodesic.images.spaces import (

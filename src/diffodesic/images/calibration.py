@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.flow import clean_log_snr, drop
-from diffodesic.images.distances import PairSolver, PairwiseOptions
-from diffodesic.images.editing import anchored, distances_of
+from diffodesic.images.edit_result import distances_of
+from diffodesic.images.editing import anchored
 from diffodesic.images.information import NoisyOptions
+from diffodesic.images.pairs import PairSolver, PairwiseOptions
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import expect, stage

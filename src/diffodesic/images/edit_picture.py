@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from diffodesic.images.editing import Edit
+from diffodesic.images.edit_result import Edit
 from diffodesic.images.placement import run_of
 from diffodesic.output.figures import canvas
 from diffodesic.output.folder import replace_files

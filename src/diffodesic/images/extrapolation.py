@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -38,9 +37,6 @@ from diffodesic.output.manifest import Run
 from diffodesic.output.notebook import fragment
 from diffodesic.output.options import option, suggests
 from diffodesic.output.records import versions, write_json
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["ExtrapolateOptions", "Extrapolation", "extrapolate"]
 

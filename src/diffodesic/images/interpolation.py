@@ -108,8 +108,8 @@ def interpolate(
             or rank out of range, a score without size, or a checkpoint of other settings.
 
     Cost: ``2 flow_steps`` evaluations per end and per frame of every path, and 12 per end; the
-    geodesic (see ``geodesic``); for the length of every other path ``4 nodes`` steps; for the
-    spacetime of a network ``nodes`` steps and ``39 nodes`` evaluations instead.
+    geodesic (see ``geodesic``); for the length of every path ``4 nodes`` steps, or in the
+    spacetime of a network ``nodes`` steps and, beside the geodesic, ``39 nodes`` evaluations.
     """
     asked = (options or InterpolateOptions()).but(space=choose_space(metric, space), frames=frames)
     inputs = as_images(as_data(model, image_a), as_data(model, image_b))

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.images.distances import PairSolver, PairwiseOptions, lifted
 from diffodesic.images.door import Data, as_data
 from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.own_kind import doubtful
+from diffodesic.images.pairs import PairSolver, PairwiseOptions, lifted
 from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.images.work import join_work
 from diffodesic.images.workers import batches

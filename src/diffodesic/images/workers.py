@@ -117,7 +117,7 @@ def _until_solved(
 
 
 def _solved(solver: Solver, part: Tensor) -> Batch:
-    from diffodesic.images.editing import distances_of
+    from diffodesic.images.edit_result import distances_of
 
     with counting() as cost:
         path = solver(part)

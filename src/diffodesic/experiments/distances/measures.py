@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from diffodesic.experiments.distances.sets import PictureSet
-from diffodesic.images.distances import PairSolver, PairwiseOptions
-from diffodesic.images.editing import anchored, distances_of
+from diffodesic.images.edit_result import distances_of
+from diffodesic.images.editing import anchored
 from diffodesic.images.evaluation import ssim
 from diffodesic.images.features import Features
 from diffodesic.images.information import IemOptions, MeanOptions, NoisyOptions
+from diffodesic.images.pairs import PairSolver, PairwiseOptions
 from diffodesic.numerics.cost import counting
 from diffodesic.output.stages import Stage, Store
 

@@ -34,7 +34,7 @@ from diffodesic.experiments.common.statistics import (
 from diffodesic.experiments.distances.measures import NAMES, Measured, cheap, edits
 from diffodesic.experiments.distances.sets import PictureSet, digits, turntable
 from diffodesic.experiments.experiment import Context, Number, Outcome
-from diffodesic.images.distances import PairwiseOptions
+from diffodesic.images.pairs import PairwiseOptions
 from diffodesic.models.identity import identity, short
 from diffodesic.models.loading import load
 from diffodesic.output.figures import canvas
