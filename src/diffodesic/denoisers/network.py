@@ -34,7 +34,6 @@ from diffodesic.denoisers.differentiable import (
     is_differentiated,
 )
 from diffodesic.denoisers.jvp_modes import EXACT_MODES, JvpMode, product_is_right, tested_mode
-from diffodesic.denoisers.network_options import NetworkOptions
 from diffodesic.denoisers.predictions import Prediction, inputs_of
 from diffodesic.denoisers.schedules import Schedule
 from diffodesic.denoisers.trial import (
@@ -62,6 +61,38 @@ NO_ROOM = (
     "out of memory with one input per call: take smaller images, precision bfloat16, or a device "
     "with more memory"
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """How a network is called, beside what it predicts; every field has a usual value.
+
+    Args:
+        condition: further keyword arguments of the network.  Tensors describe one sample and are
+            repeated over the batch, in the network's device and floating dtype; other values are
+            passed as they are.
+        log_snr_range: lowest and highest log SNR at which the network can be trusted; default the
+            range of the schedule.
+        chunk: largest number of inputs in one call; default all.  Without gradients it bounds
+            memory; reverse mode keeps the graph of every chunk.
+        dtype: dtype of the network; default that of its parameters, else that of ``z``.
+        device: device of the network; default that of its parameters, else that of ``z``.
+        autocast: dtype of evaluations where torch finds it safe (bfloat16); derivatives keep the
+            network's, and finite differences take larger steps.
+        integer_time: for networks that take integer times only: their output at other times is
+            interpolated linearly between the two nearest, at twice the evaluations.
+        trial: call the network a few times when it is wrapped (:meth:`NetworkDenoiser.trial`), so
+            that what is no function of one point and one level is refused by a sentence.
+    """
+
+    condition: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    log_snr_range: tuple[float, float] | None = None
+    chunk: int | None = None
+    dtype: torch.dtype | None = None
+    device: torch.device | str | None = None
+    autocast: torch.dtype | None = None
+    integer_time: bool = False
+    trial: bool = True
 
 
 def from_network(

@@ -7,13 +7,13 @@ poses, among all other poses of the same object
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from diffodesic.experiments.common.archive import Archive
 from diffodesic.experiments.common.inputs import mnist_folder
 from diffodesic.models.datasets import held_out, load_mnist
 from diffodesic.models.model import Model
@@ -99,7 +99,19 @@ def photographs(file: Path, rows: list[int], shape: tuple[int, int, int]) -> Ten
     Raises:
         ValueError: without the file, or for grey pictures.
     """
+    import numpy as np
+    from PIL import Image
+
+    if not file.is_file():
+        raise ValueError(f"no {file}: give the folder of the data sets")
     channels, height, width = shape
     if channels != 3:
         raise ValueError(f"the model's pictures are {shape}; photographs need one in colour")
-    return Archive.read(file).pictures(rows, (height, width)).double() / 255
+    with np.load(file) as archive:
+        data, offsets = archive["data"], archive["offsets"].tolist()
+    images = []
+    for row in rows:
+        picture = Image.open(io.BytesIO(data[offsets[row] : offsets[row + 1]].tobytes()))
+        fitted = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        images.append(torch.from_numpy(np.array(fitted)))
+    return torch.stack(images).movedim(-1, 1).double() / 255

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffodesic.experiments.common.archive import Archive
 from diffodesic.experiments.turntable.judging import small
+from diffodesic.experiments.turntable.turns import Archive
 from diffodesic.geometry.graph_start import graph_path
 from diffodesic.metrics.elementary import Euclidean
 from diffodesic.numerics.curves import arc
@@ -61,7 +61,7 @@ class Album:
         rows = torch.from_numpy(~archive.arrays["is_test"]).nonzero()[:, 0]
 
         def reduced() -> Stage:
-            return {"images": archive.pictures(rows.tolist(), (_SIDE, _SIDE))}, {}
+            return {"images": archive.pictures(rows.tolist(), _SIDE)}, {}
 
         images = store.stage("album", reduced)[0]["images"]
         return cls(archive, rows, _points(images.float() / 255))
@@ -97,11 +97,10 @@ class Album:
                     raise
                 count *= 2
         on_way = [int((points - node).square().sum(-1).argmin()) for node in way[1:-1]]
+        side = ends.shape[-1]
         if not on_way:
             return ends[:0]
-        height, width = ends.shape[-2:]
-        rows = self.rows[close[on_way]].tolist()
-        return self.archive.pictures(rows, (height, width)).to(ends) / 255
+        return self.archive.pictures(self.rows[close[on_way]].tolist(), side).to(ends) / 255
 
 
 def _points(images: Tensor) -> Tensor:
