@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -25,7 +26,9 @@ from diffodesic.images.pairs import PairwiseOptions
 from diffodesic.models.model import Model
 from diffodesic.output.images import read_image
 
-__all__ = ["digits", "main", "photographs", "verdict"]
+__all__ = ["TURN", "digits", "main", "photographs", "verdict"]
+
+TURN = 120  # photographs of every object of the turntable, three degrees apart
 
 
 def digits(count: int) -> tuple[Model, Tensor]:
@@ -35,15 +38,19 @@ def digits(count: int) -> tuple[Model, Tensor]:
     return dd.load("mnist"), images[rows].double()
 
 
-def photographs(count: int) -> tuple[Model, Tensor]:
-    """The model of fruits, and the first photograph of ``count`` objects of the turntable."""
+def photographs(rows: Iterable[int]) -> tuple[Model, Tensor]:
+    """The model of fruits, and photographs of the turntable by their rows, TURN of each object."""
     import numpy as np
 
     model = dd.load("fruits")
     with np.load(data_folder(None) / "fruit_turntable" / "images.npz") as file:
-        data, offsets, objects = (file[name] for name in ("data", "offsets", "object_id"))
-    _, rows = np.unique(objects, return_index=True)
-    return model, torch.stack([picture(model, data, offsets, int(row)) for row in rows[:count]])
+        data, offsets = file["data"], file["offsets"]
+    return model, torch.stack([picture(model, data, offsets, row) for row in rows])
+
+
+def fruits(count: int) -> tuple[Model, Tensor]:
+    """The model of fruits, and the first photographs of the first ``count`` objects."""
+    return photographs(range(0, TURN * count, TURN))
 
 
 def picture(model: Model, data: object, offsets: object, row: int) -> Tensor:
@@ -55,7 +62,7 @@ def picture(model: Model, data: object, offsets: object, row: int) -> Tensor:
         return read_image(file.name, model.codec.shape)[0].double()
 
 
-KINDS = {"digits": digits, "fruits": photographs}
+KINDS = {"digits": digits, "fruits": fruits}
 
 
 def verdict(found: PairwiseDistances) -> list[str]:

@@ -408,7 +408,7 @@ def test_all_pairs_of_a_kind_are_kept_with_their_triangles(tmp_path, monkeypatch
 
 
 def test_photographs_are_of_different_objects(data_folder: Path):
-    _, images = triangles.photographs(2)
+    _, images = triangles.KINDS["fruits"](2)
     assert images.shape == (2, 3, 128, 128)
     assert float((images[0] - images[1]).square().mean().sqrt()) > 0.1
 

@@ -23,6 +23,18 @@ def test_pairs_that_are_held_out_share_no_picture_with_those_that_chose():
     assert not {*places} & {*learned.SHOWN}
 
 
+@pytest.mark.usefixtures("data_folder")
+def test_photographs_that_are_held_out_are_none_of_those_that_chose():
+    (_, chosen, pairs), (_, left, others) = (
+        learned.cases(kind) for kind in ("photographs", "photographs-held-out")
+    )
+    assert len(pairs) == len(others) == 8
+    assert not set(pairs) & set(others)
+    assert {place for a, b, _ in others.values() for place in (a, b)} == set(range(16))
+    gap = (chosen[:, None] - left[None]).abs().flatten(2).amax(-1)
+    assert float(gap.min()) > 0.1
+
+
 def test_searches_are_kept_pair_by_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     named = {"one": (0, 1, 1), "two": (1, 2, 1)}
     monkeypatch.setattr(learned, "cases", lambda _: (tiny_model(), pictures(3), dict(named)))
