@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from diffodesic.experiments.common.compared import (
     Table,
     differences,
     front,
-    point,
     short,
     strip_rows,
 )
@@ -129,16 +129,27 @@ def _differences(table: Table, counts: Mapping[str, int], ours: str) -> str:
 
 
 def picture(to: Path, tables: Mapping[str, Table], ours: str) -> None:
-    """Distance to the nearest photograph (of morphs: KID) against the largest step, per set."""
-    with canvas(to, rows=-(-len(tables) // 3), columns=3, width=5) as panels:
-        for panel in panels[len(tables) :]:
-            panel.set_axis_off()
-        for panel, (title, table) in zip(panels, tables.items(), strict=False):
+    """Distances to the nearest photograph (of morphs: KID) and largest steps, a line a method."""
+    with canvas(to, rows=len(tables), columns=2, width=5) as panels:
+        for i, (title, table) in enumerate(tables.items()):
             name = "nearest, features" if "nearest, features" in table[ours] else "KID"
-            for method, own in ((name, own) for name, own in table.items() if name != FEW):
-                colour = "C3" if method == ours else "0.6" if method in REFERENCES else "C0"
-                point(panel, own["largest step"], own[name], colour, method, size=5)
-            panel.set(title=title, xlabel="largest step, features", ylabel=name)
+            _lines(panels[2 * i], table, name, ours)
+            panels[2 * i].set(title=title, xlabel=name)
+            _lines(panels[2 * i + 1], table, "largest step", ours)
+            panels[2 * i + 1].set(xlabel="largest step, features", yticklabels=[])
+
+
+def _lines(panel: Any, table: Table, measure: str, ours: str) -> None:
+    """Values and intervals of a measure, a line a method from the top down."""
+    methods = [name for name in table if name != FEW]
+    for line, method in enumerate(methods):
+        own = table[method][measure]
+        colour = "C3" if method == ours else "0.6" if method in REFERENCES else "C0"
+        panel.plot([own.low, own.high], [line, line], color=colour, lw=0.8)
+        panel.plot(own.value, line, "o", ms=3, color=colour)
+    panel.set_yticks(range(len(methods)), methods, fontsize=6)
+    panel.invert_yaxis()
+    panel.grid(axis="x", lw=0.3)
 
 
 def strips(shown: Mapping[str, Tensor], to: Path) -> None:
