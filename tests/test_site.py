@@ -129,7 +129,7 @@ def a_downloaded_notebook_runs_from_its_first_cell_to_its_last(site: Path, tmp_p
 def no_page_scrolls_sideways_on_a_telephone(site: Path, profile: Path):
     binary = find()
     if binary is None:
-        return  # no Chromium here
+        pytest.skip("no Chromium here: all else holds, widths were not looked at")
     looked_at = [*site.glob("*.html"), *site.glob("gallery/*.html"), *site.glob("api/*.html")]
     looked_at += site.glob("api/generated/diffodesic.[im]*.html")
     assert len(looked_at) > 60

@@ -65,8 +65,12 @@ class Cost:
     def begin(self, parts: int) -> None:
         """Begin the next part of a run; see :func:`part`."""
         worked = self.stages != self._before
-        self._done += bool(self._parts) and worked
-        self._parts = self._parts - (not worked) if self._parts else parts
+        if not self._parts:
+            self._parts = parts
+        elif worked:
+            self._done += 1
+        else:  # nothing was left to do in the last one
+            self._parts -= 1
         self._parts = max(self._parts, self._done + 1)
         self._before, self.expected = dict(self.stages), {}
 
