@@ -11,7 +11,6 @@ A run that was interrupted goes on.  About half a minute a pair on one core.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,10 +20,10 @@ from torch import Tensor
 import diffodesic as dd
 from benchmarks.problems import data_folder
 from benchmarks.record import RESULTS
+from diffodesic.experiments.common.archive import Archive
 from diffodesic.images.distances import PairwiseDistances
 from diffodesic.images.pairs import PairwiseOptions
 from diffodesic.models.model import Model
-from diffodesic.output.images import read_image
 
 __all__ = ["TURN", "digits", "main", "photographs", "verdict"]
 
@@ -40,26 +39,14 @@ def digits(count: int) -> tuple[Model, Tensor]:
 
 def photographs(rows: Iterable[int]) -> tuple[Model, Tensor]:
     """The model of fruits, and photographs of the turntable by their rows, TURN of each object."""
-    import numpy as np
-
     model = dd.load("fruits")
-    with np.load(data_folder(None) / "fruit_turntable" / "images.npz") as file:
-        data, offsets = file["data"], file["offsets"]
-    return model, torch.stack([picture(model, data, offsets, row) for row in rows])
+    archive = Archive.read(data_folder(None) / "fruit_turntable" / "images.npz")
+    return model, archive.images(rows, model)
 
 
 def fruits(count: int) -> tuple[Model, Tensor]:
     """The model of fruits, and the first photographs of the first ``count`` objects."""
     return photographs(range(0, TURN * count, TURN))
-
-
-def picture(model: Model, data: object, offsets: object, row: int) -> Tensor:
-    """Row ``row`` of a file of JPEGs (``data`` with ``offsets``) in the shape of a model."""
-    pixels = data[offsets[row] : offsets[row + 1]].tobytes()  # type: ignore[index]
-    with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
-        file.write(pixels)
-        file.flush()
-        return read_image(file.name, model.codec.shape)[0].double()
 
 
 KINDS = {"digits": digits, "fruits": fruits}

@@ -417,9 +417,11 @@ def test_true_neighbours_are_known_by_a_lower_bound_of_the_distance():
     digits = neighbours.law_and_digits()[1][:60, 20:28]
     law = GaussianMixture.from_data(digits[:20], neighbours.BANDWIDTH)
     space, packed = anchored(law, digits[20:], PairwiseOptions())
-    bounds = neighbours.lower_bounds(law, packed, 0)[1:]
-    expected = divergences(space, packed[:1], packed[1:]).lower
-    torch.testing.assert_close(bounds, expected, atol=1e-6, rtol=1e-6)
-    found = neighbours.of_digits(law, digits[20:], queries=4)
-    known = nearest(law, digits[20:], neighbours.K, check=4)
+    bounds = neighbours.lower_bounds(law, packed)
+    i, j = torch.triu_indices(40, 40, 1)
+    expected = divergences(space, packed[i], packed[j]).lower
+    torch.testing.assert_close(bounds[i, j], expected, atol=1e-6, rtol=1e-6)
+    found = neighbours.of_digits(law, digits[20:], 40)
+    known = nearest(law, digits[20:], neighbours.K, check=40)
     assert found["recall"] == known.recall
+    assert found["solved_for_queries"] == known.solved < found["candidate_pairs"]

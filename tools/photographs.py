@@ -6,13 +6,13 @@ The file is an ``images.npz`` with the array ``data``, encoded pictures one afte
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from diffodesic.experiments.common.archive import Archive
 from tools.model_card import Kind
 
 __all__ = ["FRUITS", "held_out_photographs", "read_photographs"]
@@ -33,17 +33,9 @@ def read_photographs(
     Returns:
         pictures in 8 bits, (N, size, size, 3), as `diffodesic train` takes from a .npy file.
     """
-    import numpy as np
-    from PIL import Image
-
-    with np.load(path, allow_pickle=False) as arrays:
-        data, offsets, test = arrays["data"].tobytes(), arrays["offsets"], arrays["is_test"]
-    pictures = []
-    for row in np.flatnonzero(~test.astype(bool)) if rows is None else rows:
-        with Image.open(io.BytesIO(data[offsets[row] : offsets[row + 1]])) as picture:
-            fitted = picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
-        pictures.append(torch.from_numpy(np.array(fitted)))
-    return torch.stack(pictures)
+    archive = Archive.read(Path(path))
+    rows = (~archive.arrays["is_test"].astype(bool)).nonzero()[0] if rows is None else rows
+    return archive.pictures(rows, size).movedim(1, -1).contiguous()
 
 
 def held_out_photographs(path: str | os.PathLike[str], number: int) -> Tensor:

@@ -98,6 +98,7 @@ def test_broken_pictures_of_a_folder_are_named_and_left_out_and_twins_are_named(
     assert said.out.startswith("6 distances of 4 pictures")
     for name in ("a-pipe.png is a folder", "bb.png cannot be read"):
         assert f"note: left out: set/{name}" in said.err
+    assert "note: 2 pictures were left out" in said.err
     assert "note: set/d.png is the same picture as a.png" in said.err
     rows = list(csv.reader((place / "d" / "distances.csv").read_text().splitlines()))
     assert rows[0] == ["", "a.png", "b.png", "c.png", "d.png"]
@@ -166,6 +167,21 @@ def test_distance_ranks_among_a_folder_whose_broken_pictures_are_named(place, ca
     assert "among 3 random pairs of 3 pictures of set" in shown.out
     assert "left out: set/broken.png" in shown.err
     assert (place / "kept").is_dir()
+
+
+def test_pictures_are_counted_where_no_more_are_needed(place, capsys):
+    for name in "defghi":
+        (place / "set" / f"{name}.png").write_bytes(b"no picture")
+    for name in "jklm":
+        Image.new("RGB", (20, 10)).save(place / "set" / f"{name}.png")
+    words = ("--metric", "mean", "--model", "tiny", "--among", "set", "--cache", "kept")
+    # three pairs need three of the seven pictures that can be read
+    run("distance", "set/a.png", "set/b.png", *words, "--percentile", "3")
+    said = capsys.readouterr().err.splitlines()
+    broken = [line for line in said if line.startswith("note: left out: ")]
+    assert 1 < len(broken) < 6
+    assert f"note: {len(broken)} pictures were left out" in said
+    assert any(line.endswith(" pictures: converted from RGB to L") for line in said)
 
 
 def test_edits_are_ranked_when_asked_to_and_say_what_that_takes(place, capsys):

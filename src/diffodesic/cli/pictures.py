@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -87,31 +87,41 @@ def read_pictures(
 
 
 def readable(
-    model: Model, files: Iterable[Path], *, resize: bool = True
-) -> Iterator[tuple[Path, Tensor]]:
+    model: Model, files: Iterable[Path], *, most: int | None = None, resize: bool = True
+) -> list[tuple[Path, Tensor]]:
     """Read pictures of which some may be broken; these are named on stderr and left out.
+
+    How many were left out, and how many were changed in which way, is said at the end.
 
     Args:
         model: whose codec says the shape.
         files: the files.
+        most: number of pictures after which no more are read; default all.
         resize: fit pictures of another size; else they are left out too.
 
-    Yields:
-        a file and its image (C, H, W) in [0, 1].  What was changed is said at the end, counted.
+    Returns:
+        files, each with its image (C, H, W) in [0, 1].
     """
     from diffodesic.output.images import ImageError, read_image
 
-    changes = Counter[str]()
+    read: list[tuple[Path, Tensor]] = []
+    changes, broken = Counter[str](), 0
     for file in files:
+        if most is not None and len(read) >= most:
+            break
         try:
             image, notices = read_image(file, model.codec.shape, resize=resize)
         except ImageError as error:
             print(f"note: left out: {error}", file=sys.stderr)
+            broken += 1
             continue
         changes.update(notice.removeprefix(f"{file}: ") for notice in notices)
-        yield file, image
+        read.append((file, image))
+    if broken > 1:
+        print(f"note: {broken} pictures were left out", file=sys.stderr)
     for change, count in changes.items():
         print(f"{count} pictures: {change}", file=sys.stderr)
+    return read
 
 
 def read_folder(
@@ -139,7 +149,7 @@ def read_folder(
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give one with pictures")
     files = picture_files(folder)
-    read = list(readable(model, files, resize=resize))
+    read = readable(model, files, resize=resize)
     if len(read) < least:
         held = (
             f"{len(read)} pictures" if len(read) == len(files) else f"{len(read)} that can be read"

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,11 +101,10 @@ def _drawn(model: Model, folder: Path, count: int, resize: bool) -> Tensor:
         raise ValueError(f"{folder} is no folder; give --among one with pictures")
     files = picture_files(folder)
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
-    drawn = readable(model, (files[place] for place in order), resize=resize)
-    images = [image for _, image in islice(drawn, count)]
-    if len(images) < 3:
-        raise ValueError(f"{folder} holds {len(images)} pictures that fit; --among needs 3 or more")
-    return torch.stack(images)
+    read = readable(model, (files[place] for place in order), most=count, resize=resize)
+    if len(read) < 3:
+        raise ValueError(f"{folder} holds {len(read)} pictures that fit; --among needs 3 or more")
+    return torch.stack([image for _, image in read])
 
 
 def _place(cache: str | None) -> Path | None:

@@ -103,21 +103,21 @@ def certify(energy: PathEnergy, solution: Solution, refine: int, pieces: int = 1
     seen = x if pieces == 1 else SplineEnergy(energy, pieces).fine(x)
     s = torch.linspace(0, 1, refine * n + 1, dtype=x.dtype, device=x.device)
     with torch.no_grad():
-        # one pair at a time: the fine grid of a whole batch need not fit in memory
-        judged = [evaluate(energy, energy.confine(energy.curve(path)(s)), order=0) for path in x]
+        # so many paths at once that their fine grids are no larger than what the search has seen
+        every = torch.arange(len(x), device=x.device).split(max(1, len(x) // refine))
+        parts = [evaluate(energy, energy.confine(energy.curve(x[i])(s)), order=0) for i in every]
+        fine = torch.cat([part.squared_steps for part in parts])
+        doubtful = torch.cat([part.doubtful for part in parts])
         coarse = evaluate(energy, seen, order=0)
         lower = energy.lower_bound(x[:, 0], x[:, -1])
         upper = torch.full_like(lower, torch.inf)
         smooth = torch.ones_like(lower, dtype=torch.bool)
         if energy.exact_segments:
             upper = _lengths(evaluate(energy, x[:, [0, -1]], order=0).squared_steps)
-            bound = _lengths(coarse.squared_steps)
-            length = torch.stack([_lengths(one.squared_steps) for one in judged])
-            smooth = ~(length > bound)  # the segments are a path too
-            for i in torch.nonzero(~smooth).flatten().tolist():
-                judged[i] = evaluate(energy, energy.segments(x[i])(s), order=0)
-    fine = torch.stack([one.squared_steps for one in judged])
-    doubtful = torch.stack([one.doubtful for one in judged])
+            smooth = ~(_lengths(fine) > _lengths(coarse.squared_steps))  # segments are a path too
+            for i in torch.nonzero(~smooth).flatten().split(len(every[0])):
+                part = evaluate(energy, energy.segments(x[i])(s), order=0)
+                fine[i], doubtful[i] = part.squared_steps, part.doubtful
     speed = coarse.squared_steps.clamp(min=0).sqrt()
     spread = speed.std(-1, correction=0) / speed.mean(-1)
     certificate = Certificate(

@@ -7,18 +7,18 @@ poses, among all other poses of the same object
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from diffodesic.experiments.common.archive import Archive
 from diffodesic.experiments.common.inputs import mnist_folder
 from diffodesic.models.datasets import held_out, load_mnist
 from diffodesic.models.model import Model
 
-__all__ = ["PictureSet", "digits", "photographs", "turntable"]
+__all__ = ["PictureSet", "digits", "turntable"]
 
 POSES = 120  # of a full turn, in the file
 
@@ -75,7 +75,7 @@ def turntable(model: Model, data: Path, objects: int, every: int) -> PictureSet:
     """Every ``every``-th pose of the first ``objects`` objects."""
     poses = range(0, POSES, every)
     rows = [POSES * thing + pose for thing in range(objects) for pose in poses]
-    images = photographs(data / "fruit_turntable" / "images.npz", rows, model.codec.shape)
+    images = Archive.read(data / "fruit_turntable" / "images.npz").images(rows, model)
     thing = torch.arange(objects).repeat_interleave(len(poses))
     pose = torch.arange(len(poses)).repeat(objects)
     asked = (thing[:, None] == thing) & ~torch.eye(len(rows), dtype=torch.bool)
@@ -83,35 +83,3 @@ def turntable(model: Model, data: Path, objects: int, every: int) -> PictureSet:
     right = asked & ((apart == 1) | (apart == len(poses) - 1))
     name = "the pose before or after it"
     return PictureSet("turntable", model, images, asked, right, name)
-
-
-def photographs(file: Path, rows: list[int], shape: tuple[int, int, int]) -> Tensor:
-    """Pictures of an archive of bytes and offsets, resampled (Lanczos).
-
-    Args:
-        file: a .npz file with ``data`` and ``offsets``.
-        rows: their places in it.
-        shape: (3, H, W) of the model.
-
-    Returns:
-        images (N, 3, H, W) in [0, 1], float64.
-
-    Raises:
-        ValueError: without the file, or for grey pictures.
-    """
-    import numpy as np
-    from PIL import Image
-
-    if not file.is_file():
-        raise ValueError(f"no {file}: give the folder of the data sets")
-    channels, height, width = shape
-    if channels != 3:
-        raise ValueError(f"the model's pictures are {shape}; photographs need one in colour")
-    with np.load(file) as archive:
-        data, offsets = archive["data"], archive["offsets"].tolist()
-    images = []
-    for row in rows:
-        picture = Image.open(io.BytesIO(data[offsets[row] : offsets[row + 1]].tobytes()))
-        fitted = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-        images.append(torch.from_numpy(np.array(fitted)))
-    return torch.stack(images).movedim(-1, 1).double() / 255

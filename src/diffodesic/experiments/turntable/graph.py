@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffodesic.experiments.common.archive import Archive
 from diffodesic.experiments.turntable.judging import small
-from diffodesic.experiments.turntable.turns import Archive
 from diffodesic.geometry.graph_start import graph_path
 from diffodesic.metrics.elementary import Euclidean
 from diffodesic.numerics.curves import arc

@@ -8,20 +8,18 @@ are.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffodesic.experiments.common.archive import Archive
 from diffodesic.models.model import Model
 from diffodesic.output.stages import Stage, Store
 
-__all__ = ["SPLITS", "STEP", "Archive", "Pairs", "Turns", "photographs", "read_turns", "through"]
+__all__ = ["SPLITS", "STEP", "Pairs", "Turns", "photographs", "read_turns", "through"]
 
 STEP = 3.0  # degrees between neighbouring photographs
 SPLITS = {
@@ -29,37 +27,6 @@ SPLITS = {
     "test": (0, 8, 11, 14, 20, 21, 23, 24, 26, 29),
 }
 _CHUNK = 40  # pictures through the autoencoder in one stage
-
-
-@dataclass(frozen=True)
-class Archive:
-    """Encoded pictures in one file, and what is known of each."""
-
-    data: bytes
-    arrays: Mapping[str, Any]  # ``offsets`` of the pictures in the data, and their labels
-
-    @classmethod
-    def read(cls, path: Path) -> Archive:
-        """An .npz file; ValueError where it is not there."""
-        import numpy as np
-
-        if not path.is_file():
-            raise ValueError(f"{path} is not there; give the folder that holds it as --data")
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-        return cls(found.pop("data").tobytes(), found)
-
-    def pictures(self, rows: Iterable[Any], side: int) -> Tensor:
-        """Pictures of some rows in bytes, resampled (Lanczos), (R, 3, side, side)."""
-        import numpy as np
-        from PIL import Image
-
-        offsets, pictures = self.arrays["offsets"], []
-        for row in rows:
-            with Image.open(io.BytesIO(self.data[offsets[row] : offsets[row + 1]])) as picture:
-                fitted = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
-            pictures.append(torch.from_numpy(np.array(fitted)).movedim(-1, 0))
-        return torch.stack(pictures)
 
 
 @dataclass(frozen=True)
