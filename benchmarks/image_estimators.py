@@ -2,6 +2,7 @@
 
     python -m benchmarks.image_estimators digits|photographs [--pairs 2] [--estimators A;B]
     python -m benchmarks.image_estimators digits --log-partition FOLDER
+    python -m benchmarks.image_estimators means --log-partition FOLDER
 
 prints a table in Markdown and keeps it in ``benchmarks/results/image_estimators.json``, pair by
 pair, so that a run that was interrupted goes on.  Pairs are those that the search was chosen on
@@ -9,12 +10,14 @@ pair, so that a run that was interrupted goes on.  Pairs are those that the sear
 with noise that no search has seen, to a standard error of 1 %.  ``FOLDER`` is a network of the
 log-density (``diffodesic train DATA --log-partition``), on which a path is searched by its exact
 steps; its ends are those of the shipped model, and so is the judge.  Half a minute (secants) to ten
-minutes (path) a pair on one core.
+minutes (path) a pair on one core.  ``means`` compares the errors of both networks' posterior means
+on the digits that ship, with one noise for both.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -31,7 +34,9 @@ from diffodesic.metrics.spacetime.estimators.entropy import Mismatch
 from diffodesic.metrics.spacetime.mismatched_estimation import check_lengths
 from diffodesic.models.model import Model
 
-__all__ = ["main", "measured", "space_of"]
+__all__ = ["errors", "main", "measured", "space_of"]
+
+LEVELS = (-4, -2, 0, 2, 4, 6)
 
 PROBES = {"secant, 2 probes": 2, "secant, 16 probes": 16}
 ESTIMATORS = (*PROBES, "path", "log-partition")
@@ -76,21 +81,46 @@ def measured(name: str, model: Model, trained: Model | None, pair: Tensor) -> Re
     }
 
 
+@torch.no_grad()
+def errors(model: Model, trained: Model, images: Tensor) -> list[Record]:
+    """``E|x0 - m|^2 / (sigma^2 D)`` of two networks on the same noisy pictures, level by level."""
+    x0 = model.codec.encode(images).flatten(1)
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3), dtype=x0.dtype)
+    rows = []
+    for level in LEVELS:
+        sigma = x0.new_full((len(x0),), math.exp(-level / 2))
+        z = x0 + sigma[:, None] * noise
+        shipped, other = (
+            float((one.denoiser(z, sigma) - x0).square().mean() / sigma[0] ** 2)
+            for one in (model, trained)
+        )
+        rows.append({
+            "log SNR": level, "shipped": shipped, "log-partition": other,
+            "excess": other / shipped - 1,
+        })  # fmt: skip
+    return rows
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure the pairs and estimators of one kind that are not measured yet."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.image_estimators")
-    parser.add_argument("kind", choices=CHOOSING)
+    parser.add_argument("kind", choices=[*CHOOSING, "means"])
     parser.add_argument("--log-partition", type=Path, help="folder of a network of the log-density")
     parser.add_argument("--pairs", type=int, default=2, help="at most so many pairs")
     parser.add_argument("--estimators", type=lambda text: text.split(";"), help="separated by ;")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    model, images, named = cases(CHOOSING[options.kind])
-    folder = options.log_partition
+    file, folder = options.out / "image_estimators.json", options.log_partition
     trained = dd.load(folder) if folder else None
+    model, images, named = cases(CHOOSING.get(options.kind, "choosing"))
+    if options.kind == "means":
+        if trained is None:
+            raise SystemExit("means: --log-partition names the folder of the network")
+        write(file, read(file) | {"means": errors(model, trained, images)}, indent=1)
+        print(table_of(read(file)["means"], ".3g"))
+        return 0
     rows_of = options.estimators or [name for name in ESTIMATORS if trained or name in PROBES]
-    file = options.out / "image_estimators.json"
     for name in rows_of:
         for pair, (first, second, _) in [*named.items()][: options.pairs]:
             rows = read(file).get(options.kind, [])

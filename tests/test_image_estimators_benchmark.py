@@ -35,3 +35,11 @@ def test_every_estimator_measures_every_pair_by_one_judge(
 def test_a_row_of_a_log_partition_network_needs_its_folder(tmp_path: Path):
     with pytest.raises(SystemExit, match="--log-partition names the folder"):
         image_estimators.main(["digits", "--out", str(tmp_path), "--estimators", "log-partition"])
+
+
+def test_means_are_compared_on_the_same_noisy_pictures():
+    model = tiny_model()
+    rows = image_estimators.errors(model, model, pictures(3))
+    assert [row["log SNR"] for row in rows] == [-4, -2, 0, 2, 4, 6]
+    assert all(row["excess"] == 0 for row in rows)
+    assert rows[0]["shipped"] < rows[2]["shipped"]  # next to nothing beside much noise
