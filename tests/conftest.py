@@ -22,6 +22,15 @@ settings.load_profile("held")
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--campaign", choices=("quick", "full"), default="quick", help="how many cases are tried"
+    )
+    parser.addoption(
+        "--outcomes", type=Path, help="JSON of outcomes, by long test; those that ran are put in"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # forward mode compiles some of torch's own formulas when it is first used
     config.addinivalue_line("filterwarnings", "ignore:`torch.jit.script`:DeprecationWarning")

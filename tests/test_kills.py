@@ -24,6 +24,7 @@ from PIL import Image
 
 from diffodesic.output.images import to_uint8
 from support.forks import Ended, Forks, forks
+from support.kept import put_in
 from support.tiny import files, pictures, tiny_model
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
@@ -127,12 +128,16 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(place, name):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_hundred_kills(place, name):
-    """20 SIGKILL, 2 SIGTERM and 2 SIGINT at least per command."""
+def test_a_hundred_kills(place, name, request):
+    """20 SIGKILL, 2 SIGTERM and 2 SIGINT at least per command.
+
+    ``--outcomes results/kills.json`` keeps how many struck; a trial that fails is not counted.
+    """
     numbers = [signal.SIGKILL] * 20 + [signal.SIGTERM] * 2 + [signal.SIGINT] * 2
     with forks() as server:
         struck = trials(server, place, name, numbers, 1)
-    print(f"{name}: {dict(struck)}")
+    if kept := request.config.getoption("--outcomes"):
+        put_in(kept, {name: {number.name: struck[number] for number in STRUCK}})
 
 
 @pytest.mark.slow

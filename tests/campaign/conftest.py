@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import faulthandler
-import json
 import resource
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from campaign.oracle import CANARY, LIMIT
+from support.kept import put_in
 
 MEMORY = 2**31  # bytes that a case may take; all of them are small
 OUTCOMES = ("right", "refused", "traceback", "hang", "code executed", "silently wrong", "unclear")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--campaign", choices=("quick", "full"), default="quick", help="how many cases are tried"
-    )
-    parser.addoption(
-        "--outcomes", type=Path, help="JSON of cases by kind and outcome; kinds that ran are put in"
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -60,14 +51,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         cells = [str(found[outcome]) for outcome in OUTCOMES]
         terminalreporter.write_line(f"| {kind} | {found.total()} | {' | '.join(cells)} |")
     if kept := terminalreporter.config.getoption("--outcomes"):
-        _keep(kept, counts)
-
-
-def _keep(file: Path, counts: Mapping[str, Counter[str]]) -> None:
-    """Put the kinds that ran into a file, so that they can be run one after the other."""
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    known |= {
-        kind: {outcome: found[outcome] for outcome in OUTCOMES} for kind, found in counts.items()
-    }
-    lines = [f"  {json.dumps(kind)}: {json.dumps(known[kind])}" for kind in sorted(known)]
-    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        kinds = counts.items()
+        put_in(kept, {kind: {name: found[name] for name in OUTCOMES} for kind, found in kinds})

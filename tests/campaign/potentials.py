@@ -69,7 +69,11 @@ def _table(rng: Random, folder: Path) -> str:
 
 
 def _raises(x: Tensor) -> Tensor:
-    raise ZeroDivisionError("a fault in the function of a user")
+    raise ZeroDivisionError("a fault in the\nfunction of a user")
+
+
+def _leaves(x: Tensor) -> Tensor:
+    raise SystemExit(0)
 
 
 def _fails_late(x: Tensor) -> Tensor:
@@ -90,6 +94,12 @@ FUNCTIONS: dict[str, Callable[[Tensor], object]] = {
     "of the first point": lambda x: x.reshape(-1, 2)[0].square().sum(),
     "without a graph": lambda x: x.detach().square().sum(-1),
     "infinite everywhere": lambda x: torch.full_like(x[..., 0], torch.inf),
+    "raising": _raises,
+    "leaving": _leaves,
+    "of other points": lambda x: x.square().sum(-1) - x.square().mean(),
+    "of the second axis": lambda x: x[:, 0].square() + x[:, 1].square(),
+    "drawn": lambda x: x.square().sum(-1) + torch.rand_like(x[..., 0]),
+    "moving its points": lambda x: x.mul_(1.0).add_(0.1).square().sum(-1),
     "minus infinity": lambda x: torch.full_like(x[..., 0], -torch.inf),
 }
 

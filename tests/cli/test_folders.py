@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +17,8 @@ import pytest
 from PIL import Image
 
 from diffodesic.images.distances import PairwiseDistances
+from diffodesic.output import manifest
+from diffodesic.output.folder import replace_files
 from diffodesic.output.images import to_uint8
 from diffodesic.output.manifest import MANIFEST
 from support.commands import FAST, Run
@@ -89,6 +93,52 @@ def test_what_took_long_is_left_alone(run: Run, folder, first):
         )
     assert files(folder) == before
     assert run(*KEPT[first], "--outdir=out")[0] == 0
+
+
+FRAMES = ("out/frame_0000.png", "out/frame_0002.png")
+OWN_INPUTS = {
+    "interpolate": ("interpolate", *FRAMES, "--model=tiny", *FAST),
+    "extrapolate": ("extrapolate", *FRAMES, *SMALL, "--points=2"),
+    "distance": ("distance", *FRAMES, *SMALL),
+    "distance by another name": ("distance", f"out/../{FRAMES[0]}", FRAMES[1], *SMALL),
+    "distances": ("distances", "out", *SMALL),
+    "diagnose": ("diagnose", FRAMES[0], "--model=tiny", "--log-snr=1"),
+    "likelihood": ("likelihood", FRAMES[0], "--model=tiny"),
+    "train": ("train", "out", "--steps=2", "--batch=2", *NETWORK),
+}
+
+
+@pytest.mark.parametrize("command", OWN_INPUTS)
+def test_no_command_removes_what_it_reads(run: Run, folder, command):
+    """Frames of an earlier run, in the folder where the next would put its own results."""
+    with replace_files("out", manifest.Run(command="interpolate")) as earlier:
+        for i in range(3):
+            shutil.copy(f"set/{'abc'[i]}.png", earlier / f"frame_000{i}.png")
+    before = files(folder)
+    code, out, err = run(*OWN_INPUTS[command], "--outdir=out")
+    said = "frame_0000.png is read by .* and would be replaced by its results; give another folder"
+    assert (code, out) == (2, "")
+    assert re.search(rf"{said}\n\Z", err), err
+    assert files(folder) == before
+
+
+def test_a_picture_of_the_user_under_the_name_of_a_result_stays(run: Run, folder):
+    (folder / "a.png").rename(folder / "frame_0001.png")
+    before = (folder / "frame_0001.png").read_bytes()
+    words = ("interpolate", "frame_0001.png", "b.png", "--model=tiny", *FAST)
+    code, _, err = run(*words, "--outdir=.")
+    assert (code, "frame_0001.png is read by interpolate" in err) == (2, True)
+    assert (folder / "frame_0001.png").read_bytes() == before
+
+
+def test_a_model_without_its_checkpoint_is_not_trained_over(run: Run, folder):
+    before = files(folder / "tiny")
+    code, _, err = run(*KEPT["train"], "--outdir=tiny")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "tiny holds a model, and no checkpoint of its training to go on from" in err
+    assert files(folder / "tiny") == before
+    assert run(*KEPT["train"], "--outdir=tiny", "--fresh")[0] == 0
+    assert run(*KEPT["train"], "--outdir=tiny")[0] == 0
 
 
 def test_page_and_manifest_name_the_pictures_the_model_and_the_command(run: Run, folder):

@@ -157,6 +157,10 @@ small = dd.Euclidean(3)
 def mine(denoiser):
     return dd.Conformal(lambda x: 4 + 0 * x[..., 0], denoiser.dim)
 word = "no metric"
+def leaving(denoiser):
+    exit(0)
+def broken(denoiser):
+    return {}["metric"]
 """
 
 
@@ -183,6 +187,8 @@ def test_a_metric_of_ones_own_file(run, place):
         ),
         (("mine.py:word",), "mine.py:word is neither a Metric nor a function of a denoiser"),
         (("mine.py:none",), "mine.py has no none"),
+        (("mine.py:leaving",), "mine.py:leaving cannot be called (SystemExit: 0); correct it"),
+        (("mine.py:broken",), "mine.py:broken cannot be called (KeyError: 'metric'); correct it"),
         (("yours.py:mine",), "yours.py is not a file; give FILE.py:NAME"),
         (("mine.py:mine", "--rank=2"), "--rank: no option of the metric mine.py:mine"),
     ],

@@ -151,6 +151,8 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] = {
         "--labels belongs to a model of images",
     ),
     "pictures": (None, ("train", "tiny", "--outdir", "out"), "no image in tiny"),
+    "hyphens": (None, ("train", "a.png", "--steps=--"), "--steps=--: give a value in place of"),
+    "hyphens as a folder": (None, (*TINY, "--outdir=--"), "--outdir=--: give a value in place"),
     "no outdir": (None, ("train", "a.png"), "the following arguments are required: --outdir"),
 }
 

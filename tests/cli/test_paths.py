@@ -194,14 +194,73 @@ def test_a_step_that_explodes_is_named(run: Command):
         ("x", "it must return a tensor of shape"),
         ("0 * x[..., 0] / 0", "returned NaN"),
         ("x[..., 0] ** 2", "said to have period 6.28"),
+        ("x[..., 0].float()", "returned float32 for points in float64"),
+        ("x[..., 0].add_(1)", "changes its points in place"),
+        ("x[..., 0] + torch.randn(())", "gives another energy for the same point"),
+        ("x[..., 0] - x[..., 0].mean()", "depends on the other points of the call"),
+        ("x[:, 0] + 0 * x.sum(-1)", "depends on the other points of the call"),
+        ("{}[1]", "raised KeyError: 1, for points of shape (16, 2)"),
+        ("exit(0)", "raised SystemExit: 0, for points"),
+        ("x[..., 0] + torch.ones(7)", "raised RuntimeError: The size of tensor a (16)"),
     ],
 )
 def test_a_potential_that_is_wrong(run: Command, tmp_path: Path, body: str, message: str):
-    (tmp_path / "mine.py").write_text(f"def energy(x):\n    return {body}\n")
+    (tmp_path / "mine.py").write_text(f"import torch\ndef energy(x):\n    return {body}\n")
     period = "6.28,none" if "**" in body else "none"
     words = ("--potential", "mine.py:energy", "--kT", 1, "--unit", "kT", "--period", period)
     ends = ("--from", "-1,0", "--to", "1,0")
     assert message in refused(run, *words, "--box=-3.14,3.14,-1,1", *ends)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("import sys\nsys.exit(0)\n", "mine.py cannot be run (SystemExit: 0); correct it"),
+        ("import nowhere_to_be_found\n", "mine.py cannot be run (ModuleNotFoundError: No module"),
+        ("def energy(x:\n", "mine.py cannot be run (SyntaxError: "),
+        ("1 / 0\n", "mine.py cannot be run (ZeroDivisionError: division by zero)"),
+    ],
+)
+def test_a_file_that_cannot_be_run(run: Command, tmp_path: Path, content: str, message: str):
+    (tmp_path / "mine.py").write_text(content)
+    assert message in refused(run, "--potential", "mine.py:energy", "--from", "0", "--to", "1")
+
+
+WHOLE = """
+from diffodesic.transitions.potentials import DoubleWell
+energy = DoubleWell()
+class Random(DoubleWell):
+    def energy(self, x):
+        return super().energy(x) + x.new_empty(x.shape[:-1]).normal_()
+random = Random()
+"""
+
+
+def test_a_whole_potential_of_ones_own(run: Command, tmp_path: Path):
+    """It is tried too, takes another temperature, and what it says itself is not said again."""
+    (tmp_path / "mine.py").write_text(WHOLE)
+    ends = ("--from=-1,0", "--to=1,0", *FAST)
+    own = refused(run, "--potential", "mine.py:energy", "--unit", "kT", "--period=none", *ends)
+    assert "mine.py:energy has its own --unit, --period: leave it out" in own
+    assert "for the same point" in refused(run, "--potential", "mine.py:random", *ends)
+    code, _, err = run("--potential", "mine.py:energy", "--kT", 2, *ends)
+    assert code == 0, err
+    content = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
+    assert content["settings"]["kT"] == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("0 * x.sum(-1)", "has the curvature 0 at its states"),
+        ("9e3 * ((x[..., 0] ** 2 - 1) ** 2 + x[..., 1] ** 2)", "have the log SNR 11.2 of their"),
+    ],
+)
+def test_basins_without_a_level_of_noise(run: Command, tmp_path: Path, body: str, message: str):
+    (tmp_path / "mine.py").write_text(f"def energy(x):\n    return {body}\n")
+    words = ("--potential", "mine.py:energy", "--kT", 1, "--unit", "kT", "--period", "none")
+    ends = ("--from=-1,0", "--to=1,0", *FAST)
+    assert message in refused(run, *words, "--box=-2,2,-2,2", *ends)
 
 
 def test_units_and_periods_must_be_said(run: Command, tmp_path: Path):

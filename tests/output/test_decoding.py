@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -93,6 +94,63 @@ def test_greys_of_another_profile_become_srgb(tmp_path, grey, bits):
     expected = in_srgb(np.repeat(grey[..., None], 3, -1), 1.0, SRGB)[..., 0]
     np.testing.assert_allclose(bytes_of(image), expected, atol=1)
     assert "converted from linear to sRGB" in notices[0]
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    check = zlib.crc32(kind + content).to_bytes(4, "big")
+    return len(content).to_bytes(4, "big") + kind + content + check
+
+
+GAMMA = {g: chunk(b"gAMA", struct.pack(">I", g)) for g in (45455, 100000)}
+CORNERS = {
+    name: chunk(b"cHRM", struct.pack(">8I", *numbers))
+    for name, numbers in {
+        "P3": (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000),
+        "sRGB": (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
+    }.items()
+}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "words"),
+    [
+        (GAMMA[100000], "gAMA 1"),
+        (GAMMA[45455] + CORNERS["P3"], "cHRM"),
+        (chunk(b"cICP", bytes([12, 13, 0, 1])), "cICP 12, 13"),
+        (chunk(b"cICP", bytes([9, 16, 0, 1])), "cICP 9, 16"),
+        (GAMMA[45455] + CORNERS["sRGB"], ""),
+        (chunk(b"cICP", bytes([1, 13, 0, 1])), ""),
+        (chunk(b"sRGB", b"\0") + GAMMA[100000] + CORNERS["P3"], ""),
+    ],
+)
+def test_a_space_without_a_profile_is_said(tmp_path, colour, chunks, words):
+    Image.fromarray(colour).save(tmp_path / "a.png")
+    plain = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(plain[:33] + chunks + plain[33:])
+    image, notices = read_image(tmp_path / "a.png", COLOUR)
+    np.testing.assert_array_equal(bytes_of(image), colour)
+    said = f"{tmp_path}/a.png: its colours are those of another space ({words}), read as sRGB"
+    assert notices == ([said] if words else [])
+
+
+def test_adobe_rgb_of_a_camera_is_said(tmp_path, colour):
+    exif = Image.Exif()
+    exif[0x8769] = {0xA001: 65535, 0xA005: {1: "R03"}}
+    Image.fromarray(colour).save(tmp_path / "a.jpg", exif=exif)
+    _, notices = read_image(tmp_path / "a.jpg", COLOUR)
+    assert "(Adobe RGB, by its EXIF)" in notices[0]
+
+
+def test_numbers_too_small_for_their_depth_are_said(tmp_path, colour):
+    """Bytes in 16-bit colours: Pillow keeps the upper byte, 0."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colour)
+    head = struct.pack(">IIBBBBB", colour.shape[1], colour.shape[0], 16, 2, 0, 0, 0)
+    whole = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + whole)
+    image, notices = read_image(tmp_path / "a.png", COLOUR)
+    assert not image.any()
+    assert notices == [f"{tmp_path}/a.png: black all over"]
 
 
 def test_the_profile_of_srgb_changes_nothing_and_a_broken_one_is_said(tmp_path, colour):

@@ -51,6 +51,12 @@ CASES = [
 ]
 
 
+def test_no_points_have_no_moments():
+    z, sigma = torch.empty(0, 2, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    found = GridDenoiser(DoubleWell()).moments(z, sigma)
+    assert [value.numel() for value in found] == [0, 0]
+
+
 @pytest.mark.parametrize(("grid", "images"), CASES, ids=lambda c: getattr(c, "dim", None))
 def test_moments_are_those_of_the_nodes(grid, images, draw, uniform):
     mixture = nodes_as_mixture(grid, images)

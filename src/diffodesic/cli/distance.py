@@ -115,7 +115,9 @@ def run_one(given: argparse.Namespace) -> None:
     options = _options(given, own.metric, EditOptions)
     model = open_model(chosen(ModelOptions, given))
     images = read_pictures(model, given.images, resize=own.resize)
-    place = nullcontext() if own.outdir is None else own_outdir(own.outdir, "distance")
+    place = (
+        nullcontext() if own.outdir is None else own_outdir(own.outdir, "distance", given.images)
+    )
     with place as folder, progress(model.denoiser) as say:
         if isinstance(options, EditOptions):
             _edit(model, images, options, own, given, folder, say)
@@ -232,7 +234,7 @@ def _nearest(given: argparse.Namespace, own: ManyOptions, count: int) -> None:
     options = _options(given, own.metric, NearestOptions)
     model, paths, images = _read(given, own)
     shown = progress(model.denoiser, getattr(options, "workers", 1))
-    with own_outdir(own.outdir, "distances") as outdir, shown as say:
+    with own_outdir(own.outdir, "distances", paths) as outdir, shown as say:
         of_each(model, images, hashed(paths), count, own.metric, own.check, options, outdir, say)
 
 
@@ -241,7 +243,7 @@ def _all_pairs(given: argparse.Namespace, own: ManyOptions) -> None:
     model, paths, images = _read(given, own)
     names, files = [path.name for path in paths], hashed(paths)
     shown = progress(model.denoiser, getattr(options, "workers", 1), _candidates_alone(len(paths)))
-    with own_outdir(own.outdir, "distances") as outdir, shown as say:
+    with own_outdir(own.outdir, "distances", paths) as outdir, shown as say:
         file = outdir / "distances.npz"
         distances: PairwiseDistances | NoisyDistances
         if isinstance(options, PairwiseOptions):

@@ -54,7 +54,10 @@ def run(given: argparse.Namespace) -> None:
         belongs(given, ["gain"], "--method score-guided")
     images = read_pictures(model, given.images, default=DIGITS, resize=where.resize)
     files = hashed(given.images)
-    with own_outdir(where.outdir, "extrapolate") as outdir, progress(model.denoiser) as say:
+    with (
+        own_outdir(where.outdir, "extrapolate", given.images) as outdir,
+        progress(model.denoiser) as say,
+    ):
         result = extrapolate(model, *images, options=options, progress=say)
         say("writing")
         folder = result.save(outdir, animation=moving, inputs=files)

@@ -66,7 +66,10 @@ def run(given: argparse.Namespace) -> None:
     asked = repr((given.images, options, which, where))
     name = hashlib.sha256(asked.encode()).hexdigest()[:12]
     result: Interpolation | InterpolationSequence
-    with own_outdir(where.outdir, "interpolate") as outdir, progress(model.denoiser) as say:
+    with (
+        own_outdir(where.outdir, "interpolate", given.images) as outdir,
+        progress(model.denoiser) as say,
+    ):
         stages = outdir / "partial"
         if len(images) == 2:
             result = interpolate(

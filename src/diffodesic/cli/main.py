@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -90,8 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names of files and symbols that a terminal lacks
             stream.reconfigure(errors="backslashreplace")
+    words = list(sys.argv[1:] if arguments is None else arguments)
     with Signals() as signals, _warnings_in_one_line():
-        given, unknown = _parser().parse_known_args(arguments)
+        parser = _parser()
+        for word in words:
+            if re.fullmatch(r"--[\w-]+=--", word):  # argparse would make an empty list of it
+                parser.error(f"{word}: give a value in place of the last two hyphens")
+        given, unknown = parser.parse_known_args(words)
         if unknown:
             given.parser.error(_unknown(unknown, given.parser))
         signals.working = True

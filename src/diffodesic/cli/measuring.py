@@ -72,7 +72,11 @@ def measure(
     model = open_model(chosen(ModelOptions, given))
     images = read_pictures(model, given.images, default=default, resize=where.resize)
     files = hashed(given.images)
-    place = nullcontext() if where.outdir is None else own_outdir(where.outdir, kind.command)
+    place = (
+        nullcontext()
+        if where.outdir is None
+        else own_outdir(where.outdir, kind.command, given.images)
+    )
     with place as folder, progress(model.denoiser) as say:
         found = run(model, torch.stack(images), say)
         if folder is not None:

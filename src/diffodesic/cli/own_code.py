@@ -6,6 +6,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from diffodesic.numerics.words import in_short
+
 __all__ = ["is_own", "load_own", "own_file"]
 
 
@@ -29,7 +31,7 @@ def load_own(text: str) -> Any:
         the object.
 
     Raises:
-        ValueError: if there is no such file, or no such object in it.
+        ValueError: if there is no such file, it cannot be run, or there is no such object in it.
     """
     file, name = own_file(text), text.rpartition(":")[2]
     if not file.is_file():
@@ -38,7 +40,10 @@ def load_own(text: str) -> Any:
     if spec is None or spec.loader is None:
         raise ValueError(f"{file} cannot be run as a Python file")
     module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # whatever the code of others leads to
+        raise ValueError(f"{file} cannot be run ({in_short(error)}); correct it") from error
     if not hasattr(module, name):
         raise ValueError(f"{file} has no {name}")
     return getattr(module, name)

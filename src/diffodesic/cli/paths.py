@@ -94,7 +94,7 @@ def run(given: argparse.Namespace) -> None:
     ends, atoms = _ends((given.start, given.end), target, molecule)
     denoiser = _denoiser(options, target)
     files = _files(given, options)
-    with own_outdir(options.outdir, "paths"), progress() as say:
+    with own_outdir(options.outdir, "paths", [name for name, _ in files]), progress() as say:
         sampled = pathways(
             target, *ends, asked, denoiser=denoiser, store=options.store, progress=say
         )

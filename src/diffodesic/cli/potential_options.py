@@ -50,9 +50,7 @@ def potential(options: PotentialOptions, name: str) -> Potential:
     from diffodesic.transitions.surfaces import SHIPPED, read_grid
 
     if name in SHIPPED:
-        _refuse(options, name, "unit", "box", "period")
-        made = SHIPPED[name]()
-        return made.at(options.kT) if options.kT is not None else made
+        return _as_asked(SHIPPED[name](), options, name)
     if is_own(name):
         return _from_file(options, name)
     if not Path(name).is_file():
@@ -67,11 +65,12 @@ def potential(options: PotentialOptions, name: str) -> Potential:
 
 def _from_file(options: PotentialOptions, text: str) -> Potential:
     """The object NAME of FILE.py: a Potential, or a torch function of points."""
-    from diffodesic.transitions.potentials import Potential, from_callable
+    from diffodesic.transitions.potentials import Potential, check_function, from_callable
 
     energy = load_own(text)
     if isinstance(energy, Potential):
-        return energy
+        check_function(energy)
+        return _as_asked(energy, options, text)
     kT, unit, sides, period = _demanded(options, text, "kT", "unit", "box", "period")
     if len(sides) % 2:
         raise ValueError(f"--box takes LOW,HIGH for every coordinate, got {len(sides)} numbers")
@@ -84,6 +83,12 @@ def _from_file(options: PotentialOptions, text: str) -> Potential:
         period=periods(period, len(sides) // 2),
         name=text.rpartition(":")[2],
     )
+
+
+def _as_asked(made: Potential, options: PotentialOptions, name: str) -> Potential:
+    """A potential that says all itself, at the temperature that was asked for."""
+    _refuse(options, name, "unit", "box", "period")
+    return made if options.kT is None else made.at(options.kT)
 
 
 def _refuse(options: PotentialOptions, name: str, *known: str) -> None:

@@ -9,6 +9,7 @@ from diffodesic.cli.own_code import is_own, load_own, own_file
 from diffodesic.geometry.metric import Metric
 from diffodesic.images.spaces import SPACES, Fixed, Space, choose_space
 from diffodesic.models.model import Model
+from diffodesic.numerics.words import in_short
 from diffodesic.output.manifest import sha256
 
 __all__ = ["add_space", "chosen_space"]
@@ -34,7 +35,12 @@ def chosen_space(given: argparse.Namespace, model: Model) -> Space:
         return chosen(kind, given, among=among, what=what)
     own = load_own(name)
     if callable(own) and not isinstance(own, Metric):
-        own = own(model.denoiser)
+        try:
+            own = own(model.denoiser)
+        except ValueError:  # a sentence of ours
+            raise
+        except (Exception, SystemExit) as error:  # whatever the code of others leads to
+            raise ValueError(f"{name} cannot be called ({in_short(error)}); correct it") from error
     if not isinstance(own, Metric):
         raise ValueError(f"{name} is neither a Metric nor a function of a denoiser that makes one")
     source = f"{name} ({sha256(own_file(name))})"

@@ -19,6 +19,7 @@ from diffodesic.models.learned import nothing_learned
 from diffodesic.models.train import train
 from diffodesic.models.trainer import RunSettings
 from diffodesic.output.arrays import ARRAYS
+from diffodesic.output.decoding import picture_files
 from diffodesic.output.folder import own_outdir
 from diffodesic.transitions.coordinate_training import CoordinateSettings, train_denoiser
 
@@ -72,14 +73,20 @@ def run(given: argparse.Namespace) -> None:
         raise ValueError(f"{', '.join(unread)} belongs to --potential, which is not given")
     if source.potential is None and source.period is None:
         of_images = _chosen(TrainSettings, given, "images")
-        with own_outdir(given.outdir, "train") as outdir:
+        with own_outdir(given.outdir, "train", _files(given.data)) as outdir:
             _images(given, of_images, outdir)
     elif given.labels:
         raise ValueError("--labels belongs to a model of images")
     else:
         settings = _chosen(CoordinateSettings, given, "coordinates")
-        with own_outdir(given.outdir, "train") as outdir:
+        read = [] if given.data is None else [given.data.rpartition(":")[0] or given.data]
+        with own_outdir(given.outdir, "train", read) as outdir:
             _coordinates(given.data, source, settings, outdir, resume=not given.fresh)
+
+
+def _files(data: str) -> list[Path]:
+    """The files of a set of images."""
+    return picture_files(Path(data), below=True) if Path(data).is_dir() else [Path(data)]
 
 
 def _chosen(kind: type[S], given: argparse.Namespace, what: str) -> S:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from diffodesic.models.folder import write_model
+from diffodesic.models.folder import WEIGHTS, write_model
 from diffodesic.output.claims import claimed
 from diffodesic.output.stages import AGAIN, GOES_ON, Store
 
@@ -170,6 +170,11 @@ class Training(ABC):
         with claimed(self.outdir):
             if not resume:
                 shutil.rmtree(self.outdir / "checkpoint", ignore_errors=True)
+            elif (self.outdir / WEIGHTS).exists() and not (self.outdir / "checkpoint").exists():
+                raise ValueError(
+                    f"{self.outdir} holds a model, and no checkpoint of its training to go on "
+                    "from; give another outdir, or resume=False (--fresh) to replace it"
+                )
             with self.store.held():
                 self.restore()
                 if progress and self.step:

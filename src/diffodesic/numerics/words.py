@@ -1,4 +1,4 @@
-"""Results in one line: numbers as they are, tensors by their least and largest value."""
+"""Results and errors in one line: numbers as they are, tensors by least and largest value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-__all__ = ["brief"]
+__all__ = ["brief", "in_short"]
 
 
 def brief(values: Mapping[str, object]) -> str:
@@ -33,3 +33,8 @@ def _one(value: object) -> str:
         shape = "x".join(map(str, value.shape))
         return f"{least:.4g}" if value.numel() == 1 else f"{least:.4g} to {most:.4g} ({shape})"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def in_short(error: BaseException) -> str:
+    """An exception that code of others raised, in one line: its kind and its message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")

@@ -16,7 +16,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -52,6 +52,8 @@ PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of a profile, and Pillow's mode
 _PHOTOMETRIC, _BITS = 262, 258  # tags of TIFF
+_INTEROP = 0xA005  # tag of EXIF
+_CORNERS = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # white, red, green, blue of sRGB
 
 
 @dataclass
@@ -193,6 +195,8 @@ def _from_picture(path: str | os.PathLike[str]) -> Decoded:
         _check_size(path, file.size)
         frames = getattr(file, "n_frames", 1)
         notices = [f"the first of its {frames} frames"] if frames > 1 else []
+        if other := _other_space(file, path):
+            notices.append(f"its colours are those of another space ({other}), read as sRGB")
         mode, decoded_size, scale = file.mode, file.size, _scale(file)
         if file.format == "TIFF":
             with _errors_of_libtiff():
@@ -239,6 +243,8 @@ def _finished(
         paper.paste(picture, mask=alpha)
         picture = paper
         notices.append("transparency laid on white")
+    if not picture.getbbox():
+        notices.append("black all over")
     return Decoded(picture, mode, size, notices)
 
 
@@ -271,6 +277,28 @@ def _in_srgb(picture: PillowImage, notices: list[str]) -> PillowImage:
         return picture
     notices.append(f"colours converted from {name} to sRGB")
     return converted
+
+
+def _other_space(file: Any, path: str | os.PathLike[str]) -> str:
+    """What a file without a profile says of its colours, where that is not sRGB; else ""."""
+    if file.format == "PNG":
+        with Path(path).open("rb") as stream:
+            head = stream.read(1 << 16).partition(b"IDAT")[0]
+        # its third edition names primaries and transfer by the numbers of ITU-T H.273
+        coded = head.partition(b"cICP")[2][:2]
+        if coded and coded not in (bytes([1, 13]), bytes([1, 1])):
+            return f"cICP {coded[0]}, {coded[1]}"
+    if "icc_profile" in file.info or "srgb" in file.info:
+        return ""
+    gamma, corners = file.info.get("gamma"), file.info.get("chromaticity", _CORNERS)
+    if gamma is not None and abs(2.2 * gamma - 1) > 0.05:
+        return f"gAMA {gamma:g}"
+    if max(abs(a - b) for a, b in zip(corners, _CORNERS, strict=True)) > 0.01:
+        return "cHRM"
+    with suppress(Exception):  # damaged EXIF leads to any of them
+        if "exif" in file.info and file.getexif().get_ifd(_INTEROP).get(1) == "R03":
+            return "Adobe RGB, by its EXIF"
+    return ""
 
 
 def _scale(file: Any) -> tuple[int | None, bool]:

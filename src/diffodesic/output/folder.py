@@ -4,36 +4,39 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from diffodesic.output.animation import AnimationOptions, write_gif, write_video
 from diffodesic.output.claims import claimed
-from diffodesic.output.manifest import Run, refuse_kept, replaced, sha256
+from diffodesic.output.manifest import Run, refuse_inputs, refuse_kept, replaced, sha256
 
 __all__ = ["check_outdir", "own_outdir", "replace_files", "write_frames", "write_pictures"]
 
 
 @contextmanager
-def own_outdir(outdir: str | os.PathLike[str], command: str) -> Iterator[Path]:
+def own_outdir(
+    outdir: str | os.PathLike[str], command: str, inputs: Iterable[str | os.PathLike[str]] = ()
+) -> Iterator[Path]:
     """Make the output folder and hold it for a command, before work is spent.
 
     Args:
         outdir: the folder.
         command: what is to be run in it.
+        inputs: files that it reads.
 
     Yields:
         the folder; what a killed run left half-written in it is gone.
 
     Raises:
         OSError: if it is a file, cannot be written, or another process is at work in it.
-        ValueError: if it holds results that this command must leave alone.
+        ValueError: if it holds results that this command must leave alone, or reads.
     """
     target = check_outdir(outdir)
     with claimed(target):
-        refuse_kept(target, command)
+        refuse_kept(target, command, inputs)
         yield target
 
 
@@ -79,16 +82,19 @@ def replace_files(outdir: str | os.PathLike[str], run: Run) -> Iterator[Path]:
 
     Raises:
         OSError: if ``outdir`` cannot be written, or another process is at work in it.
-        ValueError: if it holds results that this command must leave alone.
+        ValueError: if it holds results that this command must leave alone, or an input would be
+            replaced.
     """
+    inputs = [name for name, _ in run.inputs]
     with (
-        own_outdir(outdir, run.command) as target,
+        own_outdir(outdir, run.command, inputs) as target,
         tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as temporary,
     ):
         folder = Path(temporary)
         yield folder
         found = sorted(file for file in folder.rglob("*") if file.is_file())
         written = {file.relative_to(folder).as_posix(): sha256(file) for file in found}
+        refuse_inputs(target, run.command, inputs, written)
         with replaced(target, run, written):
             for name in written:
                 (target / name).parent.mkdir(exist_ok=True)

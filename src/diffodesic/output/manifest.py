@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,8 @@ from typing import Any
 
 from diffodesic.output.records import read_json, versions, write_json
 
-__all__ = ["MANIFEST", "Run", "hashed", "hashed_whole", "refuse_kept", "replaced", "sha256"]
+__all__ = ["MANIFEST", "Run", "hashed", "hashed_whole", "refuse_inputs", "refuse_kept",
+           "replaced", "sha256"]  # fmt: skip
 
 MANIFEST = "run.json"
 
@@ -79,15 +80,17 @@ def hashed_whole(place: Path) -> tuple[str, str]:
     return str(place), digest.hexdigest()
 
 
-def refuse_kept(target: Path, command: str) -> None:
+def refuse_kept(target: Path, command: str, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
     """Refuse a folder whose results another command must leave alone.
 
     Args:
         target: the folder.
         command: what is to be run in it.
+        inputs: files that it reads; other words are no file of the folder.
 
     Raises:
-        ValueError: if it holds a model, or distances, and the command is another.
+        ValueError: if it holds a model, or distances, and the command is another, or if an input is
+            a result of the last run.
     """
     before = _read(target)
     if before.get("kept") and before.get("command") != command:
@@ -95,6 +98,31 @@ def refuse_kept(target: Path, command: str) -> None:
             f"{target} holds results of `{before['command']}` that {command} would remove; give "
             "another folder"
         )
+    refuse_inputs(target, command, inputs, {**before.get("before", {}), **before.get("files", {})})
+
+
+def refuse_inputs(
+    target: Path, command: str, inputs: Iterable[str | os.PathLike[str]], names: Container[str]
+) -> None:
+    """Refuse to remove or replace what a command reads.
+
+    Args:
+        target: the folder of the results.
+        command: what is run in it.
+        inputs: files that it reads.
+        names: of the files in the folder that go.
+
+    Raises:
+        ValueError: if an input is one of these.
+    """
+    home = Path(os.path.realpath(target))  # which takes links in a circle, unlike resolve()
+    for file in inputs:
+        place = Path(os.path.realpath(file))
+        if place.is_relative_to(home) and place.relative_to(home).as_posix() in names:
+            raise ValueError(
+                f"{os.fspath(file)} is read by {command} and would be replaced by its results; "
+                "give another folder"
+            )
 
 
 @contextmanager

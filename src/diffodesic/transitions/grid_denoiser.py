@@ -173,11 +173,10 @@ class GridDenoiser(Denoiser):
             kernel, depth = self._kernel(z[:, axis], k, axis, order)
             offset = offset + depth
             # (N, P, n) @ (N or 1, done, n, rest): one coordinate of the grid becomes a power of y
-            table = table.reshape(
-                len(table), -1, kernel.shape[-1], table.shape[-1] // kernel.shape[-1]
-            )
-            table = kernel.unsqueeze(1) @ table
-            table = table.reshape(len(z), -1, table.shape[-1])
+            done, count = (order + 1) ** axis, kernel.shape[-1]
+            rest = table.shape[-1] // count
+            table = kernel.unsqueeze(1) @ table.reshape(len(table), done, count, rest)
+            table = table.reshape(len(z), done * (order + 1), rest)
         return table.reshape(len(z), *[order + 1] * self.dim), offset
 
     def _kernel(self, z: Tensor, k: Tensor, axis: int, order: int) -> tuple[Tensor, Tensor]:

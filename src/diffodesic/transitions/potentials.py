@@ -26,6 +26,7 @@ from torch import Tensor
 
 from diffodesic.numerics import checks
 from diffodesic.numerics.cost import record
+from diffodesic.numerics.words import in_short
 
 __all__ = [
     "DoubleWell",
@@ -33,10 +34,11 @@ __all__ = [
     "MuellerBrown",
     "Potential",
     "Ring",
+    "check_function",
     "from_callable",
 ]
 
-
+_SAME = 1e-9  # relative difference of two energies of one point, which float64 rounds to 1e-15
 Box = tuple[tuple[float, float], ...]
 
 
@@ -177,7 +179,7 @@ class _Callable(Potential):
         self.function = function
 
     def energy(self, x: Tensor) -> Tensor:
-        out: object = self.function(x)
+        out = self._answer(x)
         if not isinstance(out, Tensor) or out.shape != x.shape[:-1]:
             found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(
@@ -186,13 +188,33 @@ class _Callable(Potential):
             )
         if not out.is_floating_point():
             raise ValueError(
-                f"the potential returned {str(out.dtype).removeprefix('torch.')}; it must return "
-                "real floating-point numbers"
+                f"the potential returned {_kind(out)}; it must return real floating-point numbers"
+            )
+        if torch.finfo(out.dtype).eps > torch.finfo(x.dtype).eps:
+            raise ValueError(
+                f"the potential returned {_kind(out)} for points in {_kind(x)}, which ruins "
+                "derivatives; let it compute in the dtype of its points"
             )
         if bool(torch.isnan(out).any()):
             where = x[torch.isnan(out)][0].tolist()
             raise ValueError(f"the potential returned NaN at {where}; check it there")
-        return out
+        return out.to(x.dtype)
+
+    def _answer(self, x: Tensor) -> object:
+        """What the function returns; what it raises, in a sentence."""
+        try:
+            return self.function(x)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except (Exception, SystemExit) as error:  # whatever the code of others leads to
+            raise ValueError(
+                f"the potential raised {in_short(error)}, for points of shape {tuple(x.shape)} in "
+                f"{_kind(x)}; correct it"
+            ) from error
+
+
+def _kind(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
 
 
 def from_callable(
@@ -220,8 +242,10 @@ def from_callable(
         the potential.
 
     Raises:
-        ValueError: if the function returns another shape or NaN, if it is not periodic where it
-            is said to be, or if ``box`` or ``period`` do not fit ``dim``.
+        ValueError: if ``box`` or ``period`` do not fit ``dim``, or for what :func:`check_function`
+            refuses.
+
+    **Cost** three energies at 16 points, and one more per periodic coordinate.
     """
     out = _Callable(function)
     out.dim, out.kT, out.unit, out.name = dim, positive(kT, "kT"), unit, name
@@ -238,22 +262,52 @@ def from_callable(
                 f"the box side {low:g} to {high:g} must increase, and span one period "
                 f"where there is one (period {length})"
             )
-    _check_periods(out)
+    check_function(out)
     return out
 
 
-def _check_periods(potential: Potential) -> None:
-    """Refuse an energy that cannot be evaluated in its box, or that changes by a period."""
-    x = potential.probes()
+def check_function(potential: Potential) -> None:
+    """Refuse an energy that is no function of one point, by a trial at 16 points of the box.
+
+    Args:
+        potential: whose energies are code of others.
+
+    Raises:
+        ValueError: if the code raises, returns NaN, another shape or dtype, changes its points,
+            gives another energy for the same point or in other company, or is not periodic where
+            it is said to be.
+    """
+    points = potential.probes()
+    x = points.clone()
     energy = potential.energy(x)
-    for length, axis in zip(potential.period, torch.eye(potential.dim).to(x), strict=True):
+    if not torch.equal(x, points):
+        raise ValueError(
+            "the potential changes its points in place; work on x.clone(), or take the operation "
+            "without the underscore"
+        )
+
+    def gap(found: Tensor, expected: Tensor) -> float:
+        return float((found - expected).abs().max()) / (float(energy.abs().max()) + potential.kT)
+
+    if gap(potential.energy(points), energy) > _SAME:
+        raise ValueError(
+            "the potential gives another energy for the same point; take random numbers and what "
+            "it keeps from call to call out of it"
+        )
+    rows = potential.energy(points[-4:].unflatten(0, (2, 2))).flatten()
+    if gap(rows, energy[-4:]) > _SAME:
+        raise ValueError(
+            "the potential's energy of one point depends on the other points of the call; write it "
+            "with the coordinates on the last axis, x[..., 0] and on"
+        )
+    for length, axis in zip(potential.period, torch.eye(potential.dim).to(points), strict=True):
         if length is None:
             continue
-        gap = float((potential.energy(x + length * axis) - energy).abs().max())
-        if gap > 1e-6 * (float(energy.abs().max()) + potential.kT):
+        moved = gap(potential.energy(points + length * axis), energy)
+        if moved > 1e-6:
             raise ValueError(
                 f"coordinate {int(axis.argmax())} is said to have period {length:g}, but the "
-                f"energy changes by {gap:.3g} {potential.unit} over it; correct `period`"
+                f"energy changes by a share of {moved:.3g} over it; correct `period`"
             )
 
 

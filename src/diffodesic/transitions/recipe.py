@@ -194,10 +194,7 @@ def _solve(
     say: Progress,
 ) -> Geodesic:
     """The geodesic between the two states (2, D), at the noise of their basins."""
-    level = options.log_snr
-    if level is None:
-        curvature = torch.linalg.eigvalsh(potential.hessian(states)).abs().max()
-        level = math.log(float(curvature) / potential.kT)
+    level = _level(potential, states, denoiser) if options.log_snr is None else options.log_snr
     # in few coordinates the divergence of a network is cheap, too
     space = Spacetime(denoiser, estimator="exact")
     return search(
@@ -208,6 +205,24 @@ def _solve(
         solver=Relax(iterations=options.iterations, rtol=options.rtol, starts=4),
         progress=lambda line, _: say(line),
     )
+
+
+def _level(potential: Potential, states: Tensor, denoiser: Denoiser) -> float:
+    """The log SNR of the basins of two states (2, D): that of their largest curvature."""
+    curvature = float(torch.linalg.eigvalsh(potential.hessian(states)).abs().max())
+    if not 0 < curvature < math.inf:
+        raise ValueError(
+            f"{potential.name} has the curvature {curvature:g} at its states, which gives no level "
+            "of noise; give log_snr"
+        )
+    level, (low, high) = math.log(curvature / potential.kT), denoiser.log_snr_range
+    if not low <= level <= high:
+        raise ValueError(
+            f"the basins of {potential.name} have the log SNR {level:.3g} of their curvature, and "
+            f"the denoiser is known from {low:.3g} to {high:.3g}; give log_snr, a box that fits "
+            "the basins, or another kT"
+        )
+    return level
 
 
 def _far_above(drawn: TransitionPaths, lowest: Pass) -> tuple[str, ...]:

@@ -44,6 +44,12 @@ def nothing():
 def placed(device):
     return dd.Model(model(), dd.load("mnist").codec, f"on {device}")
 
+def leaving():
+    exit(0)
+
+def broken():
+    return {}["weights"]
+
 number = 3
 """
 
@@ -55,6 +61,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "torn.py").write_text("def model(:")
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(0)\n")
     (tmp_path / "late.py").write_text("def model():\n    import mine\n    return mine.model()\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
@@ -77,6 +84,9 @@ def test_a_function_gives_a_model(place):
         ("mine", "write python:package.module:function"),
         ("absent:model", "module 'absent' cannot be imported"),
         ("torn:model", "module 'torn' cannot be imported"),
+        ("leaving:model", r"module 'leaving' cannot be imported \(SystemExit: 0\)"),
+        ("mine:leaving", r"mine:leaving cannot be called \(SystemExit: 0\)"),
+        ("mine:broken", r"mine:broken cannot be called \(KeyError: 'weights'\)"),
         ("mine:absent", "there is no function 'absent' in module 'mine'"),
         ("mine:number", "there is no function 'number' in module 'mine'"),
         ("mine:nothing", "returned a NoneType; it must return a Model"),

@@ -16,6 +16,7 @@ import torch
 
 from diffodesic.models.folder import ModelError
 from diffodesic.models.model import Model, as_model
+from diffodesic.numerics.words import in_short
 
 __all__ = ["PREFIX", "load"]
 
@@ -44,13 +45,18 @@ def _call(module: str, name: str, device: torch.device | str) -> object:
     """What the function returns."""
     try:
         imported = import_module(module)
-    except (ImportError, SyntaxError) as error:
+    except (Exception, SystemExit) as error:  # whatever the code of others leads to
         raise ModelError(
-            f"module {module!r} cannot be imported ({error}); run where it can be"
+            f"module {module!r} cannot be imported ({in_short(error)}); correct it, or run where "
+            "it can be"
         ) from error
     function = getattr(imported, name, None)
     if not callable(function):
         raise ModelError(f"there is no function {name!r} in module {module!r}")
-    if "device" in inspect.signature(function).parameters:
-        return function(device=device)
-    return function()
+    given = {"device": device} if "device" in inspect.signature(function).parameters else {}
+    try:
+        return function(**given)
+    except (MemoryError, torch.OutOfMemoryError, ValueError):  # ValueError: a sentence of ours
+        raise
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"{module}:{name} cannot be called ({in_short(error)})") from error
