@@ -133,3 +133,55 @@ def test_a_mean_from_searches_that_did_not_end_well_warns(draw: Draw):
     points = space.point(0.5 * draw(4, 2), 1.5 + 0.4 * draw(4))
     with pytest.warns(SearchWarning, match="iteration limit"):
         mean(space, points, nodes=8, tol=0.1, solver=Relax(rtol=1e-16, iterations=3))
+
+
+def _exact_mean(space: Hyperbolic, points: Tensor) -> Tensor:
+    """Posterior mean and deviation at the Frechet mean of points (N, D + 1), on the hyperboloid.
+
+    With u = cosh of a distance over sqrt(2D), half its square is concave in u, and u is linear on
+    the hyperboloid: the minimum of the tangents' sum is their weighted sum, scaled back onto it.
+    """
+    m, s = space.posterior(points)
+    y, s = m / (2 * space.data_dim) ** 0.5, s[:, None]
+    size = y.square().sum(-1, keepdim=True) + s**2
+    x = torch.cat([(size + 1) / (2 * s), (size - 1) / (2 * s), y / s], -1)
+    sign = torch.ones(x.shape[-1]).double()
+    sign[0] = -1
+
+    def onto(v: Tensor) -> Tensor:
+        return v / (-(sign * v * v).sum()).sqrt()
+
+    centre = onto(x.sum(0))
+    for _ in range(500):
+        d = torch.acosh(-(sign * x * centre).sum(-1, keepdim=True))
+        centre = onto((d / d.sinh() * x).sum(0))
+    height = 1 / (centre[0] - centre[1])
+    log_precision = -2 * height.log()
+    return space.unchart(
+        torch.cat([centre[2:] * height * (2 * space.data_dim) ** 0.5, log_precision[None]])
+    )
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5])
+@pytest.mark.parametrize("count", [2, 5, pytest.param(20, marks=pytest.mark.slow)])
+def test_mean_on_a_gaussian_spacetime_is_the_exact_one(dim: int, count: int, draw: Draw):
+    exact = Hyperbolic(dim, variance=1.44)
+    points = exact.point(0.8 * draw(count, dim), 2 + 0.7 * draw(count))
+    metric = Spacetime(GaussianMixture(torch.zeros(1, dim).double(), std=1.2))
+    centre = _exact_mean(exact, points)
+    if count == 2:
+        torch.testing.assert_close(centre, exact.path(points[0], points[1], 2)[1])
+    assert not bool(exact.escapes(centre, points).any())
+    truth = exact.distance(centre, points)
+    missed, excess = [], []
+    for nodes in (8, 24):
+        found = mean(metric, points, nodes=nodes, tol=1e-6)
+        missed.append(float(exact.distance(found, centre) / truth.max()))
+        excess.append(
+            float(exact.distance(found, points).square().sum() / truth.square().sum()) - 1
+        )
+    # the discrete logarithms are of order two: nine times less
+    assert missed[1] < 3e-4
+    assert missed[0] / missed[1] == pytest.approx(9, rel=0.1)
+    # at the minimum the objective is of order two in what the place misses
+    assert -1e-12 < excess[1] < 1e-6

@@ -267,6 +267,24 @@ def test_whoever_says_ok_is_no_longer_than_its_nodes_its_starts_and_its_bound(
             assert float(rated.length[i]) <= float(least[i])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["density", "score size", "spacetime"])
+def test_pairs_of_a_large_batch_are_those_alone(name: str):
+    """256 random pairs, of which every eighth is solved alone: to the last digit."""
+    rng = torch.Generator().manual_seed(0)
+    law = dd.GaussianMixture(2 * torch.randn(6, 2, generator=rng, dtype=torch.float64), std=0.4)
+    a, b = 2 * torch.randn(2, 256, 2, generator=rng, dtype=torch.float64)
+    level = 2 * torch.randn(2, 256, generator=rng, dtype=torch.float64).abs()
+    metric = METRICS[name](law)
+    if isinstance(metric, dd.Spacetime):
+        a, b = metric.point(a, level[0]), metric.point(b, level[1])
+    together = search(metric, a, b, nodes=16, refine=2)
+    for i in range(3, 256, 8):
+        alone = search(metric, a[i], b[i], nodes=16, refine=2)
+        assert alone.status is together.statuses[i]
+        assert float(alone.length / together.length[i]) == pytest.approx(1, abs=1e-12)
+
+
 def test_the_longest_searches_of_a_batch_are_those_of_its_pairs_alone():
     """A start that differs in its last digit ends 1e-4 longer, after hundreds of steps."""
     rng = torch.Generator().manual_seed(0)

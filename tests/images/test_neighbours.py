@@ -108,7 +108,7 @@ def test_an_interrupted_search_goes_on_to_the_same_end(law, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "k must be between 1 and 4"),
+        ({"k": 0}, "k must be at least 1"),
         ({"k": 5}, "k must be between 1 and 4"),
         ({"k": 1, "pivots": -1}, "pivots must be at least 0"),
         ({"k": 2, "candidates": 1}, "candidates must be at least k, which is 2"),
@@ -116,7 +116,42 @@ def test_an_interrupted_search_goes_on_to_the_same_end(law, tmp_path: Path):
         ({"k": 1, "accuracy": -0.1}, "accuracy must be at least 0"),
     ],
 )
-def test_bad_input(law: GaussianMixture, options: dict[str, Any], message: str):
+def test_numbers_that_do_not_fit(law: GaussianMixture, options: dict[str, Any], message: str):
     k, rest = options["k"], {name: options[name] for name in options.keys() - {"k"}}
     with pytest.raises(ValueError, match=message):
         nearest(law, torch.zeros(5, 1, dtype=torch.float64), k, options=NearestOptions(**rest))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"k": "five"}, "k must be at least 1, got 'five'"),
+        ({"k": 2.5}, "k must be at least 1, got 2.5"),
+        ({"k": None}, "k must be at least 1, got None"),
+        ({"check": -1}, "check must be at least 0"),
+        ({"check": 1.5}, "check must be at least 0"),
+        ({"metric": "cosine"}, "unknown metric 'cosine'"),
+        ({"metric": ["iem"]}, r"unknown metric \['iem'\]"),
+        ({"log_snr": "auto-ish"}, "log_snr must be"),
+        ({"log_snr": float("nan")}, "log_snr must be finite"),
+        ({"options": {"pivots": 1}}, "options are dict; the metric diffed takes NearestOptions"),
+        ({"options": NearestOptions}, "options are type"),
+    ],
+)
+def test_kinds_that_do_not_fit(law: GaussianMixture, given: dict[str, Any], message: str):
+    points = torch.zeros(5, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match=message):
+        nearest(law, points, **{"k": 1, "log_snr": 1.0} | given)
+
+
+@pytest.mark.parametrize("name", ["candidates", "pivots", "accuracy", "seed", "nodes"])
+@pytest.mark.parametrize("bad", ["a word", [1], -1, float("nan"), 1j])
+def test_options_of_other_kinds(name: str, bad: Any):
+    with pytest.raises(ValueError, match=rf"^{name} must be "):
+        NearestOptions(**{name: bad})
+
+
+def test_data_that_are_none(law: GaussianMixture):
+    nothing: Any = None
+    with pytest.raises(TypeError, match="points are tensors or arrays"):
+        nearest(law, nothing, 1)

@@ -42,10 +42,20 @@ def test_frames_are_shared_out_by_length():
 
 def test_too_few_images_or_frames_are_refused():
     model, images = tiny_model(), list(pictures(3))
-    with pytest.raises(ValueError, match="got 1 images and 16 frames"):
-        interpolate_through(model, images[:1])
+    lone: list[Any] = [images[:1], tuple(images[:1]), pictures(1)]
+    for one in lone:
+        with pytest.raises(ValueError, match="got 1 images and 16 frames"):
+            interpolate_through(model, one)
+    with pytest.raises(ValueError, match="got 0 images"):
+        interpolate_through(model, [])
     with pytest.raises(ValueError, match="got 3 images and 2 frames"):
         interpolate_through(model, images, frames=2)
+
+
+@pytest.mark.parametrize("bad", [None, 3, "a.png", {"a.png": 1}, iter([])])
+def test_what_is_no_list_of_images_is_refused(bad: Any):
+    with pytest.raises(TypeError, match="images must be a list of two pictures or more, got"):
+        interpolate_through(tiny_model(), bad)
 
 
 def test_a_chain_is_saved_whole(tmp_path):

@@ -13,6 +13,8 @@ from diffodesic.numerics.hessians import (
     PathHessian,
     RankOneSum,
     bend,
+    inverse_laplacian,
+    laplacian,
 )
 from support.checks import Draw
 
@@ -128,3 +130,32 @@ def test_a_path_that_is_not_finite_or_not_positive_harms_no_other(kind: str, dra
     torch.testing.assert_close(partly.solve(g)[keep], whole.solve(g)[keep])
     if kind == "indefinite":
         assert float((partly.solve(g) * g)[1].sum()) > 0
+
+
+@pytest.mark.parametrize("n", [2, 6, 16, 23])
+def test_the_inverse_of_a_path_laplacian_is_right_in_every_entry(n: int, draw: Draw):
+    weights = (8 * draw(B, n)).exp()
+    found = inverse_laplacian(weights)
+    one = torch.eye(n - 1).double().expand(B, -1, -1)
+    # every row against the largest terms that cancel in it
+    terms = laplacian(weights).abs() @ found
+    assert float(((laplacian(weights) @ found - one).abs() / terms).max()) < 1e-14
+    assert bool((found > 0).all())
+
+
+@pytest.mark.parametrize("n", [6, 9, 16])
+@pytest.mark.parametrize("dim", [1, 3, 12])
+def test_a_path_is_solved_to_the_last_digit_as_alone(n: int, dim: int, draw: Draw):
+    root = draw(6, n, dim, dim)
+    kinds = [
+        (lambda w: BlockDiagonal.of(w, (dim,)), draw(6, n, 1).exp()),
+        (BlockTridiagonal.of, root @ root.mT + 0.1 * torch.eye(dim).double()),
+        (lambda scores: RankOneSum.of(scores, 3.0), draw(6, n + 1, 1, dim)),
+        (lambda scores: RankOneSum.of(scores, 3.0), draw(6, n + 1, 2, dim)),
+    ]
+    # the same first direction for all, as a view
+    for g in (draw(6, n + 1, dim), draw(n + 1, dim).expand(6, -1, -1)):
+        for of, data in kinds:
+            together = of(data).solve(g)
+            for i in range(6):
+                assert torch.equal(of(data[i : i + 1]).solve(g[i : i + 1])[0], together[i])

@@ -180,7 +180,7 @@ def sample_posterior(
     """
     if min(samples, steps) < 1:
         raise ValueError(f"samples and steps must be at least 1, got {samples} and {steps}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.generator(seed)
     z, start, stop = _noisy_and_clean(denoiser, z, log_snr, "z")
     grid = torch.lerp(
         start[..., None],

@@ -98,7 +98,7 @@ def denoising_likelihood(
             f"levels must be at least 1 and draws at least 2, got {levels} and {draws}"
         )
     x, low, high = _checked(denoiser, x, log_snr)
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.generator(seed)
     width = (high - low) / levels
     each = torch.zeros(draws, *x.shape[:-1], dtype=torch.float64, device=x.device)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def flow_likelihood(
     if draws < 2:
         raise ValueError(f"draws must be at least 2, got {draws}")
     x, _, high = _checked(denoiser, x, log_snr)
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.generator(seed)
     noise = torch.randn(
         draws, *[1] * (x.ndim - 1), denoiser.dim, generator=generator, dtype=torch.float64
     ).to(x)

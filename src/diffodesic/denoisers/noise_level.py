@@ -94,7 +94,7 @@ def choose_noise_level(
         raise ValueError(f"data must be (N, {denoiser.dim}) with N >= 2, got {tuple(data.shape)}")
     points, probes = checks.whole(points, "points", 2), checks.whole(probes, "probes", 1)
     grid = _grid(denoiser, data) if levels is None else _checked(denoiser, levels, data)
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.generator(seed)
     x = data[torch.randperm(len(data), generator=generator)[:points].to(data.device)]
     noise, direction = (
         torch.randn(*shape, generator=generator, dtype=data.dtype).to(data.device)

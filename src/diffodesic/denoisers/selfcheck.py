@@ -103,7 +103,7 @@ def self_check(denoiser: Denoiser, x: Tensor, *, probes: int = 4, seed: int = 0)
             f"x has shape {tuple(x.shape)} for {probes} probes; it must be "
             f"(N, {denoiser.dim + 1}), and probes at least 2"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.generator(seed)
     u = (torch.randint(0, 2, (probes, denoiser.dim), generator=generator) * 2 - 1).to(x)
     z, sigma = x[:, :-1], (-x[:, -1] / 2).exp()
     with torch.no_grad():

@@ -23,6 +23,7 @@ from diffodesic.images.information import NoisyOptions
 from diffodesic.images.pairs import PairSolver, PairwiseOptions
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import expect, stage
 from diffodesic.output.stages import Stage, Store, fingerprint
 
@@ -99,7 +100,7 @@ def samples(model: Model, count: int, seed: int = 0) -> Tensor:
     denoiser = model.denoiser
     level = denoiser.log_snr_range[0]
     deviation = math.sqrt(denoiser.variance + math.exp(-level))
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.generator(seed)
     z = torch.randn(count, denoiser.dim, generator=generator, dtype=torch.float64)
     z = z.to(torch.as_tensor(denoiser.mean).device)
     z = denoiser.mean + deviation * z

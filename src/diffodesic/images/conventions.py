@@ -36,6 +36,7 @@ from diffodesic.images.door import Data, as_data
 from diffodesic.images.lifting import as_floats
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.model import Model
+from diffodesic.numerics import checks
 
 __all__ = ["Conventions", "self_check"]
 
@@ -125,6 +126,7 @@ def self_check(model: Model, pictures: Data, *, seed: int = 0) -> Conventions:
     """
     if not isinstance(getattr(model, "denoiser", None), NetworkDenoiser):
         raise TypeError("self_check takes a model whose denoiser is made by from_network")
+    seed = checks.seed(seed)
     images = as_floats(as_data(model, pictures))
     images = images.unsqueeze(0) if images.ndim == 3 else images
     found: dict[tuple[str, ...], float] = {}
@@ -243,7 +245,7 @@ def _left(
     """The share of the noise that is left by each of some means; none where the network raises."""
     logs: dict[tuple[str, ...], float] = {}
     clean, unit = codes.repeat(NOISES, 1), float(codes.var(-1).mean().log())
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.generator(seed)
     noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype).to(clean)
     for snr in SNRS:
         level = min(max(snr - unit, within[0]), within[1])

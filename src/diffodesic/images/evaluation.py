@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.images.features import Features, load_features
+from diffodesic.numerics import checks
 from diffodesic.numerics.words import brief
 from diffodesic.output.records import json_ready
 
@@ -119,6 +120,7 @@ def evaluate(
 
     Cost: one pass of the extractor per picture.
     """
+    seed = checks.seed(seed)
     extractor = load_features(features)
     one = frames.ndim == 4
     frames = frames.unsqueeze(0) if one else frames
@@ -252,7 +254,7 @@ def kid(a: Tensor, b: Tensor, *, subsets: int = 100, seed: int = 0) -> tuple[flo
     few = min(len(a), len(b))
     if few < 4:
         raise ValueError(f"KID needs at least 4 pictures a side, got {few}")
-    size, generator = min(1000, few // 2), torch.Generator().manual_seed(seed)
+    size, generator = min(1000, few // 2), checks.generator(seed)
     values = []
     for _ in range(subsets):
         y, x = (

@@ -39,6 +39,7 @@ from diffodesic.images.workers import batches
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.identity import identity
 from diffodesic.models.model import Model
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import expect, scaled, stage
 from diffodesic.numerics.words import brief
 from diffodesic.output.options import option, suggests
@@ -131,8 +132,9 @@ def nearest(
         neighbours, their distances, and how many pairs it took.
 
     Raises:
-        ValueError: for k outside 1 ... N - 1, pivots or check beyond N, options of another metric,
-            or a folder of other data or settings.
+        TypeError: for data that are none.
+        ValueError: for k outside 1 ... N - 1, pivots or check beyond N, what is no whole number,
+            options of another metric, or a folder of other data or settings.
 
     Cost: that of ``geodesic`` per solved pair, at most ``candidates N + (pivots + check) (N - 1)``,
     and one evaluation per point; for a model ``2 flow_steps + 12`` more of each image.  Memory:
@@ -140,10 +142,11 @@ def nearest(
     """
     points, say = as_data(source, data), progress or _silent
     count = len(points)
-    if not 1 <= k < count:
+    k, check = checks.whole(k, "k", 1), checks.whole(check, "check", 0)
+    if k >= count:
         raise ValueError(f"k must be between 1 and {count - 1}, one less than the points; got {k}")
     known: dict[str, type[NearestOptions | NoisyOptions]] = {"diffed": NearestOptions, **NOISY}
-    if (kind := known.get(metric)) is None:
+    if (kind := known.get(str(metric))) is None:
         raise ValueError(f"unknown metric {metric!r}; choose diffed, {' or '.join(NOISY)}")
     options = kind() if options is None else options
     if not isinstance(options, kind):
@@ -153,7 +156,7 @@ def nearest(
     if isinstance(options, NearestOptions):
         asked = options.but(log_snr=log_snr)
         for name, value in (("pivots", asked.pivots or 0), ("check", check)):
-            if not 0 <= value <= count:
+            if value > count:
                 raise ValueError(
                     f"{name} must be at most {count}, the number of points; got {value}"
                 )

@@ -8,6 +8,7 @@ appears once.
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,11 +154,16 @@ def interpolate_through(
         the interpolations and their frames.
 
     Raises:
+        TypeError: for what is no list, or what :func:`interpolate` raises.
         ValueError: for fewer than two images, fewer frames than images, or what
             :func:`interpolate` raises.
 
     Cost: that of :func:`interpolate` per pair.
     """
+    if isinstance(images, str) or not isinstance(images, Sequence | Tensor):
+        raise TypeError(
+            f"images must be a list of two pictures or more, got {reprlib.repr(images)}"
+        )
     asked = (options or InterpolateOptions()).but(space=choose_space(metric, space), frames=frames)
     if not 2 <= len(images) <= asked.frames:
         raise ValueError(

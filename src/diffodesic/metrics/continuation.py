@@ -34,6 +34,7 @@ from torch import Tensor
 from diffodesic.geometry.exponential import slope as slope_of
 from diffodesic.geometry.path import Geodesic
 from diffodesic.metrics.one_level import AtNoise
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import Cost, counting, stage
 from diffodesic.numerics.ode import IntegrationError, rk45
 
@@ -162,7 +163,7 @@ def continue_path(
     takes one evaluation and ``probes`` JVPs per point, on the path too.
     """
     _check(path, amount, method, points, gain)
-    alarm, metric = alarm or Alarm(), path.metric
+    alarm, metric, seed = alarm or Alarm(), path.metric, checks.seed(seed)
     with counting() as cost:
         watch = _Watch(path, alarm, points, amount, seed) if isinstance(metric, AtNoise) else None
         walk: _Walk
@@ -270,7 +271,7 @@ class _Watch:
     def __init__(self, path: Geodesic, alarm: Alarm, points: int, amount: float, seed: int) -> None:
         assert isinstance(path.metric, AtNoise)
         self.metric, self.alarm = path.metric, alarm
-        generator = torch.Generator().manual_seed(seed)
+        generator = checks.generator(seed)
         shape = (alarm.probes, 1, path.metric.dim)
         signs = torch.randint(0, 2, shape, generator=generator) * 2.0 - 1.0
         self.probes = signs.to(path.nodes)

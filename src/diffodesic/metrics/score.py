@@ -86,7 +86,7 @@ class ScoreMetric(AtNoise):
         if data is not None and relative:
             weight *= weight_unit(denoiser, self._noised(data, seed), self.log_snr)
         self.weight, self.rank = weight, rank
-        generator = torch.Generator().manual_seed(seed)
+        generator = checks.generator(seed)
         noise = torch.randn(rank - 1, denoiser.dim, generator=generator, dtype=torch.float64)
         self.displacements = torch.cat([torch.zeros(1, denoiser.dim).double(), noise])
 
@@ -141,7 +141,7 @@ class ScoreMetric(AtNoise):
         return x.unsqueeze(-2) + self.sigma * self.displacements.to(x)
 
     def _noised(self, data: Tensor, seed: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
+        generator = checks.generator(seed)
         noise = torch.randn(data.shape, generator=generator, dtype=data.dtype)
         return data + self.sigma * noise.to(data.device)
 

@@ -33,6 +33,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from diffodesic.models.folder import WEIGHTS, write_model
+from diffodesic.numerics import checks
 from diffodesic.output.claims import claimed
 from diffodesic.output.stages import AGAIN, GOES_ON, Store
 
@@ -82,7 +83,7 @@ class RunSettings:
         check_positive(self, "batch", whole=True)
         check_positive(self, "steps", "minutes", "lr")
         # the seed of a step has 64 bits: the run's seed above, the step below
-        if not 0 <= self.seed < 2**32:
+        if checks.seed(self.seed) >= 2**32:
             raise ValueError(f"seed = {self.seed}: give a number from 0 to 2^32 - 1.")
 
 

@@ -19,9 +19,11 @@ __all__ = [
     "expanded",
     "finite",
     "floating",
+    "generator",
     "number",
     "pair",
     "points",
+    "seed",
     "whole",
 ]
 
@@ -59,6 +61,24 @@ def whole(value: object, name: str, least: int) -> int:
     if not isinstance(value, SupportsIndex) or value.__index__() < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}; give a whole number")
     return value.__index__()
+
+
+def seed(value: object) -> int:
+    """A seed of random numbers: a whole number from 0 to 2^63 - 1, or ValueError."""
+    try:
+        found = value.__index__() if isinstance(value, SupportsIndex) else -1
+    except TypeError:  # a tensor that is no whole number
+        found = -1
+    if not 0 <= found < 2**63:
+        raise ValueError(
+            f"seed must be a whole number from 0 to 2^63 - 1, got {reprlib.repr(value)}"
+        )
+    return found
+
+
+def generator(value: object) -> torch.Generator:
+    """Random numbers on the CPU, of a :func:`seed`."""
+    return torch.Generator().manual_seed(seed(value))
 
 
 def number(value: object, name: str) -> float:

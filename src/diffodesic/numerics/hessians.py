@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from diffodesic.numerics.linear import conjugate_gradient, product
+from diffodesic.numerics.linear import conjugate_gradient, filled, product
 
 __all__ = [
     "BlockDiagonal",
@@ -35,6 +35,7 @@ __all__ = [
     "RankOneSum",
     "bend",
     "dot",
+    "inverse_laplacian",
     "laplacian",
 ]
 
@@ -111,6 +112,23 @@ def laplacian(weights: Tensor) -> Tensor:
     return matrix
 
 
+def inverse_laplacian(weights: Tensor) -> Tensor:
+    """Inverse (..., n-1, n-1) of :func:`laplacian`, to rounding in every entry.
+
+    With ``left_i`` and ``right_i`` the sums of ``1/w`` on both sides of inner node i, the entry of
+    i <= j is ``left_i right_j / sum 1/w``: that of a chain of springs, pushed at j and read at i.
+
+    Returns:
+        the inverse; sums of positive terms, so that nothing cancels.
+    """
+    slack = 1 / weights
+    left = slack.cumsum(-1)[..., :-1]
+    right = slack.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+    first = torch.minimum(left.unsqueeze(-1), left.unsqueeze(-2))
+    last = torch.minimum(right.unsqueeze(-1), right.unsqueeze(-2))
+    return first * last / (left[..., -1:] + slack[..., -1:]).unsqueeze(-1)
+
+
 @dataclass(frozen=True)
 class BlockDiagonal(PathHessian):
     """One number per block of coordinates and segment."""
@@ -122,15 +140,10 @@ class BlockDiagonal(PathHessian):
     def of(cls, weights: Tensor, blocks: tuple[int, ...]) -> BlockDiagonal:
         """From weights (B, n, blocks), non-negative; those that rounding would lose are raised."""
         w = weights.double().movedim(-1, 1).nan_to_num(0.0, 0.0, 0.0)
-        n = w.shape[-1]
-        # weights that span more than rounding can hold would make the matrix singular
+        # of a weight that is zero there is no inverse
         top = w.amax(-1, keepdim=True)
         w = torch.where(top > 0, torch.maximum(w, 1e-10 * top), 1.0)
-        factor, failed = torch.linalg.cholesky_ex(n * laplacian(w))
-        if bool(failed.any()):  # a trial path far outside: any positive scale will do
-            even = n * laplacian(top.expand_as(w).clamp(min=1.0))
-            factor = torch.where(failed[..., None, None] > 0, torch.linalg.cholesky(even), factor)
-        inverse = torch.cholesky_inverse(factor)
+        inverse = inverse_laplacian(w) / w.shape[-1]
         return cls(inverse.to(weights), blocks)
 
     def solve(self, g: Tensor) -> Tensor:
@@ -177,14 +190,16 @@ class BlockTridiagonal(PathHessian):
     def solve(self, g: Tensor) -> Tensor:
         """Forward and backward substitution along the path."""
         rows = _inner(g).unsqueeze(-1).unbind(1)
+        # contiguous, since the order of summation depends on where numbers lie
+        pivots = [pivot.contiguous() for pivot in self.pivots.unbind(1)]
         found: list[Tensor] = []
         for i, row in enumerate(rows):
             if i:
                 row = row - self.links[:, i - 1].mT @ found[-1]
-            found.append(torch.linalg.solve_triangular(self.pivots[:, i], row, upper=False))
+            found.append(torch.linalg.solve_triangular(pivots[i], row.contiguous(), upper=False))
         for i in range(len(found) - 1, -1, -1):
             rest = found[i] - self.links[:, i] @ found[i + 1] if i + 1 < len(found) else found[i]
-            found[i] = torch.linalg.solve_triangular(self.pivots[:, i].mT, rest, upper=True)
+            found[i] = torch.linalg.solve_triangular(pivots[i].mT, rest.contiguous(), upper=True)
         return _outer(torch.stack(found, 1).squeeze(-1))
 
 
@@ -193,7 +208,7 @@ class RankOneSum(PathHessian):
     """``I + w sum_k s_k s_k^T`` at every node."""
 
     scores: Tensor  # (B, n+1, K, d)
-    kernel: Tensor  # Cholesky factor of ``1/w + J T^-1 J^T``, (B, n K, n K)
+    kernel: Tensor  # Cholesky factor of ``1/w + J T^-1 J^T``, filled up, (B, n K, n K)
     inverse: Tensor  # ``T^-1``, (n-1, n-1), without the factor n
 
     @classmethod
@@ -203,28 +218,28 @@ class RankOneSum(PathHessian):
         kind, scores = scores, scores.double()  # the kernel's condition is that of w |s|^2
         finite = torch.isfinite(scores).flatten(1).all(-1)
         scores = torch.where(finite[:, None, None, None], scores, 0.0)
-        matrix = laplacian(torch.ones(n, dtype=torch.float64, device=scores.device))
-        inverse = torch.linalg.inv(matrix)
+        inverse = inverse_laplacian(torch.ones(n, dtype=torch.float64, device=scores.device))
         flat = scores[:, 1:-1].flatten(1, 2)
-        gram = (flat @ flat.mT).unflatten(2, (n - 1, rank)).unflatten(1, (n - 1, rank))
+        gram = product(flat, flat.mT).unflatten(2, (n - 1, rank)).unflatten(1, (n - 1, rank))
         weighted = gram * inverse[:, None, :, None]
         full = torch.nn.functional.pad(weighted, (0, 0, 1, 1, 0, 0, 1, 1))
         kernel = full.diff(dim=1).diff(dim=3).reshape(batch, n * rank, n * rank)
         one = torch.eye(n * rank, dtype=kernel.dtype, device=kernel.device)
         floor = 1e-13 * kernel.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
-        factor = torch.linalg.cholesky(kernel + one * (1 / weight + floor))
+        factor = torch.linalg.cholesky(filled(kernel + one * (1 / weight + floor)))
         return cls(kind, factor, inverse.expand(batch, -1, -1))
 
     def solve(self, g: Tensor) -> Tensor:
         """Woodbury's identity."""
         n, kind = g.shape[1] - 1, g
         g, scores = g.double(), self.scores.double()
-        plain = _outer(self.inverse @ _inner(g))
-        change = torch.einsum("bikd,bid->bik", scores, plain).diff(dim=1)
-        held = torch.cholesky_solve(change.flatten(1).unsqueeze(-1), self.kernel)
-        held = held.reshape(change.shape)
-        back = torch.einsum("bik,bikd->bid", bend(held), scores)
-        return ((plain - _outer(self.inverse @ _inner(back))) / n).to(kind)
+        plain = _outer(product(self.inverse, _inner(g)))
+        change = (scores * plain.unsqueeze(2)).sum(-1).diff(dim=1)
+        size = change[0].numel()
+        right = torch.nn.functional.pad(change.flatten(1), (0, self.kernel.shape[-1] - size))
+        held = torch.cholesky_solve(right.unsqueeze(-1), self.kernel)[:, :size, 0]
+        back = (bend(held.reshape(change.shape)).unsqueeze(-1) * scores).sum(2)
+        return ((plain - _outer(product(self.inverse, _inner(back)))) / n).to(kind)
 
 
 @dataclass(frozen=True)

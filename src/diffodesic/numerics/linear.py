@@ -9,7 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["SINGULAR", "Solved", "conjugate_gradient", "product", "solve_positive"]
+__all__ = [
+    "SINGULAR",
+    "Solved",
+    "conjugate_gradient",
+    "filled",
+    "product",
+    "solve_positive",
+]
 
 LANES = 16  # numbers to which sizes are filled up: a line of the cache, in any dtype
 
@@ -106,6 +113,20 @@ def _filled(matrix: Tensor, rows: int, columns: int) -> Tensor:
     if not (wider or longer):  # padding by nothing copies
         return matrix
     return torch.nn.functional.pad(matrix, (0, wider, 0, longer))
+
+
+def filled(matrix: Tensor) -> Tensor:
+    """Square matrices (..., n, n) with ones down the diagonal up to full lines of memory.
+
+    Factors of it are the same alone and within a batch; those of odd sizes are not, since every
+    other matrix of a batch then begins within a line.
+
+    Returns:
+        (..., m, m) with m >= n.
+    """
+    wide = _filled(matrix, matrix.shape[-1], matrix.shape[-1])
+    more = torch.arange(wide.shape[-1], device=matrix.device) >= matrix.shape[-1]
+    return wide + torch.diag(more.to(matrix))
 
 
 def solve_positive(matrix: Tensor, b: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffodesic.numerics import checks
 from diffodesic.output.files import UNREADABLE
 from diffodesic.transitions.langevin import Langevin, Walkers
 from diffodesic.transitions.potentials import Potential
@@ -59,7 +60,7 @@ def boltzmann(
     """
     if count < 100:
         raise ValueError(f"samples = {count}: give at least 100.")
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.generator(seed)
     x = potential.scatter(count, generator)
     inverse, step = 0.0, (potential.size / 10) ** 2
     while inverse < 1:

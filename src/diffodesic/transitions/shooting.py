@@ -55,7 +55,7 @@ class ShootingOptions(Options):
     chains: int = option(100, least=1)
     burn_in: int = option(30, least=0)
     max_length: int = option(100_000, least=1)
-    seed: int = option(0, least=0)
+    seed: int = option(0, least=0, most=2**63 - 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -90,7 +90,7 @@ class FreeDynamics:
 
     def __init__(self, potential: Potential, step: float, seed: int) -> None:
         self.potential, self.langevin = potential, Langevin(potential, step)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = checks.generator(seed)
         self._accepted, self._tried = 0.0, 0
 
     @property
@@ -214,7 +214,7 @@ def committor(
         raise ValueError(f"x has shape {tuple(x.shape)}; give points (P, {potential.dim})")
     check_apart(potential, a, b)
     dynamics = Langevin(potential, step, correct=False)
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.generator(seed)
     owner = torch.arange(len(x)).repeat_interleave(shots)
     walkers = Walkers.at(potential, x[owner])
     arrived = torch.zeros(2, len(x), dtype=torch.float64)

@@ -23,6 +23,7 @@ from diffodesic.geometry.solvers.descent import Descent
 from diffodesic.geometry.solvers.starts import measure, respace
 from diffodesic.geometry.status import Status
 from diffodesic.geometry.wrappers import EnergyWrapper
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import stage
 
 __all__ = ["Redraw"]
@@ -101,6 +102,7 @@ class Redraw:
             raise ValueError("starts, rounds, draws, judgements must be at least 1, and nodes 2")
         if not min(self.rtol, self.scale) > 0:
             raise ValueError("rtol and scale must be positive")
+        checks.seed(self.seed)
 
     def solve(self, problem: Problem) -> Solution:
         """Shorten the best start of every pair, or ``init``.

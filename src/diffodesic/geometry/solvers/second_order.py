@@ -132,4 +132,6 @@ def _ritz(diagonal: list[Tensor], off: list[Tensor], basis: list[Tensor]) -> tup
     good = torch.isfinite(matrix).flatten(1).all(-1)[:, None, None]
     matrix = torch.where(good, matrix, torch.eye(matrix.shape[-1]).to(matrix))
     values, vectors = torch.linalg.eigh(matrix)
-    return values[:, 0], torch.einsum("bk,kbnd->bnd", vectors[..., 0], torch.stack(basis))
+    # not by a matrix product, whose last digit depends on the batch
+    lowest = vectors[..., 0].mT[:, :, None, None]
+    return values[:, 0], (lowest * torch.stack(basis)).sum(0)

@@ -25,6 +25,7 @@ from diffodesic.metrics.spacetime.estimators.entropy import Mismatch
 from diffodesic.metrics.spacetime.estimators.secant import FLOOR, Secant
 from diffodesic.metrics.spacetime.estimators.two_point import TwoPoint
 from diffodesic.metrics.spacetime.points import NoisyPoints, natural
+from diffodesic.numerics import checks
 
 __all__ = ["ESTIMATORS", "EstimatorName", "Spacetime"]
 
@@ -92,6 +93,7 @@ class Spacetime(NoisyPoints):
         if not denoiser.variance > 0:
             raise ValueError("the data law is a single point: its spacetime has no lengths")
         self.denoiser, self.data_dim = denoiser, denoiser.dim
+        seed = checks.seed(seed)
         self.probes = _probes(probes, self.data_dim, seed)
         if not isinstance(estimator, SpacetimeEnergy):
             name = estimator or ("exact" if denoiser.closed_form else "secant")

@@ -252,7 +252,7 @@ def check_lengths(
     rows = torch.nonzero(~clean & (x[:, 0] != x[:, -1]).any(-1)).flatten()
     if not len(rows):
         return unknown, unknown
-    draws = torch.randint(2**31, (MOST - 1,), generator=torch.Generator().manual_seed(seed))
+    draws = torch.randint(2**31, (MOST - 1,), generator=checks.generator(seed))
     ask = partial(mismatch_steps, denoiser, samples=1, levels=8, hubs="alternate")
     try:
         with torch.no_grad():

@@ -29,6 +29,7 @@ from torch.utils.checkpoint import checkpoint
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.denoisers.flow import clean_log_snr
+from diffodesic.numerics import checks
 
 REACH = 6.0  # e-folds of SNR observed where the denoiser knows no last level
 POWER = 2.5  # of the levels: the early ones, which carry most of the integral, lie closer
@@ -57,7 +58,7 @@ def frozen_noise(dim: int, *, samples: int, levels: int, seed: int, hubs: int = 
     """
     if samples < 1 or levels < 5:
         raise ValueError(f"samples and levels must be at least 1 and 5, got {samples} and {levels}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.generator(seed)
     half = torch.randn(levels, samples, hubs, dim, generator=generator, dtype=torch.float64)
     return torch.cat([half, -half], 1)
 

@@ -24,6 +24,7 @@ from diffodesic.metrics.one_level import NETWORK_SEARCH
 from diffodesic.metrics.spacetime.flow_arches import flow_arches
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
 from diffodesic.metrics.spacetime.mismatched_estimation import check_lengths
+from diffodesic.numerics import checks
 from diffodesic.numerics.hessians import PathHessian
 
 __all__ = [
@@ -319,7 +320,7 @@ def frobenius(pushed: Tensor) -> Tensor:
 
 def rademacher(count: int, dim: int, seed: int) -> Tensor:
     """Probes (count, D) of signs, drawn on the CPU."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.generator(seed)
     return torch.randint(0, 2, (count, dim), generator=generator) * 2.0 - 1.0
 
 
