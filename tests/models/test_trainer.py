@@ -73,7 +73,7 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path, stop):
         ({"steps": 3, "minutes": 1.0}, "either steps or minutes"),
         ({"batch": 0}, "batch = 0: give at least 1"),
         ({"lr": math.nan}, "lr = nan: give a positive, finite number"),
-        ({"seed": -1}, "seed = -1"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
     ],
 )
 def test_settings_that_no_run_can_use_are_refused(change, words):
