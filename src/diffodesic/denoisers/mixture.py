@@ -77,6 +77,9 @@ class GaussianMixture(Denoiser):
         if not bool(torch.isfinite(means).all() and torch.isfinite(std).all() and (std >= 0).all()):
             raise ValueError("means and std must be finite, and std non-negative")
         self.means, self.variances = means, std**2
+        # one width for all: what depends on it alone has one column, not one for every component
+        same = std.shape[-1] == 1 and bool((std == std[:1]).all())
+        self._widths = 1 if same else components
         self.log_weights = torch.log(weights / weights.sum())
         share = self.log_weights.exp().unsqueeze(-1)
         self.mean = (share * means).sum(0)
@@ -99,7 +102,7 @@ class GaussianMixture(Denoiser):
     def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | z] for ``z`` (N, D), ``sigma`` (N,)."""
         k = sigma.unsqueeze(-1) ** -2
-        return self._moments(k * z, k)[0]
+        return self._posterior(k * z, k)[2]
 
     def moments(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Exact E[x0 | z] (..., D) and E[|x0|^2 | z] (...); cost of one evaluation."""
@@ -177,8 +180,8 @@ class GaussianMixture(Denoiser):
         return self.means[index] + self.variances[index].sqrt() * noise
 
     def _parameters(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Means, variances and log weights in the dtype and on the device of ``h``."""
-        return self.means.to(h), self.variances.to(h), self.log_weights.to(h)
+        """Means, variances ((1, 1) if all are one) and log weights in the dtype of ``h``."""
+        return self.means.to(h), self.variances[: self._widths].to(h), self.log_weights.to(h)
 
     def _log_joint(self, h: Tensor, k: Tensor) -> Tensor:
         """Log w_j + psi_j for h (N, D), k (N, 1); (N, K)."""
@@ -195,19 +198,26 @@ class GaussianMixture(Denoiser):
         energy = h.unsqueeze(1) * a + v * h.unsqueeze(1) ** 2 / 2 - k.unsqueeze(-1) * a**2 / 2
         return log_weights + (gain * energy + gain.log() / 2).sum(-1)
 
+    def _posterior(self, h: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Responsibilities (N, K), gains and E[x0] (N, D) for h (N, D), k (N, 1)."""
+        a, v, _ = self._parameters(h)
+        r = self._log_joint(h, k).softmax(-1)
+        gain = 1 / (1 + k.unsqueeze(-1) * v)  # of one column, or (N, K, D)
+        if v.shape[-1] == 1:
+            gain, v = gain[..., 0], v[:, 0]
+            return r, gain, product(r * gain, a) + (r * gain * v).sum(-1, keepdim=True) * h
+        return r, gain, torch.einsum("nk,nkd->nd", r, gain * (a + v * h.unsqueeze(1)))
+
     def _moments(self, h: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior E[x0] (N, D) and E[|x0|^2] (N,) for h (N, D), k (N, 1)."""
         a, v, _ = self._parameters(h)
-        r = self._log_joint(h, k).softmax(-1)
-        gain = 1 / (1 + k.unsqueeze(-1) * v)
+        r, gain, m = self._posterior(h, k)
         if v.shape[-1] == 1:
-            gain, v = gain[..., 0], v[:, 0]
-            m = product(r * gain, a) + (r * gain * v).sum(-1, keepdim=True) * h
+            v = v[:, 0]
             along = a.square().sum(-1) + 2 * v * product(h, a.T)
             square = gain**2 * (along + v**2 * h.square().sum(-1, keepdim=True))
             return m, (r * (square + self.dim * gain * v)).sum(-1)
         centres = gain * (a + v * h.unsqueeze(1))
-        m = torch.einsum("nk,nkd->nd", r, centres)
         return m, (r * (centres**2 + gain * v).sum(-1)).sum(-1)
 
     def _both(self, h: Tensor, k: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:

@@ -22,7 +22,8 @@ from diffodesic.geometry.status import Status
 
 __all__ = ["look_closer"]
 
-FEW = 8  # nodes of the first search, on the last of PIECES
+FEW = 12  # nodes of the first search
+POINTS = 96  # of its energy
 PIECES = (4, 16)  # points per segment of the searches on all nodes, one after another
 ROUNDS = 100  # energy gradients of a search per pair
 RTOL = 1e-5  # of their energy
@@ -44,8 +45,8 @@ def look_closer(problem: Problem, found: Certified, solver: Solver, refine: int)
         the paths, with those that were found anew in place; none is longer than ``init``, than the
         one segment of an upper bound, or, where no ``init`` was given, than the energy's starts.
 
-    Cost: that of :func:`certify` for paths known before. Per pair that was misled a search on 8
-    nodes with 16 points per segment from the best start, and from each of the energy's detours;
+    Cost: that of :func:`certify` for paths known before. Per pair that was misled a search on 12
+    nodes with 8 points per segment from the best start, and from each of the energy's detours;
     then one on all nodes with 4, and where this one does not agree with its certificate, another
     with 16. Each takes at most 100 energy gradients per pair.
     """
@@ -66,7 +67,7 @@ def _search_between(
     rounds, rtol = min(solver.iterations, ROUNDS), max(solver.rtol, RTOL)
     bounded = replace(solver, iterations=rounds, rtol=rtol, newton=False)
     energy, x = problem.energy, found.solution.nodes
-    curves = SplineEnergy(energy, PIECES[-1])
+    curves = SplineEnergy(energy, -(-POINTS // few))
     init = None if problem.init is None else problem.init[rows]
     part = replace(problem, energy=curves, a=x[rows, 0], b=x[rows, -1], init=init, nodes=few)
     coarse = replace(bounded, coarsest=few, rtol=max(rtol, FEW_RTOL))

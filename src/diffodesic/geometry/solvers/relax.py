@@ -227,14 +227,15 @@ class Relax:
         tried = torch.zeros_like(among).scatter(1, rank[:, : self.starts], True)
         if arcs:  # a start that is longer by a little may still be the better one
             tried |= (length < DETOUR * length.amin(1, keepdim=True)) & (rank[:, :1] > 0)
-        return self._best_of(energy, paths, tried, order)
+        return self._best_of(energy, paths, tried, found.squared_steps, order)
 
     def _best_of(
-        self, energy: PathEnergy, paths: Tensor, tried: Tensor, names: list[str]
+        self, energy: PathEnergy, paths: Tensor, tried: Tensor, steps: Tensor, names: list[str]
     ) -> tuple[Tensor, list[str]]:
         """Of paths (B, C, n+1, d) the one of ``tried`` (B, C) with the best end, and its name."""
         pair, which = torch.nonzero(tried).unbind(1)
-        x = respace(energy, paths[pair, which], paths.shape[2] - 1)
+        nodes = paths.shape[2] - 1
+        x = respace(energy, paths[pair, which], nodes, steps=steps[pair, which])
         if len(pair) > len(paths):  # the shortest path need not begin at the shortest start
             open_ = tried.sum(1)[pair] > 1
             x[open_] = self._descend(energy, x[open_], self._coarse_rtol(energy), None).result
@@ -244,6 +245,6 @@ class Relax:
             sound = torch.zeros_like(tried)
             sound[pair[open_], which[open_]] = rated.sound[:, 0]
             value[pair[open_], which[open_]] = rated.energy[:, 0]
-            keep = which == pick(Measure(value, value, sound))[pair]
+            keep = which == pick(Measure(value, value, sound, steps))[pair]
             x, which = x[keep], which[keep]
         return x, [names[i] for i in which.tolist()]

@@ -20,11 +20,12 @@ FEW = 8  # segments on which a chord is asked where it falls
 
 
 class Measure(NamedTuple):
-    """What is known of candidate paths (B, C, n+1, d): each (B, C)."""
+    """What is known of candidate paths (B, C, n+1, d): each (B, C), the squared steps (B, C, n)."""
 
     length: Tensor
     energy: Tensor
     sound: Tensor
+    squared_steps: Tensor
 
 
 def measure(energy: PathEnergy, paths: Tensor) -> Measure:
@@ -35,7 +36,8 @@ def measure(energy: PathEnergy, paths: Tensor) -> Measure:
     sound = energy.resolves(paths) & ~found.doubtful.any(-1)
     # NaN sorts last
     length = found.squared_steps.clamp(min=0).sqrt().sum(-1).nan_to_num(nan=torch.inf)
-    return Measure(length, found.energy.nan_to_num(nan=torch.inf), sound)
+    energies = found.energy.nan_to_num(nan=torch.inf)
+    return Measure(length, energies, sound, found.squared_steps)
 
 
 def pick(found: Measure) -> Tensor:
@@ -44,7 +46,14 @@ def pick(found: Measure) -> Tensor:
     return torch.where(among, found.energy, torch.inf).argmin(1)
 
 
-def respace(energy: PathEnergy, x: Tensor, nodes: int, other: Tensor | None = None) -> Tensor:
+def respace(
+    energy: PathEnergy,
+    x: Tensor,
+    nodes: int,
+    other: Tensor | None = None,
+    *,
+    steps: Tensor | None = None,
+) -> Tensor:
     """Move to ``nodes`` segments of equal length along the path through ``x``.
 
     Between the old nodes the path is a spline or, where the metric has segments of its own, runs
@@ -58,14 +67,20 @@ def respace(energy: PathEnergy, x: Tensor, nodes: int, other: Tensor | None = No
         x: paths (B, k+1, d).
         nodes: number n of segments.
         other: a rival (B, n+1, d), taken where it has still less energy, or None.
+        steps: squared steps of ``x`` that are known, (B, k), or of every m-th node, (B, k/m).
 
     Returns:
         paths (B, n+1, d).
+
+    Cost: an energy of ``x`` where its steps are not known, and of the rivals if there are any.
     """
-    record(node_gradients=x[..., 0].numel() / 3)
-    with torch.no_grad():
-        # negative steps are counted and reported where they are judged, not here
-        lengths = evaluate(energy, x, order=0).squared_steps.abs().nan_to_num().sqrt()
+    if steps is None:
+        record(node_gradients=x[..., 0].numel() / 3)
+        with torch.no_grad():
+            steps = evaluate(energy, x, order=0).squared_steps
+    # negative steps are counted and reported where they are judged, not here
+    lengths = steps.abs().nan_to_num().sqrt()
+    lengths = lengths.repeat_interleave((x.shape[1] - 1) // lengths.shape[1], -1)
     even = lengths.mean(-1, keepdim=True).expand_as(lengths)
 
     def held(path: Tensor) -> Tensor:
