@@ -13,8 +13,8 @@ from diffodesic.denoisers import SphereDenoiser
 from diffodesic.geometry import Status, search
 from diffodesic.geometry.graph_start import _cheapest, dense_path
 from diffodesic.geometry.solvers.second_order import lower_beside, lowest_curvature
-from diffodesic.metrics import DensityMetric, ScoreSize
-from support.cases import CASES, Case
+from diffodesic.metrics import DensityMetric, InverseDensity, ScoreSize
+from support.cases import CASES, Case, mixture
 from support.checks import Draw, status_is_looked_at
 
 
@@ -305,7 +305,12 @@ def test_whoever_says_ok_is_no_longer_than_its_nodes_its_starts_and_its_bound(
     case: Case, nodes: int, rng: torch.Generator
 ):
     a, b = case.points(2, 3, rng=rng)
-    found = search(case.metric, a, b, nodes=nodes)
+    _nobody_says_ok_too_soon(case.metric, a, b, nodes)
+
+
+def _nobody_says_ok_too_soon(metric: dd.Metric, a: Tensor, b: Tensor, nodes: int) -> None:
+    """Whoever says ok is no longer than its nodes know, its starts and its bound."""
+    found = search(metric, a, b, nodes=nodes)
     rated, energy = found.certificate, found.objective
     bounds = torch.minimum((1 + 1e-3) * rated.upper, 1.02 * rated.discrete_length)
     starts = []
@@ -316,6 +321,30 @@ def test_whoever_says_ok_is_no_longer_than_its_nodes_its_starts_and_its_bound(
     for i, status in enumerate(found.statuses):
         if status.ok:
             assert float(rated.length[i]) <= float(least[i])
+
+
+HEAVY = {
+    "score size": lambda law, snr, w: ScoreSize(law, log_snr=snr, weight=w),
+    "inverse density": lambda law, snr, w: InverseDensity(law, log_snr=snr, scale=w),
+    "density": lambda law, snr, w: DensityMetric(law, log_snr=snr, power=math.log10(10 * w) / 4),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEAVY)
+@pytest.mark.parametrize("nodes", [8, 16, 32])
+@pytest.mark.parametrize("weight", [10.0, 100.0, 1000.0])
+@status_is_looked_at
+def test_whoever_says_ok_under_a_heavy_weight_is_no_longer_either(
+    name: str, nodes: int, weight: float, draw: Draw
+):
+    """Modes that overlap, and modes apart."""
+    apart = ring(8)
+    for law, snr, a, b in (
+        (mixture(torch.eye(2).double()), 0.5, *draw(2, 3, 2)),
+        (apart, 3.0, apart.means[[0, 0, 1]], apart.means[[1, 3, 5]]),
+    ):
+        _nobody_says_ok_too_soon(HEAVY[name](law, snr, weight), a, b, nodes)
 
 
 @pytest.mark.slow
