@@ -1,7 +1,7 @@
 """Nearest neighbours of each of many pictures: recall, and solved pairs of all.
 
-    python -m benchmarks.neighbours samples [FOLDER [COUNT]]  of 10,000 digits
-    python -m benchmarks.neighbours photographs DATA          of 1,000 photographs, by IEM
+    python -m benchmarks.neighbours samples [FOLDER [COUNT]]   of 10,000 digits
+    python -m benchmarks.neighbours photographs DATA [FOLDER]  of 1,000 photographs, by IEM
 
 The law of the digits is the exact mixture around 100 of them.  Their true neighbours are known
 without all pairs: a distance is at least ``2 arccos BC``, BC the Bhattacharyya coefficient of the
@@ -9,13 +9,13 @@ two posteriors, and a pair whose bound exceeds the fifth length found is no neig
 are solved.  COUNT of the points, drawn at random, are asked for their neighbours (default all);
 FOLDER keeps what is solved, so that a run that was stopped goes on, or goes further.
 
-Photographs have no such bound, and need none: IEM of all pairs costs what the pictures cost.  That
-of 9 levels is compared with one of 17 levels and twice the noises, drawn anew, on the 10 nearest of
-10 queries.
+Photographs have no such bound, and need none: IEM of all pairs costs what the pictures cost.  Noise
+decides what it misses: two estimates, drawn apart, say how much, and what more noises would.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from functools import partial
@@ -30,25 +30,28 @@ from diffodesic.denoisers.mixture import GaussianMixture
 from diffodesic.experiments.common.archive import Archive
 from diffodesic.images.edit_result import distances_of
 from diffodesic.images.editing import anchored
-from diffodesic.images.information import IemOptions
+from diffodesic.images.information import points_of
 from diffodesic.images.neighbours import CANDIDATES, candidates_of, entropies, promising
 from diffodesic.images.pairs import PairSolver, PairwiseOptions
+from diffodesic.metrics.information import Features, InformationRule, every_pair
 from diffodesic.models.identity import identity, short
 from diffodesic.models.loading import load
+from diffodesic.models.model import Model
 from diffodesic.output.stages import Stage, Store, fingerprint
 
 K, BANDWIDTH, BLOCK = 5, 0.15, 250
-COARSE, FINER, NEAR = IemOptions(levels=9), IemOptions(levels=17, noises=4, seed=1), 10
+NOISES, EVALUATIONS = (1, 2, 4, 8, 16, 32), 136  # per level; of a pair, with 17 levels
 
 
-def main(name: str, place: str | None = None, count: str = "10000") -> None:
+def main(name: str, *given: str) -> None:
     """Measure one set, print it and keep it in the results."""
     if name == "photographs":
-        found = of_photographs(Path(place or "."))
+        found = of_photographs(Path(given[0]), Path(given[1]) if given[1:] else None)
     else:
         law, _ = law_and_digits()
         many = law.sample(10_000, generator=torch.Generator().manual_seed(1))
-        found = of_digits(law, many, int(count), Path(place) if place else None)
+        place = Path(given[0]) if given else None
+        found = of_digits(law, many, int(given[1]) if given[1:] else len(many), place)
     print(name, found)
     file = RESULTS / "neighbours.json"
     write(file, {**read(file), name: found}, indent=1)
@@ -150,41 +153,56 @@ def _interval(hits: Tensor) -> dict[str, Any]:
     return {"low": float(low), "high": float(high)}
 
 
-def of_photographs(data: Path, count: int = 1000, queries: int = 10) -> dict[str, Any]:
-    """IEM of all pairs of photographs, and of the nearest of some by a finer rule."""
+def of_photographs(data: Path, folder: Path | None, count: int = 1000) -> dict[str, Any]:
+    """Recall by IEM of photographs, expected from two estimates of one noise per level each."""
     model = load("fruits")
-    drawn = torch.randperm(18_684, generator=torch.Generator().manual_seed(0))[:count]
-    images = Archive.read(data / "fruits" / "images.npz").images(drawn.tolist(), model)
-    began = time.process_time()
-    found = COARSE.among(model, images, progress=print)
-    seconds = time.process_time() - began
-    square = torch.full((count, count), torch.inf, dtype=torch.float64)
-    i, j = torch.triu_indices(count, count, 1)
-    square[i, j] = square[j, i] = found.distance
-    rows = torch.linspace(0, count - 1, queries).round().long()
-    hits = []
-    near = square[rows].topk(NEAR, largest=False).indices
-    used, place = torch.cat([rows[:, None], near], 1).unique(return_inverse=True)
-    finer = FINER.among(model, images[used])
-    again = torch.full((len(used),) * 2, torch.inf, dtype=torch.float64)
-    i, j = torch.triu_indices(len(used), len(used), 1)
-    again[i, j] = again[j, i] = finer.distance
-    for query, *others in place.tolist():
-        best = again[query, others].topk(K, largest=False).indices
-        hits.append((best < K).double().mean())
-    shares = torch.stack(hits)
-    every = count * (count - 1) // 2
-    return {
-        "points": count,
-        "pairs": every,
-        "evaluations": found.evaluations * count,
-        "fewer": every * 2 / count,
-        "seconds_of_all_pairs": round(seconds),
-        "queries": queries,
-        "recall": float(shares.mean()),
-        **_interval(shares),
-        "model": short(identity(model)),
-    }
+    drawn = torch.randperm(18_684, generator=torch.Generator().manual_seed(0))[:count].tolist()
+    store = Store(folder, {"model": short(identity(model)), "count": count})
+
+    def encoded() -> Stage:
+        images = Archive.read(data / "fruits" / "images.npz").images(drawn, model)
+        return {"points": points_of(model, images, "data")}, {}
+
+    points, rules = store.stage("points", encoded)[0]["points"], {}
+    for levels in (9, 17):
+        rule = InformationRule.over(model.denoiser.log_snr_range, levels - 1, unbounded=False)
+        halves = [_square(store, model, points, rule, draw) for draw in (0, 1)]
+        mean, noise = (halves[0] + halves[1]) / 2, (halves[0] - halves[1]) / 2
+        for noises in NOISES:
+            scale = math.sqrt(2 / noises)
+            hits = (_hits(mean + scale * noise, mean) + _hits(mean - scale * noise, mean)) / 2
+            chosen, reported = hits[0::2], hits[1::2]  # every other photograph asks to choose
+            rules[f"{levels} levels, {noises} noises"] = {
+                "evaluations": 2 * levels * noises,
+                "fewer": (count - 1) * EVALUATIONS / (4 * levels * noises),
+                "choosing": float(chosen.mean()),
+                "recall": float(reported.mean()),
+                **_interval(reported),
+            }
+    return {"points": count, "pairs": count * (count - 1) // 2, "rules": rules}
+
+
+def _square(store: Store, model: Model, points: Tensor, rule: InformationRule, draw: int) -> Tensor:
+    """IEM^2 of all pairs by one noise per level, (N, N), infinite on the diagonal."""
+    features, total = Features(model.denoiser, 1, draw), torch.zeros(())
+    for weight, level, place in zip(
+        rule.weights.tolist(), rule.levels.tolist(), rule.places, strict=True
+    ):
+
+        def measured(level: float = level, place: int = place) -> Stage:
+            return {"square": features.squares(points, level, place, every_pair)[0].float()}, {}
+
+        total = total + weight * store.stage(f"draw-{draw}-{place}", measured)[0]["square"].double()
+    square = torch.full((len(points),) * 2, torch.inf, dtype=torch.float64)
+    i, j = torch.triu_indices(len(points), len(points), 1)
+    square[i, j] = square[j, i] = total
+    return square
+
+
+def _hits(one: Tensor, other: Tensor) -> Tensor:
+    """Share of the K least of each row that two matrices have in common, (N,)."""
+    a, b = (each.topk(K, largest=False).indices for each in (one, other))
+    return (a.unsqueeze(2) == b.unsqueeze(1)).double().sum((1, 2)) / K
 
 
 if __name__ == "__main__":

@@ -229,7 +229,11 @@ def test_neighbours_are_written_with_what_they_took_and_taken_up_again(place, ca
     run(*words, "--candidates", "2", "--check", "1")
     assert "searching" not in capsys.readouterr().out
     run("distances", "set", *IEM, "--neighbours", "2", "--outdir", "i")
-    assert "by iem at log SNR 9.21: 0 of 3 pairs solved" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "by iem at log SNR 9.21: 0 of 3 pairs solved" in said
+    assert "recall 100.0% as the noise lets expect" in said  # two others, both of them nearest
+    with pytest.raises(ValueError, match="--recall: no option of the metric diffed"):
+        run("distances", "set", *FAST, "--neighbours", "2", "--recall", ".5")
     with pytest.raises(ValueError, match="--candidates belongs to --neighbours"):
         run("distances", "set", *FAST, "--candidates", "2")
     with pytest.raises(ValueError, match="--candidates: no option of the metric iem"):

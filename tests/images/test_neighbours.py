@@ -10,7 +10,7 @@ import torch
 
 from diffodesic import GaussianMixture
 from diffodesic.images.distances import pairwise
-from diffodesic.images.information import IemOptions
+from diffodesic.images.information import IemOptions, MeanOptions
 from diffodesic.images.neighbours import NearestOptions, nearest
 
 
@@ -71,14 +71,41 @@ def test_the_recall_counts_neighbours_that_no_candidate_was(law, monkeypatch):
 def test_neighbours_under_noise_need_no_geodesic(law):
     points = torch.linspace(-4, 4, 9, dtype=torch.float64).unsqueeze(-1)
     options = IemOptions(levels=9)
-    found = nearest(law, points, 3, metric="iem", options=options)
+    found = nearest(law, points, 3, metric="iem", options=options.but(recall=0))
     whole = pairwise(law, points, metric="iem", options=options)
     assert torch.equal(found.index, whole.neighbours(3))
-    assert (found.solved, found.pairs) == (0, 36)
+    assert (found.solved, found.pairs, found.recall) == (0, 36, None)
     with pytest.raises(ValueError, match="no arguments of the metric iem"):
         nearest(law, points, 3, metric="iem", check=1)
     with pytest.raises(ValueError, match="the metric diffed takes NearestOptions"):
         nearest(law, points, 3, options=options)
+
+
+def test_the_noise_says_what_recall_to_expect():
+    rng = torch.Generator().manual_seed(0)
+    law = GaussianMixture(torch.randn(6, 8, generator=rng, dtype=torch.float64), std=0.3)
+    points, options = law.sample(60, generator=rng), IemOptions(snr=100.0, levels=9)
+    exact = options.but(noises=1000, seed=999, recall=0)
+    truth = nearest(law, points, 5, metric="iem", options=exact).index
+    expected, seen = [], []
+    for seed in range(0, 120, 10):
+        found = nearest(law, points, 5, metric="iem", options=options.but(seed=seed, recall=0.01))
+        expected.append(found.recall)
+        seen.append((found.index.unsqueeze(2) == truth.unsqueeze(1)).double().sum() / 300)
+    gap = torch.tensor(expected) - torch.tensor(seen)
+    # the noise of 12 seeds leaves .02 of the mean gap
+    assert abs(float(gap.mean())) < 0.06
+    assert 0.7 < float(torch.stack(seen).mean()) < 0.95
+
+
+def test_noises_are_doubled_until_the_expected_recall_suffices(law):
+    points = law.sample(20, generator=torch.Generator().manual_seed(0))
+    said: list[str] = []
+    for goal in (0.01, 1.0):
+        asked = MeanOptions(recall=goal)
+        nearest(law, points, 3, metric="mean", options=asked, progress=said.append)
+    rounds = [line.split()[0] for line in said if "expected" in line]
+    assert rounds in (["4", *more] for more in (["4"], ["4", "8"], ["4", "8", "16"]))
 
 
 def test_an_interrupted_search_goes_on_to_the_same_end(law, tmp_path: Path):

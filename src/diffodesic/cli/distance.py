@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from diffodesic.cli.model_options import ModelOptions, open_model
-from diffodesic.cli.neighbours import of_each
+from diffodesic.cli.neighbours import FILE, print_nearest, write_nearest
 from diffodesic.cli.options import add_flags, belongs, chosen, command, in_flags
 from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_folder, read_pictures
 from diffodesic.cli.progress import Progress, duration, in_words, progress
@@ -24,7 +24,7 @@ from diffodesic.images.editing import EditOptions, edit
 from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.lifting import as_images
 from diffodesic.images.matrix import DistanceMatrix, NoisyDistances
-from diffodesic.images.neighbours import CANDIDATES, NearestOptions
+from diffodesic.images.neighbours import CANDIDATES, NearestOptions, nearest
 from diffodesic.images.own_kind import PICTURES, strange
 from diffodesic.images.pairs import PairwiseOptions
 from diffodesic.images.placement import run_of
@@ -62,6 +62,7 @@ MANY = """\
 MetricName = Literal["diffed", "iem", "mean"]
 MANY_IMAGES = 10_000  # what the time per pair is extrapolated to
 NEAREST = 5  # neighbours of the run that is suggested instead
+SOLVED = "neighbours"  # folder of the solved pairs, for a run that goes on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,7 @@ def add(commands: Any) -> None:
 
 def run_one(given: argparse.Namespace) -> None:
     """Measure one pair, print its distance and percentile, and write it if asked to."""
+    belongs(given, ("recall",), "distances --neighbours")
     own = chosen(OneOptions, given)
     options = _options(given, own.metric, EditOptions)
     model = open_model(chosen(ModelOptions, given))
@@ -218,7 +220,7 @@ def run_many(given: argparse.Namespace) -> None:
     if own.check and own.metric in NOISY:
         raise ValueError(f"--check: no option of the metric {own.metric}")
     if own.neighbours is None:
-        belongs(given, ("candidates", "pivots", "accuracy"), "--neighbours")
+        belongs(given, ("candidates", "pivots", "accuracy", "recall"), "--neighbours")
         _all_pairs(given, own)
     else:
         _nearest(given, own, own.neighbours)
@@ -235,7 +237,26 @@ def _nearest(given: argparse.Namespace, own: ManyOptions, count: int) -> None:
     model, paths, images = _read(given, own)
     shown = progress(model.denoiser, getattr(options, "workers", 1))
     with own_outdir(own.outdir, "distances", paths) as outdir, shown as say:
-        of_each(model, images, hashed(paths), count, own.metric, own.check, options, outdir, say)
+        file = outdir / SOLVED if isinstance(options, NearestOptions) else None
+        found = nearest(
+            model,
+            images,
+            count,
+            metric=own.metric,
+            check=own.check,
+            folder=file,
+            options=options,
+            progress=say,
+        )
+        settings = {"metric": own.metric, "neighbours": count, **options.settings()}
+        write_nearest(found, model, hashed(paths), settings, outdir)
+    how = "as the noise lets expect"
+    if own.check:
+        how = f"of the neighbours of {own.check} pictures, all pairs solved"
+    print_nearest(found, [path.name for path in paths], own.metric, how)
+    if say.cost.stages:
+        print(in_words(say.cost.stages))
+    print(f"wrote {outdir / FILE}")
 
 
 def _all_pairs(given: argparse.Namespace, own: ManyOptions) -> None:
@@ -314,5 +335,5 @@ def _summarise(
         f"{distances.seconds / pairs:.3g} s per pair; {MANY_IMAGES:,} pictures would take "
         f"{days:,.3g} days"
     )
-    for name, nearest in list(zip(names, distances.neighbours(1)[:, 0].tolist(), strict=True))[:10]:
-        print(f"nearest to {name}: {names[nearest]}")
+    for name, place in list(zip(names, distances.neighbours(1)[:, 0].tolist(), strict=True))[:10]:
+        print(f"nearest to {name}: {names[place]}")

@@ -37,7 +37,16 @@ from diffodesic.numerics.cost import expect, stage
 from diffodesic.numerics.words import brief
 from diffodesic.output.options import Options, option, suggests
 
-__all__ = ["NOISY", "IemOptions", "MeanOptions", "NoisyDistance", "NoisyOptions", "iem"]
+__all__ = [
+    "NOISY",
+    "IemOptions",
+    "MeanOptions",
+    "NoisyDistance",
+    "NoisyOptions",
+    "denoiser_of",
+    "iem",
+    "points_of",
+]
 
 Say = Callable[[str], None]
 COMPARING = "comparing"  # name of the stage of work
@@ -87,11 +96,14 @@ class NoisyOptions(Options, ABC):
     Args:
         noises: noises per level; each is taken with both signs.
         seed: seed of the noises.
+        recall: of nearest neighbours alone, the expected share of the true ones at which noises are
+            no longer doubled, 16 at most; 0 doubles none; default .95.
     """
 
     name: ClassVar[str]
     noises: int = option(2, least=1, most=10_000)
     seed: int = option(0, least=0, most=2**40)
+    recall: float | None = option(None, least=0, most=1)
 
     @property
     def usual(self) -> int:
@@ -106,11 +118,11 @@ class NoisyOptions(Options, ABC):
 
     def between(self, source: Model | Denoiser, x: Tensor, y: Tensor) -> NoisyDistance:
         """Distances of images (..., C, H, W) of a model, or points (..., D), pair by pair."""
-        a, b = checks.pair(_points(source, x, "x"), _points(source, y, "y"), ("x", "y"))
+        a, b = checks.pair(points_of(source, x, "x"), points_of(source, y, "y"), ("x", "y"))
         both = torch.stack([a, b], -2).flatten(0, -2)
         expect({COMPARING: self.usual * len(both)})
         with stage(COMPARING):
-            found = self.measured(_denoiser(source), both, each_pair)
+            found = self.measured(denoiser_of(source), both, each_pair)
         batch = a.shape[:-1]
         return NoisyDistance(
             found.distance.reshape(batch),
@@ -125,12 +137,12 @@ class NoisyOptions(Options, ABC):
         self, source: Model | Denoiser, data: Tensor, *, progress: Say | None = None
     ) -> NoisyDistance:
         """Distances of all pairs of data (N, ...), in the order of ``torch.triu_indices``."""
-        points = _points(source, data, "data")
+        points = points_of(source, data, "data")
         if points.ndim != 2 or len(points) < 2:
             raise ValueError(f"all pairs need 2 points or more, got {tuple(points.shape)}")
         expect({COMPARING: self.usual * len(points)})
         with stage(COMPARING):
-            return self.measured(_denoiser(source), points, every_pair, progress or _silent)
+            return self.measured(denoiser_of(source), points, every_pair, progress or _silent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,14 +271,27 @@ def iem(
     )
 
 
-def _points(source: Model | Denoiser, x: Tensor, name: str) -> Tensor:
-    """Data as points (..., D) in float64."""
+def points_of(source: Model | Denoiser, x: Tensor, name: str) -> Tensor:
+    """Images (..., C, H, W) of a model, or points, as points (..., D) in float64.
+
+    Args:
+        source: a model, or a denoiser.
+        x: the data.
+        name: of the argument, for an error.
+
+    Returns:
+        the points.
+
+    Raises:
+        ValueError: for data that do not fit.
+    """
     if isinstance(source, Denoiser):
         return checks.points(x, name, source.dim, "the dimension of the denoiser").double()
     return source.codec.encode(as_floats(x)).double()
 
 
-def _denoiser(source: Model | Denoiser) -> Denoiser:
+def denoiser_of(source: Model | Denoiser) -> Denoiser:
+    """The denoiser of a model, or the denoiser itself."""
     return source if isinstance(source, Denoiser) else source.denoiser
 
 
