@@ -123,6 +123,15 @@ def test_geodesics_take_exact_steps_and_count_those_where_psi_is_not_convex():
     assert torch.equal(doubtful, steps < 0)
 
 
+def test_no_bound_of_a_distance_from_below_is_taken_from_a_network():
+    """Its psi is that of no law: a short sharp bend of it is long for the bound alone."""
+    space = dd.Spacetime(network().denoiser())
+    x = space.point(points(), 1.0)
+    assert isinstance(space.denoiser, HasLogPartition)
+    assert float(divergences(space, x[:1], x[1:2]).bhattacharyya) > 0
+    assert torch.equal(space.energy().lower_bound(x[:1], x[1:2]), torch.zeros(1).double())
+
+
 def test_the_default_search_is_by_splines_in_any_dimension():
     wide = LogPartitionNet(Smooth(100, 0), (100,), 0.8, (0.01, 40.0), 0).denoiser()
     for denoiser in (network().denoiser(), wide):

@@ -143,6 +143,13 @@ def test_the_inverse_of_a_path_laplacian_is_right_in_every_entry(n: int, draw: D
     assert bool((found > 0).all())
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_the_inverse_of_a_path_laplacian_scales(scale: float, draw: Draw):
+    weights = draw(B, 6).exp()
+    found = inverse_laplacian(scale * weights)
+    torch.testing.assert_close(scale * found, inverse_laplacian(weights), rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("n", [6, 9, 16])
 @pytest.mark.parametrize("dim", [1, 3, 12])
 def test_a_path_is_solved_to_the_last_digit_as_alone(n: int, dim: int, draw: Draw):

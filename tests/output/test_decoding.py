@@ -134,6 +134,17 @@ def test_a_space_without_a_profile_is_said(tmp_path, colour, chunks, words):
     assert notices == ([said] if words else [])
 
 
+def test_a_profile_is_taken_before_another_name_of_the_same_space(tmp_path, colour):
+    Image.fromarray(colour).save(tmp_path / "a.png", icc_profile=profile("P3", 2.2, P3))
+    plain = (tmp_path / "a.png").read_bytes()
+    named = chunk(b"cICP", bytes([12, 13, 0, 1]))
+    (tmp_path / "b.png").write_bytes(plain[:33] + named + plain[33:])
+    (image, notices), (other, _) = (read_image(tmp_path / f"{x}.png", COLOUR) for x in "ba")
+    assert torch.equal(image, other)
+    assert len(notices) == 1
+    assert "converted from P3 to sRGB" in notices[0]
+
+
 def test_adobe_rgb_of_a_camera_is_said(tmp_path, colour):
     exif = Image.Exif()
     exif[0x8769] = {0xA001: 65535, 0xA005: {1: "R03"}}

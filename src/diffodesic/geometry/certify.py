@@ -115,7 +115,8 @@ def certify(energy: PathEnergy, solution: Solution, refine: int, pieces: int = 1
         if energy.exact_segments:
             upper = _lengths(evaluate(energy, x[:, [0, -1]], order=0).squared_steps)
             smooth = ~(_lengths(fine) > _lengths(coarse.squared_steps))  # segments are a path too
-            for i in torch.nonzero(~smooth).flatten().split(len(every[0])):
+            swung = torch.nonzero(~smooth).flatten()
+            for i in swung.split(len(every[0])) if len(swung) else ():
                 part = evaluate(energy, energy.segments(x[i])(s), order=0)
                 fine[i], doubtful[i] = part.squared_steps, part.doubtful
     speed = coarse.squared_steps.clamp(min=0).sqrt()

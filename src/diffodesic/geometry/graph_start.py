@@ -3,8 +3,8 @@
 A solver finds the minimum near its start, and between ends far apart the start matters more than
 the metric.  :func:`graph_path` takes the shortest path in the graph of nearest neighbours, whose
 edges are as long as the metric finds them.  :func:`dense_path` asks no metric.  Where data are
-clouds of one width around points, log-density in the middle of a hop of length r is about r^2
-below that at its ends, and a metric that charges its change charges the deepest place of a path
+clouds of one width s around points, log-density falls by about r^2/(8 s^2) from the ends of a hop
+of length r to its middle, and a metric that charges its change charges the deepest place of a path
 once, down and up, and its length besides: hops must be short before they are few.  So it takes the
 path of least sum of r^p over all hops (a Fermat distance: Groisman, Jonckheere & Sapienza,
 1810.09398), whose hops are the shorter the higher the power p.
@@ -108,7 +108,10 @@ def dense_path(data: Tensor, a: Tensor, b: Tensor, nodes: int, *, power: float) 
         around = (data - a).norm(dim=-1) + (data - b).norm(dim=-1)
         data = data[around.topk(MOST, largest=False).indices]
     points = torch.cat([a.unsqueeze(0), b.unsqueeze(0), data])
-    way = points[_cheapest(torch.cdist(points, points) ** power)].unique_consecutive(dim=0)
+    apart = torch.cdist(points, points)
+    # of their largest, since powers of large distances are infinite in float32
+    hops = _cheapest((apart / apart.amax()) ** power)
+    way = points[hops].unique_consecutive(dim=0)
     for _ in range(ROUNDS):
         way = torch.cat([way[:1], (way[1:] + way[:-1]) / 2, way[-1:]])
     return constant_speed(Polyline(way), way.diff(dim=0).norm(dim=-1), nodes)
@@ -116,7 +119,8 @@ def dense_path(data: Tensor, a: Tensor, b: Tensor, nodes: int, *, power: float) 
 
 def _cheapest(cost: Tensor) -> list[int]:
     """Places on the cheapest way from point 0 to point 1, every two points (N, N) being joined."""
-    reach, before = cost[0].clone(), torch.zeros(len(cost), dtype=torch.long, device=cost.device)
+    cost = cost.cpu()  # a GPU would be waited for at every point
+    reach, before = cost[0].clone(), torch.zeros(len(cost), dtype=torch.long)
     left = reach.clone()  # infinite where the way is known
     left[0] = torch.inf
     while (i := int(left.argmin())) != 1:
@@ -126,10 +130,7 @@ def _cheapest(cost: Tensor) -> list[int]:
         before[better] = i
         reach = torch.where(better, further, reach)
         left = torch.where(better, further, left)
-    way, known = [1], before.tolist()
-    while way[-1] != 0:
-        way.append(known[way[-1]])
-    return way[::-1]
+    return _way(before.tolist())
 
 
 def _shortest(pairs: list[list[int]], lengths: list[float], count: int) -> list[int]:
@@ -148,8 +149,11 @@ def _shortest(pairs: list[list[int]], lengths: list[float], count: int) -> list[
             if reach + length < best[j]:
                 best[j], before[j] = reach + length, i
                 heapq.heappush(heap, (best[j], j))
-    if math.isinf(best[1]):
-        return []
+    return [] if math.isinf(best[1]) else _way(before)
+
+
+def _way(before: list[int]) -> list[int]:
+    """Places from point 0 to point 1, by the place before each."""
     way = [1]
     while way[-1] != 0:
         way.append(before[way[-1]])

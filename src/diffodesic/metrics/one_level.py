@@ -18,7 +18,8 @@ from diffodesic.numerics.cost import record
 
 __all__ = ["NETWORK_SEARCH", "AtNoise", "OneLevelEnergy", "check_level", "weight_unit"]
 
-# powers of the length of a hop; chosen among 1.5 to 12 on the score metric of 8x8 digits
+# powers of the length of a hop; chosen among 1.5 to 12 on the score metric of 8x8 digits, those of
+# benchmarks/score_triangles.py
 HOPS = {"hops": 3.0, "short hops": 4.0}
 WIDER = (4.0, 16.0, 64.0)  # variance of the noise of a detour, over that of the level
 
@@ -89,7 +90,14 @@ class OneLevelEnergy(MetricEnergy):
         return NETWORK_SEARCH if self.denoiser.learned else None
 
     def detours(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
-        """For an exact denoiser the detour, at three energies a pair; hops for a mixture, too."""
+        """For an exact denoiser the detour, for a mixture hops too; none for a network.
+
+        Returns:
+            paths (..., nodes+1, d) by their names.
+
+        Cost: three evaluations and three energies per pair; of hops none, but distances between
+        the mixture's centres.
+        """
         if self.denoiser.learned:
             return {}
         low, _ = self.denoiser.log_snr_range

@@ -126,7 +126,8 @@ def inverse_laplacian(weights: Tensor) -> Tensor:
     right = slack.flip(-1).cumsum(-1).flip(-1)[..., 1:]
     first = torch.minimum(left.unsqueeze(-1), left.unsqueeze(-2))
     last = torch.minimum(right.unsqueeze(-1), right.unsqueeze(-2))
-    return first * last / (left[..., -1:] + slack[..., -1:]).unsqueeze(-1)
+    # a share first, since the product of two large numbers may be infinite, of two small ones zero
+    return first * (last / slack.sum(-1)[..., None, None])
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class BlockDiagonal(PathHessian):
     def of(cls, weights: Tensor, blocks: tuple[int, ...]) -> BlockDiagonal:
         """From weights (B, n, blocks), non-negative; those that rounding would lose are raised."""
         w = weights.double().movedim(-1, 1).nan_to_num(0.0, 0.0, 0.0)
-        # of a weight that is zero there is no inverse
+        # a weight of zero would make the inverse infinite
         top = w.amax(-1, keepdim=True)
         w = torch.where(top > 0, torch.maximum(w, 1e-10 * top), 1.0)
         inverse = inverse_laplacian(w) / w.shape[-1]

@@ -281,6 +281,8 @@ def _in_srgb(picture: PillowImage, notices: list[str]) -> PillowImage:
 
 def _other_space(file: Any, path: str | os.PathLike[str]) -> str:
     """What a file without a profile says of its colours, where that is not sRGB; else ""."""
+    if "icc_profile" in file.info:
+        return ""
     if file.format == "PNG":
         with Path(path).open("rb") as stream:
             head = stream.read(1 << 16).partition(b"IDAT")[0]
@@ -288,7 +290,7 @@ def _other_space(file: Any, path: str | os.PathLike[str]) -> str:
         coded = head.partition(b"cICP")[2][:2]
         if coded and coded not in (bytes([1, 13]), bytes([1, 1])):
             return f"cICP {coded[0]}, {coded[1]}"
-    if "icc_profile" in file.info or "srgb" in file.info:
+    if "srgb" in file.info:
         return ""
     gamma, corners = file.info.get("gamma"), file.info.get("chromaticity", _CORNERS)
     if gamma is not None and abs(2.2 * gamma - 1) > 0.05:

@@ -20,7 +20,6 @@ from diffodesic.geometry.solvers.descent import Descent
 from diffodesic.geometry.solvers.second_order import lower_beside
 from diffodesic.geometry.solvers.spline_search import SplineEnergy
 from diffodesic.geometry.solvers.starts import (
-    Measure,
     candidates,
     first_paths,
     measure,
@@ -245,6 +244,6 @@ class Relax:
             sound = torch.zeros_like(tried)
             sound[pair[open_], which[open_]] = rated.sound[:, 0]
             value[pair[open_], which[open_]] = rated.energy[:, 0]
-            keep = which == pick(Measure(value, value, sound, steps))[pair]
+            keep = which == pick(value, sound)[pair]
             x, which = x[keep], which[keep]
         return x, [names[i] for i in which.tolist()]

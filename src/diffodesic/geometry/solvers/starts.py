@@ -40,10 +40,10 @@ def measure(energy: PathEnergy, paths: Tensor) -> Measure:
     return Measure(length, energies, sound, found.squared_steps)
 
 
-def pick(found: Measure) -> Tensor:
+def pick(energy: Tensor, sound: Tensor) -> Tensor:
     """Index of the candidate of least energy, of sound ones if there are any, (B,)."""
-    among = found.sound | ~found.sound.any(1, keepdim=True)
-    return torch.where(among, found.energy, torch.inf).argmin(1)
+    among = sound | ~sound.any(1, keepdim=True)
+    return torch.where(among, energy, torch.inf).argmin(1)
 
 
 def respace(
@@ -102,7 +102,8 @@ def respace(
     if len(rivals) == 1:
         return rivals[0]
     paths = torch.stack(rivals, 1)
-    return paths[torch.arange(len(x), device=x.device), pick(measure(energy, paths))]
+    found = measure(energy, paths)
+    return paths[torch.arange(len(x), device=x.device), pick(found.energy, found.sound)]
 
 
 def _along_segments(

@@ -116,9 +116,13 @@ class TwoPoint(SpacetimeEnergy):
             b: packed points (..., D + 1).
 
         Returns:
-            (...), zero where the log-partition has no closed form.
+            (...), zero where the log-partition has no closed form, or is a network's: this one is
+            not that of any law, and need not even be convex.
+
+        Cost: three values of the log-partition per pair.
         """
-        if self.probes is not None or not isinstance(self.denoiser, HasLogPartition):
+        unknown = self.probes is not None or self.denoiser.learned
+        if unknown or not isinstance(self.denoiser, HasLogPartition):
             return super().lower_bound(a, b)
         first, last = natural(a), natural(b)
         ends, middle = torch.stack([first, last]), (first + last) / 2
