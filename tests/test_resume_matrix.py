@@ -38,8 +38,9 @@ from diffodesic.models.model import Model
 from diffodesic.models.train import train
 from diffodesic.transitions.annealing import PathOptions
 from diffodesic.transitions.coordinate_training import CoordinateSettings, train_denoiser
+from diffodesic.transitions.own_potentials import from_callable
 from diffodesic.transitions.paths import transition_paths
-from diffodesic.transitions.potentials import Potential, from_callable
+from diffodesic.transitions.potentials import Potential
 from support.tiny import files, pictures, tiny_model
 
 SMALL = InterpolateOptions(

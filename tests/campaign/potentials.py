@@ -13,7 +13,7 @@ from torch import Tensor
 
 from campaign.mutators import ODD_VALUES, spoil_bytes, spoil_lines
 from campaign.oracle import judge, judge_command
-from diffodesic.transitions.potentials import from_callable
+from diffodesic.transitions.own_potentials import from_callable
 from diffodesic.transitions.states import checked_states
 from diffodesic.transitions.surfaces import PeriodicSurface, read_grid
 

@@ -28,7 +28,8 @@ from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.models.image_training import TrainSettings
 from diffodesic.transitions.annealing import PathOptions
 from diffodesic.transitions.grid_denoiser import GridDenoiser
-from diffodesic.transitions.potentials import DoubleWell, Potential, from_callable
+from diffodesic.transitions.own_potentials import from_callable
+from diffodesic.transitions.potentials import DoubleWell, Potential
 from diffodesic.transitions.surfaces import PeriodicSurface
 
 LAW = GaussianMixture(torch.tensor([[1.0, 0.0], [-1.0, 0.5]], dtype=torch.float64), std=0.7)

@@ -31,7 +31,8 @@ from diffodesic.transitions.learned import (
     describe,
     load_denoiser,
 )
-from diffodesic.transitions.potentials import DoubleWell, MuellerBrown, from_callable
+from diffodesic.transitions.own_potentials import from_callable
+from diffodesic.transitions.potentials import DoubleWell, MuellerBrown
 from diffodesic.transitions.sampling import boltzmann
 from diffodesic.transitions.surfaces import alanine
 from support.training import interrupted

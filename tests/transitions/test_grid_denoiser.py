@@ -10,13 +10,8 @@ import torch
 from diffodesic import GaussianMixture, Relax, Spacetime, geodesic
 from diffodesic.metrics.spacetime.gaussian import Hyperbolic
 from diffodesic.transitions.grid_denoiser import GridDenoiser
-from diffodesic.transitions.potentials import (
-    DoubleWell,
-    MuellerBrown,
-    Potential,
-    Ring,
-    from_callable,
-)
+from diffodesic.transitions.own_potentials import from_callable
+from diffodesic.transitions.potentials import DoubleWell, MuellerBrown, Potential, Ring
 from diffodesic.transitions.surfaces import alanine
 from support.checks import same
 

@@ -10,12 +10,8 @@ import torch
 from diffodesic.numerics.cost import counting
 from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.langevin import Langevin, Walkers, suggested_step
-from diffodesic.transitions.potentials import (
-    DoubleWell,
-    Potential,
-    Ring,
-    from_callable,
-)
+from diffodesic.transitions.own_potentials import from_callable
+from diffodesic.transitions.potentials import DoubleWell, Potential, Ring
 from diffodesic.transitions.surfaces import alanine
 from support.langevin import trajectory
 

@@ -11,12 +11,8 @@ from torch import Tensor
 
 from diffodesic.numerics.cost import counting
 from diffodesic.transitions.minimum_energy import lowest_pass, string
-from diffodesic.transitions.potentials import (
-    DoubleWell,
-    MuellerBrown,
-    Potential,
-    from_callable,
-)
+from diffodesic.transitions.own_potentials import from_callable
+from diffodesic.transitions.potentials import DoubleWell, MuellerBrown, Potential
 from diffodesic.transitions.surfaces import read_grid
 
 

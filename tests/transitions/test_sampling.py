@@ -12,11 +12,8 @@ import torch
 from diffodesic import Potential
 from diffodesic.numerics.cost import counting
 from diffodesic.transitions.grid_denoiser import GridDenoiser
-from diffodesic.transitions.potentials import (
-    DoubleWell,
-    MuellerBrown,
-    from_callable,
-)
+from diffodesic.transitions.own_potentials import from_callable
+from diffodesic.transitions.potentials import DoubleWell, MuellerBrown
 from diffodesic.transitions.sampling import boltzmann, check_samples, load_trajectory
 from diffodesic.transitions.surfaces import alanine
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffodesic.transitions.potentials import DoubleWell, Potential, from_callable
+from diffodesic.transitions.own_potentials import from_callable
+from diffodesic.transitions.potentials import DoubleWell, Potential
 from diffodesic.transitions.states import Basin, checked_states
 
 

@@ -65,7 +65,8 @@ def potential(options: PotentialOptions, name: str) -> Potential:
 
 def _from_file(options: PotentialOptions, text: str) -> Potential:
     """The object NAME of FILE.py: a Potential, or a torch function of points."""
-    from diffodesic.transitions.potentials import Potential, check_function, from_callable
+    from diffodesic.transitions.own_potentials import check_function, from_callable
+    from diffodesic.transitions.potentials import Potential
 
     energy = load_own(text)
     if isinstance(energy, Potential):

@@ -5,6 +5,7 @@ from diffodesic.transitions.coordinate_training import CoordinateSettings, train
 from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.learned import LearnedDenoiser, load_denoiser
 from diffodesic.transitions.minimum_energy import lowest_pass, string
+from diffodesic.transitions.own_potentials import from_callable
 from diffodesic.transitions.paths import TransitionPaths, transition_paths
 from diffodesic.transitions.potentials import (
     DoubleWell,
@@ -12,7 +13,6 @@ from diffodesic.transitions.potentials import (
     MuellerBrown,
     Potential,
     Ring,
-    from_callable,
 )
 from diffodesic.transitions.recipe import PathwayOptions, pathways
 from diffodesic.transitions.saddles import Channel, channels, effective_paths
