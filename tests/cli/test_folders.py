@@ -96,6 +96,7 @@ def test_what_took_long_is_left_alone(run: Run, folder, first):
 
 
 FRAMES = ("out/frame_0000.png", "out/frame_0002.png")
+UNDER_NOISE = ("--metric=mean", "--model=tiny")
 OWN_INPUTS = {
     "interpolate": ("interpolate", *FRAMES, "--model=tiny", *FAST),
     "extrapolate": ("extrapolate", *FRAMES, *SMALL, "--points=2"),
@@ -105,6 +106,8 @@ OWN_INPUTS = {
     "diagnose": ("diagnose", FRAMES[0], "--model=tiny", "--log-snr=1"),
     "likelihood": ("likelihood", FRAMES[0], "--model=tiny"),
     "train": ("train", "out", "--steps=2", "--batch=2", *NETWORK),
+    "distance among": ("distance", "a.png", "b.png", *UNDER_NOISE, "--among=out"),
+    "likelihood among": ("likelihood", "a.png", "--model=tiny", "--among=out"),
 }
 
 

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from diffodesic.cli.model_options import ModelOptions, open_model
 from diffodesic.cli.neighbours import FILE, print_nearest, write_nearest
 from diffodesic.cli.options import add_flags, belongs, chosen, command, in_flags
-from diffodesic.cli.pictures import PictureOptions, ResultOptions, read_folder, read_pictures
+from diffodesic.cli.pictures import (
+    PictureOptions,
+    ResultOptions,
+    pictures_read,
+    read_folder,
+    read_pictures,
+)
 from diffodesic.cli.progress import Progress, duration, in_words, progress
 from diffodesic.cli.ranking import RankOptions, edits_of_pairs, ranked
 from diffodesic.images.calibration import EDITS
@@ -117,9 +123,8 @@ def run_one(given: argparse.Namespace) -> None:
     options = _options(given, own.metric, EditOptions)
     model = open_model(chosen(ModelOptions, given))
     images = read_pictures(model, given.images, resize=own.resize)
-    place = (
-        nullcontext() if own.outdir is None else own_outdir(own.outdir, "distance", given.images)
-    )
+    read = pictures_read(given)
+    place = nullcontext() if own.outdir is None else own_outdir(own.outdir, "distance", read)
     with place as folder, progress(model.denoiser) as say:
         if isinstance(options, EditOptions):
             _edit(model, images, options, own, given, folder, say)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diffodesic.cli.model_options import ModelOptions, open_model
 from diffodesic.cli.options import add_flags, chosen, command, in_flags
-from diffodesic.cli.pictures import read_pictures
+from diffodesic.cli.pictures import pictures_read, read_pictures
 from diffodesic.cli.progress import Progress, in_words, progress
 from diffodesic.images.measured import Measured
 from diffodesic.output.folder import own_outdir
@@ -75,7 +75,7 @@ def measure(
     place = (
         nullcontext()
         if where.outdir is None
-        else own_outdir(where.outdir, kind.command, given.images)
+        else own_outdir(where.outdir, kind.command, pictures_read(given))
     )
     with place as folder, progress(model.denoiser) as say:
         found = run(model, torch.stack(images), say)

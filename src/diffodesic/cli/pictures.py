@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ __all__ = [
     "DIGITS",
     "PictureOptions",
     "ResultOptions",
+    "pictures_read",
     "read_folder",
     "read_pictures",
     "readable",
@@ -122,6 +124,15 @@ def readable(
     for change, count in changes.items():
         print(f"{count} pictures: {change}", file=sys.stderr)
     return read
+
+
+def pictures_read(given: argparse.Namespace) -> list[Path]:
+    """The files of pictures that a command reads: its own, and those of the folder ``--among``."""
+    from diffodesic.output.decoding import picture_files
+
+    among = getattr(given, "among", None)
+    others = picture_files(Path(among)) if among is not None and Path(among).is_dir() else []
+    return [*map(Path, given.images), *others]
 
 
 def read_folder(

@@ -18,8 +18,7 @@ from diffodesic.numerics.cost import record
 
 __all__ = ["NETWORK_SEARCH", "AtNoise", "OneLevelEnergy", "check_level", "weight_unit"]
 
-# powers of the length of a hop; chosen among 1.5 to 12 on the score metric of 8x8 digits, those of
-# benchmarks/score_triangles.py
+# powers of the length of a hop; chosen among 1.5 to 12 on the score metric of 8x8 digits
 HOPS = {"hops": 3.0, "short hops": 4.0}
 WIDER = (4.0, 16.0, 64.0)  # variance of the noise of a detour, over that of the level
 
