@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
             }
         )
         print(pairs[-1], flush=True)
-        options.out.write_text(json.dumps({"pairs": pairs, "excess": {}}, indent=1) + "\n")
+        options.out.write_text(json.dumps({"pairs": pairs}, indent=1) + "\n")
     found = {"pairs": pairs, "excess": excess(pairs)}
     options.out.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{len(found['excess'])} of {len(pairs)} pairs exceed a detour:", found["excess"])

@@ -79,7 +79,10 @@ class Divergences:
 
     @property
     def lower(self) -> Tensor:
-        """Lower bound of the distance, ``2 arccos exp(-bhattacharyya)``; at most pi."""
+        """Lower bound of the distance, ``2 arccos exp(-bhattacharyya)``; at most pi.
+
+        It holds where the denoiser is that of a law; a network's need not be.
+        """
         b = self.bhattacharyya.clamp(min=0)  # a rounding below zero is zero
         # an arc cosine near 1 would lose half of the digits
         return 2 * torch.atan2((-torch.expm1(-2 * b)).sqrt(), (-b).exp())
