@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import estimators, neighbours, problems, triangles
+from benchmarks import estimators, problems
 from benchmarks.__main__ import main
 from benchmarks.best import best_known
 from benchmarks.measure import Run, common_energy, measure, timed
@@ -25,13 +25,8 @@ from benchmarks.spent import spent_at
 from benchmarks.tables import best_lengths, goals, ratios, summary, within, write_page
 from diffodesic import Denoiser, GaussianMixture, Relax, Spacetime, Status, counting, geodesic
 from diffodesic.geometry.solvers.reference.adam_spline import AdamSpline
-from diffodesic.images.editing import anchored
-from diffodesic.images.neighbours import nearest
-from diffodesic.images.pairs import PairwiseOptions
-from diffodesic.metrics.spacetime.posterior_divergences import divergences
 from diffodesic.numerics.ode import rk45
 from support.checks import Draw
-from support.tiny import pictures, tiny_model
 
 SMALL = ("toy", "ode", "gaussian-8", "gaussian-64", "mixture-16", "c-2", "c-64")
 
@@ -396,32 +391,3 @@ def test_recipes_are_the_published_ones():
         recipe = load(name).recipe
         assert isinstance(recipe, AdamSpline)
         assert sum(points * steps for points, steps in recipe.schedule) == budget
-
-
-def test_all_pairs_of_a_kind_are_kept_with_their_triangles(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(triangles.KINDS, "digits", lambda count: (tiny_model(), pictures(count)))
-    assert triangles.main(["digits", "--count", "3", "--out", str(tmp_path)]) == 0
-    kept = json.loads((tmp_path / "distances-digits.json").read_text())
-    assert (len(kept["lengths"]), len(kept["errors"]), kept["count"]) == (3, 3, 3)
-    assert not list(tmp_path.glob("*.npz"))
-    assert "3 sides of triangles: the largest excess" in capsys.readouterr().out
-
-
-def test_photographs_are_of_different_objects(data_folder: Path):
-    _, images = triangles.KINDS["fruits"](2)
-    assert images.shape == (2, 3, 128, 128)
-    assert float((images[0] - images[1]).square().mean().sqrt()) > 0.1
-
-
-def test_true_neighbours_are_known_by_a_lower_bound_of_the_distance():
-    digits = neighbours.law_and_digits()[1][:60, 20:28]
-    law = GaussianMixture.from_data(digits[:20], neighbours.BANDWIDTH)
-    space, packed = anchored(law, digits[20:], PairwiseOptions())
-    bounds = neighbours.lower_bounds(law, packed)
-    i, j = torch.triu_indices(40, 40, 1)
-    expected = divergences(space, packed[i], packed[j]).lower
-    torch.testing.assert_close(bounds[i, j], expected, atol=1e-6, rtol=1e-6)
-    found = neighbours.of_digits(law, digits[20:], 40)
-    known = nearest(law, digits[20:], neighbours.K, check=40)
-    assert found["recall"] == known.recall
-    assert found["solved_for_queries"] == known.solved < found["candidate_pairs"]
