@@ -32,16 +32,22 @@ class Quiet(MetricEnergy):
         return 1 - (1 - self.middle) * 4 * x[..., 0] * (1 - x[..., 0])
 
 
-def rated(energy: PathEnergy, *second: float) -> tuple[list[Status], Tensor]:
-    """Statuses of chords along the first coordinate, and their least noise."""
+def rated(
+    energy: PathEnergy, *second: float, told: float | None = None
+) -> tuple[list[Status], Tensor]:
+    """Statuses of chords along the first coordinate, and their least noise.
+
+    ``told`` is the length that a search was told of them.
+    """
     a = torch.zeros(len(second), energy.dim, dtype=torch.float64)
     a[:, 1] = torch.tensor(second)
     b = a.clone()
     b[:, 0] = 1
     norm, taken = torch.zeros(len(a)).double(), torch.zeros(len(a), dtype=torch.long)
     ended = [Status.CONVERGED] * len(a)
-    solution = Solution(chord(a, b, 4), norm, ended, taken, ["chord"] * len(a))
-    found = judged(energy, certify(energy, solution, 2), ended)
+    length = None if told is None else norm + told
+    solution = Solution(chord(a, b, 4), norm, ended, taken, ["chord"] * len(a), length)
+    found = judged(energy, certify(energy, solution, 2), solution)
     return found.solution.statuses, found.certificate.least_noise
 
 
@@ -86,3 +92,15 @@ class Longer(MetricEnergy):
 def test_a_judged_length_hides_nothing_between_nodes():
     assert rated(Longer(1.0), 0.0)[0] == [Status.CONVERGED]
     assert rated(Longer(math.nan), 0.0)[0] == [Status.TOO_COARSE]
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        (0.95, Status.CONVERGED),  # as much as one sample scatters
+        (0.85, Status.TOO_COARSE),
+        (math.nan, Status.CONVERGED),  # nobody judged
+    ],
+)
+def test_a_path_longer_than_its_search_was_told_has_not_converged(told: float, status: Status):
+    assert rated(Longer(1.0), 0.0, told=told)[0] == [status]

@@ -154,6 +154,31 @@ def test_constant_speed_spaces_a_circle_equally():
     torch.testing.assert_close(chords, chords.mean().expand(20), rtol=5e-6, atol=0)
 
 
+def test_lengths_that_are_wrong_do_not_lead_points_off_the_curve():
+    # the first coordinate of this curve is its parameter; its longest step is said to be nothing
+    s = torch.linspace(0, 1, 17, dtype=torch.float64)
+    curve = Spline(torch.stack([s, torch.sin(7 * s)], -1))
+    wrong = curve.nodes.diff(dim=0).norm(dim=-1)
+    wrong[10] = 0
+    on = constant_speed(curve, wrong, 16, estimated=True)
+    torch.testing.assert_close(curve(on[:, 0]), on)
+    assert bool((on.diff(dim=0)[:, 0] > 0).all())
+    swung = constant_speed(curve, wrong, 16)  # whose knots all but coincide there
+    assert float(swung[:, 0].diff().min()) < 0
+
+
+def test_estimated_lengths_that_are_right_space_a_circle_equally():
+    s = torch.linspace(0, 1, 65, dtype=torch.float64)
+    angle = 2 * s**2 + 0.5 * s
+    nodes = torch.stack([torch.cos(angle), torch.sin(angle)], -1)
+    chords = (
+        constant_speed(Spline(nodes), angle.diff(), 20, estimated=True).diff(dim=0).norm(dim=-1)
+    )
+    # the parameter is linear in the arc between knots, which misses it by 4 / (8 64^2) at most;
+    # a chord of 1/8 has two ends
+    torch.testing.assert_close(chords, chords.mean().expand(20), rtol=2e-3, atol=0)
+
+
 def test_constant_speed_survives_segments_of_length_zero(draw: Draw):
     nodes = draw(2, 5, 3)
     nodes[0, 2] = nodes[0, 1]

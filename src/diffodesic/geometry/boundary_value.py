@@ -155,7 +155,7 @@ def search(
                 found = look_closer(problem, found, solver, refine)
         if refine > 1:
             with stage("judging"):
-                found = judged(energy, found, solution.statuses)
+                found = judged(energy, found, solution)
     solution, rated = found.solution, vars(found.certificate)
     return Geodesic(
         metric,
@@ -250,11 +250,14 @@ def _solve(solver: Solver, problem: Problem) -> Solution:
     x = a[:, None].expand(-1, problem.nodes + 1, -1).clone()
     norm, iterations = a.new_zeros(len(a)), torch.zeros(len(a), dtype=torch.long)
     statuses, start = [Status.SAME_POINT] * len(a), ["chord"] * len(a)
+    length = torch.full_like(norm, torch.nan)
     if bool(moving.any()):
         init = None if init is None else init[moving]
         found = solver.solve(replace(problem, a=a[moving], b=b[moving], init=init))
         x[moving], norm[moving] = found.nodes, found.gradient_norm
         iterations[moving.cpu()] = found.iterations
+        if found.length is not None:
+            length[moving] = found.length
         for i, home in enumerate(torch.nonzero(moving).flatten().tolist()):
             statuses[home], start[home] = found.statuses[i], found.start[i]
-    return Solution(x, norm, statuses, iterations, start)
+    return Solution(x, norm, statuses, iterations, start, length)

@@ -27,6 +27,9 @@ ENOUGH = 1 + 1e-3  # a search that ends longer by more than this was misled by i
 JUDGED = ("judged", "judged_error", "least_noise", "most_noise")
 JUDGE_SEED = 0x6A756467  # no search draws from it
 WITHIN = 0.01  # standard error of a judged length
+# length of a path over what its search was told of it by one sample on few nodes (8 % were seen),
+# above which these nodes are too far apart
+TOLD = 1.1
 # what squared steps say of a path, and a judged length knows better
 SPOKEN = (Status.NEGATIVE_STEPS, Status.TOO_COARSE)
 QUIET = 0.3  # share of the ends' noise without which a network was not trained on a point
@@ -182,19 +185,20 @@ def no_longer_than(
     return found.put(rows, certify(energy, part, refine))
 
 
-def judged(energy: PathEnergy, found: Certified, ended: list[Status]) -> Certified:
+def judged(energy: PathEnergy, found: Certified, searched: Solution) -> Certified:
     """Add what other estimates of the energy say of the paths.
 
     Args:
         energy: the energy that was minimised.
         found: the paths, with their certificates.
-        ended: the solver's own statuses. They hold where only squared steps that are negative, or
-            length between the nodes, spoke against them: a judged length is that of the nodes'
-            straight segments or more, and no part of it is negative.
+        searched: what the solver returned. Its statuses hold where only squared steps that are
+            negative, or length between the nodes, spoke against them: a judged length is that of
+            the nodes' straight segments or more, and no part of it is negative.
 
     Returns:
-        the same with ``judged``, ``least_noise`` and the like; UNTRAINED in place of a status that
-        was well, where a path runs through points that no network is trained on.
+        the same with ``judged``, ``least_noise`` and the like. In place of a status that was well
+        TOO_COARSE, where the path is longer than its search was told, and UNTRAINED, where it runs
+        through points that no network is trained on.
 
     Cost: that of :meth:`PathEnergy.judge` and :meth:`PathEnergy.noise_ratio` per path.
     """
@@ -208,9 +212,12 @@ def judged(energy: PathEnergy, found: Certified, ended: list[Status]) -> Certifi
     share = 1 - max(QUIET, 3 * math.sqrt(2 / energy.dim))
     quiet = ratio.amin(-1) < share * ratio[:, [0, -1]].amin(-1).clamp(max=1)
     outside, coarse = energy.outside(x), ~energy.resolves(x)
+    if searched.length is not None:
+        coarse = coarse | (length > TOLD * searched.length)
     for i, status in enumerate(statuses):
-        if status in SPOKEN and not bool(length[i].isnan()):
-            statuses[i] = _judge(ended[i], False, bool(outside[i]), bool(coarse[i]))
+        if not bool(length[i].isnan()):
+            own = searched.statuses[i] if status in SPOKEN else status
+            statuses[i] = _judge(own, False, bool(outside[i]), bool(coarse[i]))
         if bool(quiet[i]) and statuses[i] in (Status.CONVERGED, Status.FIXED_BUDGET):
             statuses[i] = Status.UNTRAINED
     values = (length, error, ratio.amin(-1), ratio.amax(-1))

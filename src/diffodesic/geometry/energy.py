@@ -345,6 +345,8 @@ class Solution:
         statuses: one per pair.
         iterations: accepted steps per pair, (B,).
         start: name of the first path chosen for each pair.
+        length: what :meth:`PathEnergy.judge` told the search of each path, (B,); NaN for a pair,
+            or None, where it was not asked.
     """
 
     nodes: Tensor
@@ -352,6 +354,7 @@ class Solution:
     statuses: list[Status]
     iterations: Tensor
     start: list[str]
+    length: Tensor | None = None
 
 
 class Solver(Protocol):

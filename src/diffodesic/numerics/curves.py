@@ -209,26 +209,35 @@ def arc(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     return torch.where(torch.pi - angle < 1e-6, torch.nan, along)
 
 
-def constant_speed(curve: Polyline, lengths: Tensor, nodes: int) -> Tensor:
+def constant_speed(
+    curve: Polyline, lengths: Tensor, nodes: int, *, estimated: bool = False
+) -> Tensor:
     """Points of a curve at equal arc length.
 
     Args:
         curve: the curve (..., d).
         lengths: lengths of the curve's segments between its knots, (..., n), all >= 0.
         nodes: number of segments of the result.
+        estimated: whether lengths may be wrong by much.  The curve's parameter then stays as it is:
+            a spline whose knots nearly coincide swings out, and a step that is far and seems short
+            would make them so.
 
     Returns:
         (..., nodes + 1, d), with exact ends. A segment of length zero keeps a small share of the
-        parameter: knots that nearly coincide would make the spline overshoot.
+        parameter.
     """
     least = 1e-3 * lengths.mean(-1, keepdim=True) + torch.finfo(lengths.dtype).tiny
     share = torch.maximum(lengths, least)
     arc = torch.cat([torch.zeros_like(share[..., :1]), share.cumsum(-1)], -1)
     knots = arc / arc[..., -1:]
     knots[..., -1] = 1
-    spaced = curve.with_knots(knots)
     s = torch.linspace(0, 1, nodes + 1, dtype=lengths.dtype, device=lengths.device)
-    inside = spaced(s)[..., 1:-1, :]
+    if estimated:
+        own = Polyline(curve.knots.expand_as(knots).unsqueeze(-1), knots)
+        points = curve(own(s).squeeze(-1))
+    else:
+        points = curve.with_knots(knots)(s)
+    inside = points[..., 1:-1, :]
     return torch.cat([curve.nodes[..., :1, :], inside, curve.nodes[..., -1:, :]], -2)
 
 

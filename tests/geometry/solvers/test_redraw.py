@@ -233,3 +233,23 @@ def test_doubtful_segments_do_not_hold_a_descent_that_is_judged():
     solver = Redraw(scale=1.0, rounds=3, draws=6, judgements=40, rtol=1e-3)
     held, free = (solver.solve(Problem(energy, a, b, 16)) for energy in (Doubtful(), Probed()))
     torch.testing.assert_close(held.nodes, free.nodes)
+
+
+def test_a_step_that_probes_do_not_see_does_not_make_the_path_swing_out():
+    class Sunken(Probed):
+        """Whose probes find one step of the longest paths to be nothing, as three of 784 may."""
+
+        def evaluate(self, x: Tensor, *, order: Order = 1) -> Evaluation:
+            found, steps = super().evaluate(x, order=order), x.shape[-2] - 1
+            unseen = torch.arange(steps) == 10
+            seen = torch.where(unseen & (steps == 16), 0.0, found.squared_steps)
+            return replace(found, squared_steps=seen)
+
+        def redrawn(self, seed: int) -> Sunken:
+            return Sunken(seed, self.bias)
+
+    energy, (a, b) = Sunken(), pairs(1)
+    found = Redraw(scale=1.0).solve(Problem(energy, a, b, 16))
+    assert found.length is not None
+    # the bend between eight nodes, which the judge did not see, is a few per cent
+    assert float(energy.truth(found.nodes)) < 1.05 * float(found.length)

@@ -139,7 +139,8 @@ class Redraw:
             nodes[kept] = given[kept] if same else respace(energy, given[kept], problem.nodes)
         # the last gradient was that of other probes, on few nodes
         norm = torch.full_like(first, torch.nan)
-        return Solution(nodes, norm, now.statuses, now.taken, names)
+        length = torch.where(now.blind, torch.nan, now.shortest)
+        return Solution(nodes, norm, now.statuses, now.taken, names, length)
 
     def _shorten(self, now: _State, rows: Tensor, judgement: int, problem: Problem) -> None:
         """Draw, descend and judge the pairs ``rows`` (A,) once."""

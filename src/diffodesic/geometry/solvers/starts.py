@@ -94,7 +94,8 @@ def respace(
                 out = torch.where(good, out, held(along(torch.lerp(lengths, even, share))))
         return out
 
-    rivals = [spread(lambda arc: constant_speed(energy.curve(x), arc, nodes))]
+    curve = energy.curve(x)
+    rivals = [spread(lambda arc: constant_speed(curve, arc, nodes, estimated=energy.fitted))]
     if energy.exact_segments:
         rivals.append(spread(lambda arc: _along_segments(energy, x, arc, nodes)))
     if other is not None:
