@@ -1,6 +1,6 @@
 # The README's lines under a name. `make demo` and `make test` are the same commands, character for
 # character (held by tests/test_architecture.py).
-.PHONY: demo test campaign site lint format bench
+.PHONY: demo test campaign kills site lint format bench
 
 demo:
 	python3 -m venv .venv && .venv/bin/pip install -c constraints.txt ".[app]" && .venv/bin/diffodesic interpolate
@@ -11,6 +11,10 @@ test:
 campaign:
 	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,evaluate,molecules,test]"
 	.venv/bin/python -m pytest tests/campaign --campaign full --outcomes results/campaign.json -n auto
+
+kills:
+	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,evaluate,molecules,test]"
+	.venv/bin/python -m pytest tests/test_kills.py -m nightly --outcomes results/kills.json
 
 site:
 	python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ".[app,evaluate,molecules,test,docs]"
