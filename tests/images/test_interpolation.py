@@ -266,11 +266,12 @@ def test_bad_settings_are_refused(model, given, words):
         (
             {"nodes": 6},
             "interpolate() has no option 'nodes'; "
-            "did you mean options=InterpolateOptions(nodes=...)?",
+            "did you mean options=diffodesic.images.InterpolateOptions(nodes=...)?",
         ),
         (
             {"weight": 3.0},
-            "interpolate() has no option 'weight'; did you mean space=ScoreSpace(weight=...)?",
+            "interpolate() has no option 'weight'; "
+            "did you mean space=diffodesic.images.ScoreSpace(weight=...)?",
         ),
         ({"metric": ScoreSpace()}, "metric must be the name of a space; give a metric of your own"),
         ({"space": "score"}, "space must be a Space, such as ScoreSpace(), or a Metric, not 'sco"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+import diffodesic as dd
 from diffodesic.output.options import Options, explained, kinds, option, suggests
 
 
@@ -78,6 +81,9 @@ def test_names_are_checked_and_the_nearest_is_suggested():
         Few(x=3)  # type: ignore[call-arg]
 
 
+PACKAGE = __name__.rpartition(".")[0]
+
+
 @suggests(options=(Few,))
 def verb(model: str, *, metric: str = "flat", options: Few | None = None) -> str:
     return model + metric
@@ -88,8 +94,8 @@ def test_a_function_is_called_by_its_name():
     call: Any = verb
     for name, hint in (
         ("metrc", "'metric'"),
-        ("nodes", "options=Few(nodes=...)"),
-        ("levle", "options=Few(level=...)"),
+        ("nodes", f"options={PACKAGE}.Few(nodes=...)"),
+        ("levle", f"options={PACKAGE}.Few(level=...)"),
     ):
         with pytest.raises(TypeError) as caught:
             call("a", **{name: 1})
@@ -121,3 +127,14 @@ def test_docstrings_explain_inherited_fields_too():
     assert list(explained(Many)) == ["nodes", "level", "share", "names", "on", "kept"]
     assert "kept" not in kinds(Many)
     assert str(kinds(Many)["level"]) == "a number or auto"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [dd.interpolate, dd.extrapolate, dd.edit, dd.pairwise, dd.nearest, dd.diagnose],
+)
+def test_options_that_are_named_can_be_imported_from_there(function: Any):
+    with pytest.raises(TypeError) as caught:
+        function(seed=1)
+    ((place, owner),) = re.findall(r"=(diffodesic[\w.]*)\.(\w+)\(", str(caught.value))
+    assert hasattr(importlib.import_module(place), owner)

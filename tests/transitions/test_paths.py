@@ -246,7 +246,10 @@ def test_wrong_settings_are_named(options, match):
 
 
 def test_a_typo_names_the_function_and_the_nearest_option():
-    message = r"transition_paths\(\) has no option 'pahts'; did you mean options=PathOptions\(paths"
+    message = (
+        r"transition_paths\(\) has no option 'pahts'; "
+        r"did you mean options=diffodesic.transitions.PathOptions\(paths"
+    )
     with pytest.raises(TypeError, match=message):
         transition_paths(DoubleWell(), LINE, pahts=3)  # type: ignore[call-arg]
 

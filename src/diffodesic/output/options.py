@@ -204,7 +204,9 @@ def suggests(**also: Iterable[type[Options]]) -> Callable[[Callable[P, R]], Call
         for argument, owners in also.items():
             for owner in owners:
                 for f in fields(owner):
-                    theirs.setdefault(f.name, f"{argument}={owner.__name__}({f.name}=...)")
+                    package = owner.__module__.rpartition(".")[0]
+                    hint = f"{argument}={package}.{owner.__name__}({f.name}=...)"
+                    theirs.setdefault(f.name, hint)
 
         @wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
