@@ -11,7 +11,7 @@ path's result does not depend on its company.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -159,7 +159,7 @@ class Descent:
         )
         bad = ~torch.isfinite(self.now.energy + grad.flatten(1).sum(-1))
         self._aim(~bad)
-        self._finish({Status.NON_FINITE: bad, Status.CONVERGED: self._converged()})
+        self._finish([(Status.NON_FINITE, bad), (Status.CONVERGED, self._converged())])
 
     @property
     def active(self) -> int:
@@ -210,14 +210,14 @@ class Descent:
         now.accept(again, plain=again)
         self._aim(accept | again)
         coarse = ~resolved | (self.objective.doubt is Status.TOO_COARSE)
-        ends = {
-            Status.CONVERGED: accept & self._converged(),
-            Status.TOO_COARSE: stuck & ~again & coarse,
-            self.objective.doubt: stuck & ~again,
-            **self._stalled(~accept & ~again & (share < 1e-8)),
-        }
+        ends = [
+            (Status.CONVERGED, accept & self._converged()),
+            (Status.TOO_COARSE, stuck & ~again & coarse),
+            (self.objective.doubt, stuck & ~again),
+            *self._stalled(~accept & ~again & (share < 1e-8)),
+        ]
         if self.rounds >= self.limit:
-            ends[Status.ITERATION_LIMIT] = torch.ones_like(accept)
+            ends.append((Status.ITERATION_LIMIT, torch.ones_like(accept)))
         self._finish(ends)
 
     def _aim(self, fresh: Tensor) -> None:
@@ -248,12 +248,12 @@ class Descent:
         good = accept & (sy > 0) & (yhy > 0)
         self.now.accept(good, gamma=sy / torch.where(good, yhy, 1.0))
 
-    def _stalled(self, ended: Tensor) -> dict[Status, Tensor]:
+    def _stalled(self, ended: Tensor) -> list[tuple[Status, Tensor]]:
         """Why paths found no descent: nothing finite, a false gradient, or rounding."""
         now = self.now
         nothing = torch.zeros_like(ended)
         if not bool(ended.any()):
-            return {Status.STALLED: ended}
+            return [(Status.STALLED, ended)]
         # a step that should lower the energy by a thousandth, long before the minimum of the model
         share = 1e-3 * now.energy.abs() / now.decrease.abs().clamp(min=1e-300)
         ends = [
@@ -264,12 +264,13 @@ class Descent:
         wild = ended & ~torch.isfinite(change)
         far = ended & ~wild & (share < 0.5)
         false = torch.where(far, (change - expected).abs() > 0.5 * expected.abs(), nothing)
-        return {
-            Status.NON_FINITE: wild,
-            # a gradient of a slightly other energy is false where the nodes are too far apart
-            Status.TOO_COARSE if self.objective.tolerance else Status.NOT_DIFFERENTIABLE: false,
-            Status.STALLED: ended & ~wild & ~false,
-        }
+        # a gradient of a slightly other energy is false where the nodes are too far apart
+        blamed = Status.TOO_COARSE if self.objective.tolerance else Status.NOT_DIFFERENTIABLE
+        return [
+            (Status.NON_FINITE, wild),
+            (blamed, false),
+            (Status.STALLED, ended & ~wild & ~false),
+        ]
 
     def _free(self) -> Tensor:
         """0 where a coordinate sits on its bound and the descent points outside, else 1."""
@@ -284,16 +285,20 @@ class Descent:
         calm = self.now.gained <= 10 * self.rtol * self.now.energy.abs()
         return calm & (self.now.decrease / 2 <= self.rtol * self.now.energy.abs())
 
-    def _finish(self, ends: Mapping[Status, Tensor]) -> None:
-        """Write out the paths that end now and drop them from the batch."""
-        done = torch.stack(list(ends.values())).any(0)
+    def _finish(self, ends: Sequence[tuple[Status, Tensor]]) -> None:
+        """Write out the paths that end now and drop them from the batch.
+
+        Args:
+            ends: which paths (B,) end in which way; of several the first counts.
+        """
+        done = torch.stack([mask for _, mask in ends]).any(0)
         if not bool(done.any()):
             return
         now = self.now
         norm = relative_norm(now.h0, now.grad, now.energy)
         pressed = (self._free()[:, 1:-1] == 0).flatten(1).any(-1)
         for i in torch.nonzero(done).flatten().tolist():
-            status = next(status for status, mask in ends.items() if bool(mask[i]))
+            status = next(status for status, mask in ends if bool(mask[i]))
             if status is not Status.NON_FINITE and bool(now.negative[i]):
                 status = Status.NEGATIVE_STEPS
             elif status is not Status.NON_FINITE and bool(pressed[i]):
