@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from diffodesic.denoisers.mixture import GaussianMixture
+from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.images.distances import PairwiseDistances, pairwise
 from diffodesic.images.editing import edit_distance
 from diffodesic.images.pairs import NODES, PairwiseOptions
+from support.tiny import exact_model
 
 FAST = PairwiseOptions(nodes=24, solver=Relax(rtol=1e-3))
 
@@ -169,14 +172,48 @@ def test_the_accuracy_is_measured_and_kept(law, points, tmp_path):
     assert PairwiseDistances.load(file).accuracy == checked.accuracy
 
 
+def test_a_file_takes_the_accuracy_of_more_pairs_and_keeps_it_for_fewer(law, points, tmp_path):
+    file = tmp_path / "distances.npz"
+    pairwise(law, points[:4], check=1, file=file, options=FAST)
+    fresh = pairwise(law, points[:4], check=6, options=FAST).accuracy
+    for asked in (6, 2, 0, 100):  # of six pairs in all
+        found = pairwise(law, points[:4], check=asked, file=file, options=FAST)
+        assert found.accuracy == fresh
+        assert found.checked == PairwiseDistances.load(file).checked == 6
+
+
+@pytest.mark.parametrize(
+    ("solver", "closer"),
+    [
+        (
+            Redraw(nodes=3, starts=1, rounds=2, draws=1, judgements=2),
+            Redraw(nodes=6, starts=1, rounds=2, draws=1, judgements=2, rtol=1e-3),
+        ),
+        (
+            Relax(splines=(2, 2, 3), iterations=3, polish=False, rtol=1e-2),
+            Relax(splines=(4, 2, 3), iterations=3, polish=False, rtol=1e-3),
+        ),
+    ],
+)
+def test_the_check_of_a_network_searches_on_twice_the_nodes(law, points, solver, closer):
+    law, options = exact_model(law, (1, 1, 2)).denoiser, PairwiseOptions(nodes=4, solver=solver)
+    found = pairwise(law, points[:2], check=1, options=options)
+    finer = pairwise(law, points[:2], options=options.but(nodes=8, solver=closer))
+    lost = float(1 - finer.lengths / found.lengths)
+    assert lost != 0
+    assert found.accuracy == pytest.approx((lost, abs(lost)), rel=1e-6)
+
+
 def test_time_grows_with_the_pairs(found: PairwiseDistances):
     assert found.seconds_for(7) == pytest.approx(found.seconds)
     assert found.seconds_for(10_000) == pytest.approx(found.seconds / 21 * 49_995_000)
 
 
 def test_bad_input_is_refused(law, points):
-    with pytest.raises(ValueError, match="check >= 0"):
-        pairwise(law, points, check=-1)
+    kinds: list[Any] = [-1, 2.5, "two", None]
+    for bad in kinds:
+        with pytest.raises(ValueError, match=f"^check must be at least 0, got {bad!r}"):
+            pairwise(law, points, check=bad, progress=pytest.fail)  # before anything is solved
     with pytest.raises(ValueError, match="batch must be at least 1"):
         PairwiseOptions(batch=0)
     with pytest.raises(ValueError, match="at least 2 points"):

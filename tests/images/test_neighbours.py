@@ -132,6 +132,26 @@ def test_an_interrupted_search_goes_on_to_the_same_end(law, tmp_path: Path):
         nearest(law, points, 3, folder=tmp_path, options=options)
 
 
+def test_another_check_in_the_same_folder_finds_the_recall_of_a_fresh_one(tmp_path: Path):
+    rng = torch.Generator().manual_seed(1)
+    law = GaussianMixture(2 * torch.randn(13, 6, generator=rng, dtype=torch.float64), std=0.5)
+    options = NearestOptions(candidates=2, nodes=2, iterations=2)
+    recalls = []
+    for check in (2, 3, 2):
+        fresh = nearest(law, law.means, 2, log_snr=0.0, check=check, options=options)
+        found = nearest(
+            law, law.means, 2, log_snr=0.0, check=check, folder=tmp_path, options=options
+        )
+        assert found.recall == fresh.recall
+        assert torch.equal(found.index, fresh.index)
+        assert found.solved == fresh.solved
+        recalls.append(found.recall)
+    assert recalls[0] != recalls[1]  # so that a recall of another check would be seen
+    kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("batch-*")}
+    nearest(law, law.means, 2, log_snr=0.0, check=3, folder=tmp_path, options=options)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.glob("batch-*")} == kept
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -168,3 +169,46 @@ def test_a_model_that_cannot_travel_is_named():
     model = exact_model(GaussianMixture(torch.zeros(1, 64).double(), std=0.5), (1, 8, 8))
     with pytest.raises(ValueError, match="cannot be given to another process"):
         pairwise(model, pictures(3), options=FAST.but(workers=2))
+
+
+UNKNOWN = """
+import torch
+from torch import nn
+
+import diffodesic as dd
+from diffodesic.images.pairs import PairwiseOptions
+
+
+class Net(nn.Module):
+    def forward(self, x, t):
+        return x / (1 + t.view(-1, 1) ** 2)
+
+
+schedule = dd.schedules.EDM(0.01, 80.0)
+network = Net().eval()
+law = dd.from_network(network, shape=(3,), schedule=schedule, prediction="x0", variance=1.0)
+points = torch.eye(3, dtype=torch.float64)
+options = PairwiseOptions(workers=2, batch=1, nodes=4)
+try:
+    dd.pairwise(law, points, log_snr=1.0, options=options)
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_a_class_that_workers_do_not_find_is_named():
+    run = subprocess.run(
+        [sys.executable, "-c", UNKNOWN],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert re.fullmatch(
+        r"a worker process cannot make the model again \(AttributeError: Can't get attribute 'Net'"
+        r" on <module '__main__'.*>\); put its classes in a module that it can import, or leave "
+        r"workers at 1\n",
+        run.stdout,
+    ), run.stdout + run.stderr
+    assert "Traceback" not in run.stderr

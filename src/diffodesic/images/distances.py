@@ -6,8 +6,8 @@ is symmetric with a zero diagonal, ready for scikit-learn's ``metric="precompute
 
 Each length is that of a real path.  For an exact denoiser it is therefore an upper bound of the
 distance: coarse nodes and loose tolerances make it larger, never smaller.  ``check`` pairs, spread
-over the set, are solved again with twice the nodes and a tenth of the tolerance; the accuracy that
-is recorded is what they gain.
+over the set, are solved again with twice the nodes, those of the search of a network too, and a
+tenth of the tolerance; the accuracy that is recorded is what they gain.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.geometry.solvers.redraw import Redraw
+from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.geometry.status import Status
 from diffodesic.images.door import Data, as_data
 from diffodesic.images.edit_result import distances_of
@@ -37,6 +39,7 @@ from diffodesic.images.work import join_work
 from diffodesic.images.workers import ORDER, batches
 from diffodesic.models.identity import identity
 from diffodesic.models.model import Model
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import counting, expect, scaled
 from diffodesic.output.options import suggests
 from diffodesic.output.stages import GOES_ON, differences, fingerprint, held_file
@@ -55,6 +58,7 @@ class PairwiseDistances(DistanceMatrix):
         statuses: how each pair ended, place in ``list(Status)``, (P,); -1 not solved yet.
         accuracy: relative length that the checked pairs lost with twice the nodes: mean and
             largest; None where none was checked.  ``seconds`` are without the check.
+        checked: number of pairs that were asked for it.
     """
 
     PER_PAIR: ClassVar[tuple[str, ...]] = (*DistanceMatrix.PER_PAIR, "apexes")
@@ -63,6 +67,7 @@ class PairwiseDistances(DistanceMatrix):
     apexes: Tensor
     statuses: Tensor
     accuracy: tuple[float, float] | None = None
+    checked: int = 0
 
     def __post_init__(self) -> None:
         """Take accuracy and notices as a file gives them."""
@@ -141,7 +146,8 @@ def pairwise(
             :mod:`diffodesic.images.information`.
         log_snr: the anchor, in place of ``options.log_snr``; see ``edit``.
         nodes: segments of every path, in place of ``options.nodes``.
-        check: number of pairs solved again, finer, for the accuracy.
+        check: number of pairs solved again, finer, for the accuracy; a file that has that of as
+            many pairs, or more, keeps it.
         file: a ``.npz`` that is taken up if it exists; written after every batch of geodesics, or
             at the end of what takes none.
         options: everything else: ``PairwiseOptions``, ``IemOptions`` or ``MeanOptions``.
@@ -151,8 +157,8 @@ def pairwise(
         the distances, how every pair ended or its standard error, and the time spent.
 
     Raises:
-        ValueError: for fewer than two points, data that do not fit, options of another metric, or
-            a file of other data or other settings.
+        ValueError: for fewer than two points, data that do not fit, a ``check`` that is no whole
+            number from 0 on, options of another metric, or a file of other data or other settings.
 
     Cost: that of ``geodesic`` per pair; a pair's result does not depend on its batch.  Of ``iem``
     68 evaluations a point with 17 levels, of ``mean`` 4; for a model 12 more of each image.
@@ -168,11 +174,10 @@ def pairwise(
         )
     if file is not None and Path(file).suffix != ".npz":
         raise ValueError(f"file is {str(file)!r}; give it the ending .npz")
+    check = checks.whole(check, "check", 0)
     points = as_data(source, data)
-    if len(points) < 2 or check < 0:
-        raise ValueError(
-            f"pairwise needs at least 2 points and check >= 0; got {len(points)} and {check}"
-        )
+    if len(points) < 2:
+        raise ValueError(f"pairwise needs at least 2 points; got {len(points)}")
     say = progress or _silent
     if isinstance(options, PairwiseOptions):
         asked = options.but(log_snr=log_snr, nodes=nodes)
@@ -215,8 +220,10 @@ def _edits(
             left = len(distances.lengths) - distances.solved
             expect(scaled(of_one, left), pairs=left)
         distances = _run(solve, distances, file, asked, say)
-        if check and distances.accuracy is None:
-            distances = replace(distances, accuracy=_check(solve, distances, check))
+        check = min(check, len(distances.lengths))
+        if check > distances.checked:
+            accuracy = _check(solve, distances, check)
+            distances = replace(distances, accuracy=accuracy, checked=check)
             if file is not None:
                 distances.save(file)
     return distances
@@ -333,13 +340,22 @@ def _run(
 
 def _check(solve: PairSolver, distances: PairwiseDistances, count: int) -> tuple[float, float]:
     """Mean and largest relative length lost by ``count`` pairs with finer settings."""
-    total = len(distances.lengths)
-    which = torch.linspace(0, total - 1, min(count, total)).round().long()
+    which = torch.linspace(0, len(distances.lengths) - 1, count).round().long()
     which = which[distances.lengths[which] > 0]
     if not len(which):
         return 0.0, 0.0
-    closer = replace(solve.solver, rtol=solve.solver.rtol / 10)
-    finer = replace(solve, nodes=2 * solve.nodes, solver=closer)
+    finer = replace(solve, nodes=2 * solve.nodes, solver=_closer(solve.solver))
     lengths = [distances_of(finer(distances.pairs[part])) for part in which.split(solve.batch)]
     lost = 1 - torch.cat(lengths).double().cpu() / distances.lengths[which]
     return float(lost.mean()), float(lost.abs().max())
+
+
+def _closer(solver: Relax | Redraw) -> Relax | Redraw:
+    """A tenth of the tolerance, and twice the nodes where the search has a number of its own."""
+    rtol = solver.rtol / 10
+    if isinstance(solver, Redraw):
+        return replace(solver, rtol=rtol, nodes=2 * solver.nodes)
+    if solver.splines is None:
+        return replace(solver, rtol=rtol)
+    few, pieces, iterations = solver.splines
+    return replace(solver, rtol=rtol, splines=(2 * few, pieces, iterations))

@@ -127,7 +127,8 @@ def nearest(
             solved and noise alone decides what is missed.
         log_snr: the anchor, in place of ``options.log_snr``; see ``edit``.
         check: number of points, spread over the set, all of whose pairs are solved for the recall.
-        folder: where solved pairs are kept; a run that was interrupted goes on from them.
+        folder: where solved pairs are kept; a run that was interrupted, or has another ``check``,
+            goes on from them.
         options: everything else; default ``NearestOptions()``, or those of the metric.
         progress: called with a short line after every batch.
 
@@ -276,7 +277,6 @@ class _Ledger:
         self.solver, self.store, self.asked, self.say = solver, store, asked, say
         count = len(solver.points)
         self.known = torch.full((count, count), torch.inf, dtype=torch.float64)
-        self.batches = 0
         self.doubts: dict[str, None] = {}
 
     @property
@@ -286,16 +286,18 @@ class _Ledger:
 
     def solve(self, pairs: Tensor) -> None:
         """Fill in the distances of pairs (P, 2), or take them from an earlier run."""
+        parts = pairs.split(self.solver.batch) if len(pairs) else ()
+        # by their pairs: which batches a run has, and in which order, depends on its check
+        names = [f"batch-{fingerprint(part)}" for part in parts]
         left: dict[int, Tensor] = {}
-        for part in pairs.split(self.solver.batch) if len(pairs) else ():
-            self.batches += 1
-            if made := self.store.read(f"batch-{self.batches}"):
+        for place, part in enumerate(parts):
+            if made := self.store.read(names[place]):
                 self._take(*made)
             else:
-                left[self.batches] = part
+                left[place] = part
         for place, batch in batches(self.solver, left, self.asked.workers, self.asked.ray):
             solved = {"pairs": left[place], "lengths": batch.lengths}
-            self._take(*self.store.write(f"batch-{place}", solved, {"doubts": batch.doubts}))
+            self._take(*self.store.write(names[place], solved, {"doubts": batch.doubts}))
 
     def _take(self, made: dict[str, Tensor], words: dict[str, Any]) -> None:
         i, j = made["pairs"].T

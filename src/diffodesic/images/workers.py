@@ -17,6 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -68,7 +69,8 @@ def batches(
         the number of a batch and what it gave, as soon as it is solved.
 
     Raises:
-        ValueError: if the model cannot be given to another process, or no cluster answers.
+        ValueError: if the model cannot be given to another process, or is not understood there, or
+            no cluster answers.
         RuntimeError: if processes die again and again before one batch is solved.
     """
     if not parts:
@@ -105,7 +107,7 @@ def _until_solved(
         if len(left) == before:
             raise RuntimeError(
                 "worker processes end before they have solved a batch (killed, or out of memory); "
-                "take fewer workers, and see that your program runs nothing where it is imported"
+                "take fewer workers, and see that your program is a file and runs nothing on import"
             )
         if left:
             warnings.warn(
@@ -164,8 +166,8 @@ def _in_processes(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-_solver: Solver | None = None
-"""That of a worker process."""
+_solver: Solver | ValueError | None = None
+"""That of a worker process, or why it has none."""
 
 
 def _begin(sent: bytes, threads: int) -> None:
@@ -173,7 +175,10 @@ def _begin(sent: bytes, threads: int) -> None:
     global _solver
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _solver = pickle.loads(sent)
+    try:
+        _solver = _unpacked(sent)
+    except ValueError as error:  # raised here it would only end the process: the parent asks
+        _solver = error
 
 
 def _end_with_parent() -> None:
@@ -184,16 +189,30 @@ def _end_with_parent() -> None:
 
 
 def _work(pairs: list[list[int]]) -> bytes:
+    if isinstance(_solver, ValueError):
+        raise _solver
     assert _solver is not None
     return pickle.dumps(_solved(_solver, torch.tensor(pairs)))
 
 
 def _work_once(sent: bytes, pairs: list[list[int]]) -> Batch:
     """What a worker of a cluster does, which may do it again."""
-    return _solved(_unpacked(sent), torch.tensor(pairs))
+    return _solved(_unpacked_once(sent), torch.tensor(pairs))
 
 
 @lru_cache(1)
-def _unpacked(sent: bytes) -> Solver:
+def _unpacked_once(sent: bytes) -> Solver:
     torch.set_num_threads(1)
-    return pickle.loads(sent)
+    return _unpacked(sent)
+
+
+def _unpacked(sent: bytes) -> Solver:
+    try:
+        return cast(Solver, pickle.loads(sent))
+    except Exception as error:  # whatever the parts of a foreign model raise
+        elsewhere = isinstance(error, (AttributeError, ImportError))
+        cure = "put its classes in a module that it can import, or " if elsewhere else ""
+        raise ValueError(
+            f"a worker process cannot make the model again ({type(error).__name__}: {error}); "
+            f"{cure}leave workers at 1"
+        ) from error
