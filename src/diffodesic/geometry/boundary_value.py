@@ -203,12 +203,16 @@ def _until_settled(
         settled = torch.zeros_like(path.length, dtype=torch.bool)
         start, iterations = path.start, path.iterations
         while not bool(settled.all()) and path.nodes.shape[-2] - 1 < rule.most:
-            before, nodes = path.certificate.length, 2 * (path.nodes.shape[-2] - 1)
-            path = at(nodes=nodes, init=path.nodes)
+            before, nodes = path, 2 * (path.nodes.shape[-2] - 1)
+            # a search on few nodes of its own begins as before: the path would only lose by them
+            again = init if path.objective.fitted else path.nodes
+            path = at(nodes=nodes, init=again)
             iterations = iterations + path.iterations
-            # NaN counts as settled, so that one bad pair does not keep the loop running
-            length = path.certificate.length
-            settled = ~((length - before).abs() > rule.rtol * length)
+            # a judged length is known to its error. NaN counts as settled, so that one bad pair
+            # does not keep the loop running
+            unsure = sum(one.certificate.judged_error.nan_to_num() for one in (before, path))
+            change = (path.length - before.length).abs()
+            settled = ~(change > rule.rtol * path.length + unsure)
     statuses = tuple(
         status if done or status is not Status.CONVERGED else Status.TOO_COARSE
         for status, done in zip(path.statuses, settled.flatten().tolist(), strict=True)

@@ -253,3 +253,44 @@ def test_a_step_that_probes_do_not_see_does_not_make_the_path_swing_out():
     assert found.length is not None
     # the bend between eight nodes, which the judge did not see, is a few per cent
     assert float(energy.truth(found.nodes)) < 1.05 * float(found.length)
+
+
+def known_network() -> tuple[Spacetime, Spacetime, Tensor, Tensor]:
+    """The spacetime of a network that is exact, that of its law, and two pairs of noisy points."""
+    draw = torch.Generator().manual_seed(1)
+    law = GaussianMixture(torch.randn(8, 64, generator=draw, dtype=torch.float64), std=0.3)
+    network = copy.copy(law)
+    network.closed_form, network.learned = False, True
+    space = Spacetime(network, estimator="secant")
+    noise = torch.randn(4, 64, generator=draw, dtype=torch.float64)
+    a, b = space.point(law.means[:4] + 0.47 * noise, log_snr=2.0).chunk(2)
+    return space, Spacetime(law), a, b
+
+
+def lengths(space: Spacetime, x: Tensor) -> Tensor:
+    return space.squared_steps(x).sqrt().sum(-1)
+
+
+@pytest.mark.parametrize("nodes", [32, 64])
+def test_a_path_is_not_longer_than_a_given_one_that_few_nodes_cannot_follow(nodes: int):
+    space, exact, a, b = known_network()
+    init = geodesic(exact, a, b, nodes=32).nodes
+    found = search(space, a, b, nodes=nodes, init=init)
+    assert found.statuses == (Status.START_KEPT,) * 2
+    # eight nodes make it half as long again; the smooth curve through 32 is longer by some per cent
+    assert bool((lengths(exact, found.nodes) < 1.05 * lengths(exact, init)).all())
+
+
+def test_a_path_is_not_longer_than_itself():
+    space, exact, a, b = known_network()
+    first = search(space, a, b, nodes=32)
+    again = search(space, a, b, nodes=32, init=first.nodes)
+    # the judge has one sample
+    assert bool((lengths(exact, again.nodes) < 1.05 * lengths(exact, first.nodes)).all())
+
+
+def test_a_length_that_is_judged_settles_within_its_error():
+    space, exact, a, b = known_network()
+    fixed, settled = search(space, a, b, nodes=32), search(space, a, b, nodes=None)
+    assert settled.nodes.shape[-2] <= 129
+    assert bool((lengths(exact, settled.nodes) < 1.05 * lengths(exact, fixed.nodes)).all())

@@ -110,12 +110,13 @@ class Redraw:
         Returns:
             the solution on n + 1 nodes: CONVERGED where the judged length no longer fell,
             ITERATION_LIMIT where the judgements ran out, START_KEPT where no path was judged
-            shorter than the first one, else what ended the descent.
+            shorter than the first one, or than ``init`` on the nodes asked for, else what ended the
+            descent.
 
         Cost: the starts and their lengths on ``2 nodes`` segments, of some a
         :meth:`PathEnergy.judge` on ``nodes``, all pairs together; then per judgement and active
         pair ``draws (rounds + 1)`` energy gradients on ``nodes`` segments and one
-        :meth:`PathEnergy.judge` there.
+        :meth:`PathEnergy.judge` there. With ``init`` two more on the nodes asked for.
         """
         energy = problem.energy
         x, names, judged = self._start(problem)
@@ -129,18 +130,29 @@ class Redraw:
                 break
             self._shorten(now, rows, judgement, problem)
         kept = ~(now.shortest < first)
+        nodes = self._spread(energy, now.best, problem.nodes)
+        length = torch.where(blind, torch.nan, now.shortest)
+        if problem.init is not None:
+            nodes, length, kept = self._no_longer(problem, problem.init, nodes, length, kept)
         for row in torch.nonzero(kept & ~blind).flatten().tolist():
             if now.statuses[row] in (Status.CONVERGED, *WELL):
                 now.statuses[row] = Status.START_KEPT
-        nodes = self._spread(energy, now.best, problem.nodes)
-        given = problem.init
-        if given is not None:  # which few nodes may have made longer
-            same = given.shape[1] == problem.nodes + 1
-            nodes[kept] = given[kept] if same else respace(energy, given[kept], problem.nodes)
         # the last gradient was that of other probes, on few nodes
         norm = torch.full_like(first, torch.nan)
-        length = torch.where(now.blind, torch.nan, now.shortest)
         return Solution(nodes, norm, now.statuses, now.taken, names, length)
+
+    def _no_longer(
+        self, problem: Problem, init: Tensor, nodes: Tensor, length: Tensor, kept: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``init`` in the place of paths ``nodes`` that are longer, or began with it and stayed."""
+        # few nodes may have cut its corners or bent it: both are judged on the nodes asked for
+        energy = problem.energy
+        same = init.shape[1] == problem.nodes + 1
+        given = init if same else _along(energy, init, problem.nodes)
+        told, found = self._judge(energy, given), self._judge(energy, nodes)
+        kept = kept | (told < found)
+        nodes = torch.where(kept[:, None, None], given, nodes)
+        return nodes, torch.where(kept & ~told.isnan(), told, length), kept
 
     def _shorten(self, now: _State, rows: Tensor, judgement: int, problem: Problem) -> None:
         """Draw, descend and judge the pairs ``rows`` (A,) once."""
@@ -170,9 +182,7 @@ class Redraw:
     def _spread(energy: PathEnergy, x: Tensor, nodes: int) -> Tensor:
         """Points at equal steps of the smooth curve through few nodes, (B, n + 1, d)."""
         # equal steps between few nodes would bend the curve: its own parameter first
-        fine = torch.linspace(0, 1, nodes + 1, dtype=x.dtype, device=x.device)
-        inside = energy.confine(energy.curve(x)(fine))[:, 1:-1]
-        return respace(energy, torch.cat([x[:, :1], inside, x[:, -1:]], 1), nodes)
+        return respace(energy, _along(energy, x, nodes), nodes)
 
     @stage("starts")
     def _start(self, problem: Problem) -> tuple[Tensor, list[str], Tensor]:
@@ -225,3 +235,10 @@ class Redraw:
             line = f"{x.shape[1] - 1} nodes, round {descent.rounds}: {descent.active} paths active"
             problem.tell(line, descent.current())
         return descent
+
+
+def _along(energy: PathEnergy, x: Tensor, nodes: int) -> Tensor:
+    """The smooth curve through paths (B, k + 1, d) at equal steps of its parameter."""
+    s = torch.linspace(0, 1, nodes + 1, dtype=x.dtype, device=x.device)
+    inside = energy.confine(energy.curve(x)(s))[:, 1:-1]
+    return torch.cat([x[:, :1], inside, x[:, -1:]], 1)
