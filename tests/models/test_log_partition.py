@@ -91,6 +91,13 @@ def test_it_learns_mean_and_spread(two, tmp_path):
     assert float(spread) == pytest.approx(float(seen), rel=0.25)
 
 
+def test_its_gaussian_is_that_of_turned_pictures(two, tmp_path):
+    same = two[:1].expand(64, -1, -1, -1).clone()
+    for degrees, varies in ((0.0, False), (90.0, True)):
+        run = Small(Examples(same), replace(TINY, rotation=degrees), tmp_path)
+        assert (float(cast(LogPartitionNet, run.net).values[0]) > 0.01) == varies
+
+
 def test_a_folder_of_it_is_a_denoiser_with_exact_moments(two, folder, tmp_path):
     model = dd.load(folder)
     assert isinstance(model.denoiser, LogPartitionDenoiser)

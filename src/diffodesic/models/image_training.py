@@ -136,7 +136,8 @@ class ImageTraining(Training):
         outdir: Path,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.examples, self.device = examples, torch.device(device)
+        self.examples, self.settings = examples, settings
+        self.device = torch.device(device)
         self.sigma_data = float(examples.points.std())
         count = len(examples.points)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
@@ -212,15 +213,20 @@ class ImageTraining(Training):
         target = (batch.x0 - skip * batch.z) / gain
         return (raw.float() - target).square().sum()
 
+    def clean(self, index: Tensor, g: torch.Generator) -> Tensor:
+        """The examples ``index`` (n,), turned at random where the settings ask for it."""
+        x0 = self.points[index]
+        if self.settings.rotation:
+            turns = 2 * torch.rand(len(index), generator=g, device=self.device) - 1
+            x0 = rotate(x0, turns * self.settings.rotation)
+        return x0
+
     def draw(self, among: Tensor, n: int, g: torch.Generator) -> Batch:
         """Draw n examples ``among`` these rows, with their noise; ``g`` on the run's device."""
         settings, device = self.settings, self.device
         choice = torch.randint(len(among), (n,), generator=g, device=device)
         index = among.to(device)[choice]
-        x0 = self.points[index]
-        if settings.rotation:
-            angles = (2 * torch.rand(n, generator=g, device=device) - 1) * settings.rotation
-            x0 = rotate(x0, angles)
+        x0 = self.clean(index, g)
         u = (torch.arange(n, device=device) + torch.rand(n, generator=g, device=device)) / n
         sigma = sigma_quantile(u, settings)
         z = x0 + _wide(sigma) * torch.randn(x0.shape, generator=g, device=device)

@@ -6,13 +6,15 @@ The log-density of noisy data, ``log p(z; sigma) = -U``, is that of Gaussian dat
     U = |n|^2/2 + log det(C + sigma^2)/2 + (D/2) log 2 pi + D (s^2/r^2) beta(log sigma),
     n = (C + sigma^2)^(-1/2) (z - mu) - W (f(x, c) - o F_G),
     x = (z - (1 - o) mu)/r,  c = log(sigma)/4,  r^2 = s^2 + sigma^2,
-    W = t^2/(t^2 + sigma^2) (C/(C + sigma^2))^(1/2),
+    W = t^2/(t^2 + sigma^2) (C/(C + sigma^2))^p,   p = 1/4 + 5/4 sigma^2/r^2,
 
-with t^2 the largest eigenvalue of C: above it the data look Gaussian.  ``U = |n|^2/2`` is the
-energy of an autoencoder (Salimans & Ho 2021), n the noise itself near data of low dimension, and
-beta, a function of the level alone, counts their dimensions.  o = 1 where f starts as the raw
-network F of an EDM denoiser, from which F_G, that of the Gaussian, is taken; else o = 0.  Then
-(2506.05310)
+with t^2 the largest eigenvalue of C: above it the data look Gaussian, each direction by its own
+variance.  Much noise asks for p = 3/2, as third cumulants fade, so that what is learned of little
+noise spoils nothing there; little noise asks for all directions, as normals of the data turn.
+``U = |n|^2/2`` is the energy of an autoencoder (Salimans & Ho 2021), n the noise itself near data
+of low dimension, and beta, a function of the level alone, counts their dimensions.  o = 1 where f
+starts as the raw network F of an EDM denoiser, from which F_G, that of the Gaussian, is taken; else
+o = 0.  Then (2506.05310)
 
     m = E[x0 | z]        = z - sigma^2 dU/dz,
     q = E[|z - x0|^2 | z] = sigma^2 (D - dU/dlog sigma)
@@ -42,6 +44,7 @@ KNOTS = 24  # of beta, over the levels of the training
 RANK = 512  # directions of the data whose variance is kept, each its own
 MOST = 2048  # coordinates up to which all directions are found at once
 FEWEST = 1e-4  # variance of a direction, in that of the data
+POWER = (0.25, 1.5)  # p, where there is little noise and where there is much
 
 
 def covariance(points: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -227,11 +230,11 @@ class LogPartitionNet(nn.Module):
             raw = raw - (z - shrunk - skip * z) / gain
         whole = self._scaled(z - self.mean, sigma, lambda v: (v + sigma**2).rsqrt())
         top = self.values[0] if len(self.values) else self.rest
-        step = (
-            top / (top + sigma**2) * self._scaled(raw, sigma, lambda v: (v / (v + sigma**2)).sqrt())
-        )
-        fade = (self.sigma_data / scale).squeeze(-1) ** 2
-        return (step * (whole - step / 2)).sum(-1) - self.dim * fade * self._counted(log_sigma)
+        power = torch.lerp(*map(sigma.new_tensor, POWER), (sigma / scale) ** 2)
+        fade = self._scaled(raw, sigma, lambda v: (v / (v + sigma**2)) ** power)
+        step = top / (top + sigma**2) * fade
+        share = (self.sigma_data / scale).squeeze(-1) ** 2
+        return (step * (whole - step / 2)).sum(-1) - self.dim * share * self._counted(log_sigma)
 
     def log_density(
         self, z: Tensor, log_sigma: Tensor, class_labels: Tensor | None = None

@@ -78,7 +78,8 @@ class LogPartitionTraining(ImageTraining):
             min(RANK, self.points[0].numel()),
             offset=offset,
         )
-        net.fit(self.points[self.trained_on].cpu())
+        turned = torch.Generator(self.device).manual_seed(settings.seed)
+        net.fit(self.clean(self.trained_on.to(self.device), turned).cpu())
         return net
 
     def inner(self, settings: TrainSettings) -> tuple[nn.Module, bool]:
