@@ -56,6 +56,7 @@ def lift(denoiser: Denoiser, x: Tensor, log_snr: Tensor | float, *, steps: int =
 
     Cost: ``2 steps`` evaluations per point.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     x, top, bottom = _noisy_and_clean(denoiser, x, log_snr, "x")
     return integrate(denoiser, x, bottom, top, steps=steps)
 
@@ -78,6 +79,7 @@ def drop(denoiser: Denoiser, z: Tensor, log_snr: Tensor | float, *, steps: int =
 
     Cost: ``2 steps`` evaluations per point.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     z, top, bottom = _noisy_and_clean(denoiser, z, log_snr, "z")
     return integrate(denoiser, z, top, bottom, steps=steps)
 
@@ -86,6 +88,7 @@ def trajectory(
     denoiser: Denoiser, z: Tensor, log_snr: Tensor | float, *, steps: int = 48
 ) -> Tensor:
     """All points that :func:`drop` visits, (..., steps + 1, D), noisiest first; same cost."""
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     z, top, bottom = _noisy_and_clean(denoiser, z, log_snr, "z")
     return torch.stack([z, *_states(denoiser, z, top, bottom, steps)], -2)
 
@@ -178,6 +181,7 @@ def sample_posterior(
 
     Cost: ``2 steps + 1`` evaluations per sample.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     if min(samples, steps) < 1:
         raise ValueError(f"samples and steps must be at least 1, got {samples} and {steps}")
     generator = checks.generator(seed)

@@ -93,6 +93,7 @@ def denoising_likelihood(
 
     Cost: ``levels * draws`` evaluations per point.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     if levels < 1 or draws < 2:
         raise ValueError(
             f"levels must be at least 1 and draws at least 2, got {levels} and {draws}"
@@ -147,6 +148,7 @@ def flow_likelihood(
 
     Cost: ``draws (4 steps + 1)`` evaluations and ``draws probes (2 steps + 1)`` JVPs per point.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     if draws < 2:
         raise ValueError(f"draws must be at least 2, got {draws}")
     x, _, high = _checked(denoiser, x, log_snr)

@@ -44,7 +44,7 @@ from diffodesic.denoisers.trial import (
     Trial,
     check_output,
 )
-from diffodesic.numerics import derivatives
+from diffodesic.numerics import checks, derivatives
 from diffodesic.numerics.cost import record
 
 __all__ = [
@@ -128,11 +128,13 @@ def from_network(
         the denoiser ``m(z, sigma)``, in the dtype and on the device of ``z``.
 
     Raises:
+        TypeError: for what is no schedule.
         ValueError: if an argument is unknown, missing or contradicts another.
         NetworkError: if the trial finds a fault.
 
     Cost: one evaluation of ``fn`` per point; the trial 20 evaluations and 3 derivatives at most.
     """
+    checks.of_kind(schedule, "schedule", Schedule)
     given = dict(vars(options or NetworkOptions()))
     tried = given.pop("trial")
     given["log_snr_range"] = given["log_snr_range"] or schedule.log_snr_range
@@ -185,6 +187,7 @@ class NetworkDenoiser(Denoiser):
     auto_mode: list[JvpMode] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
+        checks.of_kind(self.schedule, "schedule", Schedule)
         self.dim = math.prod(self.shape)
         for name, value, known in (
             ("prediction", self.prediction, get_args(Prediction)),

@@ -89,6 +89,7 @@ def choose_noise_level(
 
     Cost: two JVPs per point, probe and level: 2048 by default.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     data = checks.points(data, "data", denoiser.dim, "the dimension of the denoiser")
     if data.ndim != 2 or len(data) < 2:
         raise ValueError(f"data must be (N, {denoiser.dim}) with N >= 2, got {tuple(data.shape)}")

@@ -96,6 +96,7 @@ def self_check(denoiser: Denoiser, x: Tensor, *, probes: int = 4, seed: int = 0)
     Cost per point: ``2 P + 5`` evaluations and one VJP; 21 evaluations more for a network whose
     slopes by the noise differ.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     what = "the dimension of the data and one for log SNR"
     x = checks.points(x, "x", denoiser.dim + 1, what)
     if x.ndim != 2 or probes < 2:

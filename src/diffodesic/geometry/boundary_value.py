@@ -17,6 +17,7 @@ from diffodesic.geometry.certify import certify, judged
 from diffodesic.geometry.closer import look_closer
 from diffodesic.geometry.energy import Problem, Progress, Solution, Solver
 from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.metric_trial import check_dimension, try_metric
 from diffodesic.geometry.path import Certificate, Geodesic
 from diffodesic.geometry.solvers.lagrangian import AugmentedLagrangian
 from diffodesic.geometry.solvers.redraw import Redraw
@@ -75,9 +76,11 @@ def geodesic(
         the path, its certificate and its cost.
 
     Raises:
-        TypeError: for complex numbers, or what is no metric or solver.
+        TypeError: for complex numbers, what is no metric or solver, or a metric of one's own whose
+            products are of another type or cannot be differentiated.
         ValueError: for points of the wrong dimension, non-finite points, an ``init`` of another
-            shape or between other points, ``nodes < 2`` or ``refine < 1``.
+            shape or between other points, ``nodes < 2`` or ``refine < 1``; for a metric of one's
+            own whose products have another shape or depend on the batch.
 
     Warns:
         SearchWarning: with the status sentence, where the search of a pair did not end well.
@@ -87,7 +90,8 @@ def geodesic(
     certificate; in the spacetime of a network ``39 nodes`` evaluations for a sample of the judged
     length, and more samples (8 at most) until its standard error is below 1 %. A path that hides
     length between its nodes, or is longer than a start, is searched again on at most ``16 nodes``
-    points (at most 100 gradients for each of three searches).
+    points (at most 100 gradients for each of three searches).  A metric of one's own is tried by
+    six inner products.
     """
     path = search(
         metric, a, b, nodes=nodes, solver=solver, init=init, refine=refine, progress=progress
@@ -127,6 +131,7 @@ def search(
     progress: Progress | None = None,
 ) -> Geodesic:
     """:func:`geodesic` without the warning, for verbs that tell the status themselves."""
+    checks.of_kind(metric, "metric", Metric)
     refine = checks.whole(refine, "refine", 1)
     if solver is not None and not hasattr(solver, "solve"):
         raise TypeError(f"solver must have a method solve, such as Relax(), got {solver!r}")
@@ -138,6 +143,7 @@ def search(
     a, b = checks.pair(a, b)
     batch = a.shape[:-1]
     flat_a, flat_b = a.reshape(-1, metric.dim), b.reshape(-1, metric.dim)
+    try_metric(metric, torch.stack([flat_a[0], flat_b[-1]]))
     if init is not None:
         init = _first_paths(metric, init, flat_a, flat_b, batch)
     with counting() as cost:
@@ -232,14 +238,11 @@ def checked(metric: Metric, x: Tensor, name: str) -> Tensor:
         the points.
 
     Raises:
-        TypeError: for complex numbers, or what is no metric.
+        TypeError: for complex numbers, what is no metric, or one without a dimension.
         ValueError: for another dimension, no points, values that are not finite or out of bounds.
     """
-    if not isinstance(metric, Metric):
-        raise TypeError(
-            f"metric must be a Metric, got {type(metric).__name__}; a denoiser has one by "
-            "ScoreMetric(...) or Spacetime(...)"
-        )
+    checks.of_kind(metric, "metric", Metric)
+    check_dimension(metric)
     x = checks.points(x, name, metric.dim, "the dimension of the metric")
     if not torch.equal(metric.energy().confine(x), x):
         raise ValueError(f"{name} holds points outside the range of the metric")

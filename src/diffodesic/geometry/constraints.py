@@ -27,6 +27,7 @@ from diffodesic.geometry.energy import Progress
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.lagrangian import AugmentedLagrangian, Constraint
+from diffodesic.numerics import checks
 
 __all__ = ["ConstrainedGeodesic", "Verdict", "constrained_geodesic", "verify"]
 
@@ -114,6 +115,7 @@ def constrained_geodesic(
     Cost: a warm-started solve per round, and ``method.refine * nodes`` values of every constraint
     with their gradient per solver step.
     """
+    checks.of_kind(metric, "metric", Metric)
     if not constraints:
         raise ValueError("constraints is empty; give at least one, or call geodesic")
     solver = replace(method or AugmentedLagrangian(), constraints=tuple(constraints))

@@ -16,6 +16,7 @@ from torch import Tensor
 from diffodesic.geometry.boundary_value import checked, search
 from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import DENSE, Metric
+from diffodesic.geometry.metric_trial import try_metric
 from diffodesic.geometry.path import Geodesic
 from diffodesic.numerics import checks
 from diffodesic.numerics.ode import rk45
@@ -42,11 +43,12 @@ def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
 
     Cost: six stages per step; each takes one gradient of ``inner`` and one ``sharp``: d products
     with the metric at once where d is at most 32, else at most about 2d by conjugate gradients,
-    and less where the metric has a closed form.
+    and less where the metric has a closed form.  A metric of one's own is tried by six products.
     """
     x = checked(metric, x, "x")
     v = checks.points(v, "v", metric.dim, "the dimension of the metric")
     x, v = checks.pair(x, v, ("x", "v"))
+    try_metric(metric, x.reshape(-1, metric.dim)[[0, -1]])
     rtol = _tolerance(rtol, "rtol")
     d = metric.dim
 

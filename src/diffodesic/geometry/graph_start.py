@@ -54,6 +54,7 @@ def graph_path(
 
     Cost: one segment of the metric per edge, ``N neighbours`` at most.
     """
+    checks.of_kind(metric, "metric", Metric)
     given = (("data", data), ("a", a), ("b", b))
     what = "the dimension of the metric"
     data, a, b = (checks.points(x, name, metric.dim, what) for name, x in given)

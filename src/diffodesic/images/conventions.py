@@ -124,6 +124,7 @@ def self_check(model: Model, pictures: Data, *, seed: int = 0) -> Conventions:
 
     Cost: 6 evaluations per picture for each of 12 times and schedules and 2 ranges.
     """
+    checks.of_kind(model, "model", Model)
     if not isinstance(getattr(model, "denoiser", None), NetworkDenoiser):
         raise TypeError("self_check takes a model whose denoiser is made by from_network")
     seed = checks.seed(seed)

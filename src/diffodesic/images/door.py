@@ -18,6 +18,7 @@ from torch import Tensor
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.lifting import as_floats
 from diffodesic.models.model import Model
+from diffodesic.numerics import checks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,10 +46,11 @@ def as_data(source: Model | Denoiser, data: Data) -> Tensor:
         a tensor as it is; of a picture (C, H, W), of several (N, C, H, W), floats in [0, 1].
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for anything else, or a source that is neither.
         ValueError: for several pictures that differ in shape, or none.
         ImageError: for a file that is no picture, or pixels out of their range.
     """
+    checks.of_kind(source, "source", Model, Denoiser)
     if isinstance(data, Tensor):
         return data
     if isinstance(source, Denoiser):
@@ -61,8 +63,6 @@ def as_data(source: Model | Denoiser, data: Data) -> Tensor:
             shapes = ", ".join(str(tuple(one.shape)) for one in each)
             raise ValueError(f"pictures must be of one shape, at least one, got [{shapes}]")
         return torch.stack([*map(as_floats, each)])
-    if not isinstance(source, Model):
-        raise TypeError(f"a model is needed here, as `load` gives it, not {source!r}")
     return _picture(data, source.codec.shape)
 
 

@@ -29,6 +29,7 @@ from diffodesic.images.work import frames_work, join_work
 from diffodesic.metrics.continuation import Alarm, Continuation, Method, continue_path
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import expect, total
 from diffodesic.output.animation import AnimationOptions
 from diffodesic.output.folder import write_pictures
@@ -182,6 +183,7 @@ def extrapolate(
     Cost: that of ``geodesic`` and of ``continue_path``, ``2 flow_steps`` evaluations per end
     and frame, and 12 per end.
     """
+    checks.of_kind(model, "model", Model)
     asked = (options or ExtrapolateOptions()).but(space=choose_space(metric, space), amount=amount)
     began, say = time.monotonic(), progress or (lambda _: None)
     inputs = as_images(as_data(model, image_a), as_data(model, image_b))

@@ -34,6 +34,7 @@ from diffodesic.images.spaces import SPACES, Fixed, Space, SpacetimeSpace, choos
 from diffodesic.images.work import frames_work, join_work, kept_stage
 from diffodesic.models.identity import identity, short
 from diffodesic.models.model import Model
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import expect, stage, total
 from diffodesic.numerics.curves import Polyline
 from diffodesic.output.options import option, suggests
@@ -111,6 +112,7 @@ def interpolate(
     geodesic (see ``geodesic``); for the length of every path ``4 nodes`` steps, or in the
     spacetime of a network ``nodes`` steps and, beside the geodesic, ``39 nodes`` evaluations.
     """
+    checks.of_kind(model, "model", Model)
     asked = (options or InterpolateOptions()).but(space=choose_space(metric, space), frames=frames)
     inputs = as_images(as_data(model, image_a), as_data(model, image_b))
     with stages(checkpoint, model, inputs, asked).held() as store:

@@ -35,6 +35,7 @@ from diffodesic.images.measured import Measured, made_of
 from diffodesic.images.own_kind import strange
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.model import Model
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import counting, expect, stage
 from diffodesic.output.options import Options, option, suggests
 
@@ -147,6 +148,7 @@ def likelihood(
     Cost: ``levels * draws`` evaluations per picture, ``among`` included, and 16 per picture; for
     the flow ``draws (4 steps + 1)`` evaluations and ``draws probes (2 steps + 1)`` JVPs more.
     """
+    checks.of_kind(model, "model", Model)
     began, say = time.monotonic(), progress or (lambda _: None)
     asked = options or LikelihoodOptions()
     images = _several(model, images)

@@ -27,6 +27,7 @@ from diffodesic.images.result import Interpolation, result_dict
 from diffodesic.images.saved import SavedFrames
 from diffodesic.images.spaces import SPACES, Space, choose_space
 from diffodesic.models.model import Model
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import expect, total
 from diffodesic.output.animation import AnimationOptions
 from diffodesic.output.folder import write_pictures
@@ -160,6 +161,7 @@ def interpolate_through(
 
     Cost: that of :func:`interpolate` per pair.
     """
+    checks.of_kind(model, "model", Model)
     if isinstance(images, str) or not isinstance(images, Sequence | Tensor):
         raise TypeError(
             f"images must be a list of two pictures or more, got {reprlib.repr(images)}"

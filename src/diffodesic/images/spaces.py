@@ -39,6 +39,7 @@ from diffodesic.metrics.spacetime.flow_arches import even_means, flow_arches
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.points import NoisyPoints
 from diffodesic.models.model import Model
+from diffodesic.numerics import checks
 from diffodesic.numerics.curves import Polyline, Spline
 from diffodesic.output.options import Options, option
 
@@ -113,8 +114,7 @@ class Space(Options, ABC):
             TypeError: for anything but a model.
             ValueError: for a level outside the model's range.
         """
-        if not isinstance(model, Model):
-            raise TypeError(f"a model is needed here, as `load` gives it, not {model!r}")
+        checks.of_kind(model, "model", Model)
         level = self.auto_log_snr if self.log_snr == "auto" else float(self.log_snr)
         low, high = model.denoiser.log_snr_range[0], clean_log_snr(model.denoiser)
         if not low < level < high:
@@ -321,6 +321,9 @@ class Fixed(Space):
 
     own: Metric = option(MISSING, flag=False)
     source: str | None = option(None, flag=False)
+
+    def __post_init__(self) -> None:
+        checks.of_kind(self.own, "own", Metric)
 
     def __repr__(self) -> str:
         """The class of the metric, and the level."""

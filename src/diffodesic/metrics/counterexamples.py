@@ -26,6 +26,7 @@ from diffodesic.denoisers.flow import drop, lift
 from diffodesic.geometry.metric import Metric
 from diffodesic.metrics.elementary import Pullback
 from diffodesic.metrics.one_level import check_level
+from diffodesic.numerics import checks
 
 __all__ = ["FisherRao", "decoded_chord", "decoder_pullback"]
 
@@ -43,6 +44,7 @@ class FisherRao(Metric):
     """
 
     def __init__(self, denoiser: Denoiser, *, log_snr: float, alpha: float = 1.0) -> None:
+        checks.of_kind(denoiser, "denoiser", Denoiser)
         check_level(denoiser, log_snr)
         if not 0 < alpha < math.inf:
             raise ValueError(f"alpha must be a positive number, got {alpha}")
@@ -79,6 +81,7 @@ def decoder_pullback(denoiser: Denoiser, *, log_snr: float, steps: int = 24) -> 
 
     Cost: ``2 steps`` evaluations per node of a path.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     return Pullback(lambda z: drop(denoiser, z, log_snr, steps=steps), denoiser.dim)
 
 

@@ -35,6 +35,8 @@ class Conformal(Metric):
         ValueError: for a ``dim`` that is no number of coordinates.
     """
 
+    of_function = True
+
     def __init__(self, factor: Callable[[Tensor], Tensor], dim: int) -> None:
         self.factor, self.dim = factor, checks.whole(dim, "dim", 1)
 
@@ -53,6 +55,8 @@ class Pullback(Metric):
     Raises:
         ValueError: for a ``dim`` that is no number of coordinates.
     """
+
+    of_function = True
 
     def __init__(self, f: Callable[[Tensor], Tensor], dim: int) -> None:
         self.f, self.dim = f, checks.whole(dim, "dim", 1)

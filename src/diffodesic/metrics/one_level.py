@@ -50,6 +50,7 @@ class AtNoise(Metric):
     """A metric on noisy points at one fixed noise level of a denoiser."""
 
     def __init__(self, denoiser: Denoiser, log_snr: float) -> None:
+        checks.of_kind(denoiser, "denoiser", Denoiser)
         check_level(denoiser, log_snr)
         self.denoiser, self.log_snr, self.dim = denoiser, float(log_snr), denoiser.dim
         self.sigma = math.exp(-log_snr / 2)
@@ -146,6 +147,7 @@ def weight_unit(denoiser: Denoiser, points: Tensor, log_snr: float) -> float:
 
     Cost: one evaluation per point.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     points = checks.points(points, "points", denoiser.dim, "the dimension of the data")
     with torch.no_grad():
         score = denoiser.score(points, points.new_tensor(math.exp(-log_snr / 2)))

@@ -75,6 +75,7 @@ class ScoreMetric(AtNoise):
         weight = checks.number(weight, "weight")
         if not 0 <= weight < math.inf:
             raise ValueError(f"weight must be >= 0 and finite, got {weight}")
+        checks.of_kind(denoiser, "denoiser", Denoiser)
         if checks.whole(rank, "rank", 1) > denoiser.dim:
             raise ValueError(f"rank must be between 1 and {denoiser.dim}, got {rank}")
         if data is None and (relative or log_snr == "auto"):

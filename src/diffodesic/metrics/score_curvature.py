@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.metrics.score import ScoreMetric
+from diffodesic.numerics import checks
 
 __all__ = ["ricci_scalar", "sectional_curvature"]
 
@@ -40,6 +41,7 @@ def sectional_curvature(metric: ScoreMetric, x: Tensor, u: Tensor, v: Tensor) ->
 
     Cost: 4 K evaluations and 2 K JVPs per point.
     """
+    checks.of_kind(metric, "metric", ScoreMetric)
     uu, uv, vv = metric.inner(x, u, u), metric.inner(x, u, v), metric.inner(x, v, v)
     area = uu * vv - uv.square()
     if not bool((area > 1e-12 * uu * vv).all()):
@@ -70,6 +72,7 @@ def ricci_scalar(metric: ScoreMetric, x: Tensor, *, probes: Tensor | None = None
 
     Cost: 2 K JVPs per point and probe, D probes by default; 2 K evaluations per point.
     """
+    checks.of_kind(metric, "metric", ScoreMetric)
     p = torch.eye(metric.dim) if probes is None else torch.as_tensor(probes)
     if p.ndim != 2 or p.shape[-1] != metric.dim or (probes is not None and len(p) < 2):
         raise ValueError(f"probes must be (P, {metric.dim}) with P >= 2, got {tuple(p.shape)}")

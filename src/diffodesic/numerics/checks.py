@@ -21,6 +21,7 @@ __all__ = [
     "floating",
     "generator",
     "number",
+    "of_kind",
     "pair",
     "points",
     "seed",
@@ -29,6 +30,41 @@ __all__ = [
 
 WIDEST = 300.0
 """Largest size of a log SNR: beyond it sigma^4 or its inverse is no number of float64."""
+
+
+# where an object of a kind comes from, for the message of who gave another
+_CURES = {
+    "Denoiser": "make one of a network by from_network, of a function by Denoiser.from_callable",
+    "Model": "give a model, as `load` gives it",
+    "Schedule": "give one of dd.schedules, such as dd.schedules.VP()",
+    "Potential": "make one of a function by dd.transitions.from_callable",
+    "Metric": "a denoiser has one by ScoreMetric(denoiser, log_snr=...) or Spacetime(denoiser)",
+    "Spacetime": "make one by Spacetime(denoiser)",
+    "ScoreMetric": "make one by ScoreMetric(denoiser, log_snr=...)",
+}
+
+
+def of_kind(value: object, name: str, *kinds: type) -> None:
+    """Nothing for a value of one of the kinds, else a TypeError that says where one comes from.
+
+    Args:
+        value: what was given.
+        name: of the argument, for the message.
+        *kinds: classes; the first one's origin is in the message.
+
+    Raises:
+        TypeError: for a value of another kind.
+    """
+    if isinstance(value, kinds):
+        return
+    wanted = " or a ".join(kind.__name__ for kind in kinds)
+    given, cure = f"a {type(value).__name__}", _CURES[kinds[0].__name__]
+    if isinstance(value, type):
+        given = f"the class {value.__name__}"
+        cure = f"give {value.__name__}(...)" if issubclass(value, kinds) else cure
+    elif isinstance(getattr(value, "denoiser", None), kinds):
+        cure = f"give {type(value).__name__.lower()}.denoiser"
+    raise TypeError(f"{name} must be a {wanted}, got {given}: {cure}")
 
 
 def floating(x: Tensor, name: str) -> Tensor:

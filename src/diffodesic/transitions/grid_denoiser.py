@@ -55,6 +55,7 @@ class GridDenoiser(Denoiser):
     closed_form = True
 
     def __init__(self, potential: Potential, *, points: int | None = None) -> None:
+        checks.of_kind(potential, "potential", Potential)
         if potential.dim not in _POINTS:
             raise ValueError(
                 f"a grid serves up to 3 coordinates, {potential.name} has {potential.dim}; "

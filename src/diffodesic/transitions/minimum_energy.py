@@ -93,6 +93,7 @@ def lowest_pass(
 
     **Cost** one energy per grid point.
     """
+    checks.of_kind(potential, "potential", Potential)
     a, b = checks.pair(_state(potential, a, "a"), _state(potential, b, "b"))
     axes = _axes(potential, nodes)
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).to(a)
@@ -147,6 +148,7 @@ def string(
 
     **Cost** ``images`` gradients per move, hundreds to thousands of moves.
     """
+    checks.of_kind(potential, "potential", Potential)
     start = checks.points(start, "start", potential.dim, f"the dimension of {potential.name}")
     if start.ndim != 2 or len(start) < 2 or images < 3:
         raise ValueError(

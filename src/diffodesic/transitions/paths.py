@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffodesic.geometry.path import Geodesic
 from diffodesic.models.identity import identity
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import expect, stage
 from diffodesic.numerics.words import brief
 from diffodesic.output.options import suggests
@@ -201,6 +202,7 @@ def transition_paths(
 
     **Cost** ``P (K (n + 1) + 1)`` energies with gradient.
     """
+    checks.of_kind(potential, "potential", Potential)
     options, nodes = options or PathOptions(), _nodes(potential, path)
     states = nodes[[0, -1], :-1]
     warn_of_slopes(potential, states)

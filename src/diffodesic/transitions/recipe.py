@@ -29,6 +29,7 @@ from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
 from diffodesic.geometry.solvers.relax import Relax
 from diffodesic.metrics.spacetime.metric import Spacetime
+from diffodesic.numerics import checks
 from diffodesic.output.options import option, suggests
 from diffodesic.transitions.annealing import PathOptions
 from diffodesic.transitions.grid_denoiser import GridDenoiser
@@ -154,6 +155,9 @@ def pathways(
 
     **Cost** a geodesic by quadrature (seconds), ``paths * langevin_steps * (nodes + 1)`` energies.
     """
+    checks.of_kind(potential, "potential", Potential)
+    if denoiser is not None:
+        checks.of_kind(denoiser, "denoiser", Denoiser)
     options = options or PathwayOptions()
     say, times = progress or (lambda _: None), [time.perf_counter()]
     say("states and the lowest pass")

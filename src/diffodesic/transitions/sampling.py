@@ -58,6 +58,7 @@ def boltzmann(
 
     **Cost** about 31 energies with gradient per sample and temperature, of which there are 5 to 30.
     """
+    checks.of_kind(potential, "potential", Potential)
     if count < 100:
         raise ValueError(f"samples = {count}: give at least 100.")
     generator = checks.generator(seed)

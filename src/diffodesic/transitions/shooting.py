@@ -18,6 +18,7 @@ from dataclasses import MISSING, dataclass
 import torch
 from torch import Tensor
 
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import counting
 from diffodesic.output.options import Options, option, suggests
 from diffodesic.transitions.langevin import Walkers
@@ -94,6 +95,7 @@ def two_way_shooting(
     **Cost** one energy with gradient per step of every path tried, first paths and burn-in
     included.
     """
+    checks.of_kind(potential, "potential", Potential)
     check_apart(potential, a, b)
     run, chains = FreeDynamics(potential, options.step, options.seed), options.chains
     shooter, say = _Shooter(run, a, b, options), progress or (lambda _: None)

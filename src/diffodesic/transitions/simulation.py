@@ -142,6 +142,7 @@ def plain_dynamics(
 
     **Cost** ``walkers * (steps + 1)`` energies; memory does not grow with ``steps``.
     """
+    checks.of_kind(potential, "potential", Potential)
     check_apart(potential, a, b)
     run, say = FreeDynamics(potential, step, seed), progress or (lambda _: None)
     with counting() as spent:
@@ -209,6 +210,7 @@ def committor(
 
     **Cost** one energy with gradient per step and undecided trajectory.
     """
+    checks.of_kind(potential, "potential", Potential)
     x = checks.points(x, "x", potential.dim, f"the dimension of {potential.name}")
     if x.ndim != 2:
         raise ValueError(f"x has shape {tuple(x.shape)}; give points (P, {potential.dim})")

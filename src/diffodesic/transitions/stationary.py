@@ -37,6 +37,7 @@ def relax(potential: Potential, x: Tensor, *, rtol: float = 1e-6, iterations: in
 
     **Cost** one energy with gradient per iteration and point.
     """
+    checks.of_kind(potential, "potential", Potential)
     x = checks.points(x, "x", potential.dim, f"the dimension of {potential.name}")
     energy, slope = potential.gradient(x)
     checks.finite(slope, f"the gradient of {potential.name} at x")
@@ -81,6 +82,7 @@ def relax_to_saddle(
 
     **Cost** ``2 d + 1`` energies with gradient per iteration and point.
     """
+    checks.of_kind(potential, "potential", Potential)
     x = checks.points(x, "x", potential.dim, f"the dimension of {potential.name}")
     move, values = torch.full_like(x, potential.size), torch.zeros_like(x)
     for _ in range(iterations):

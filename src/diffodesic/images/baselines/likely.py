@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.numerics import checks
 from diffodesic.numerics.cost import Cost, counting
 from diffodesic.numerics.hessians import bend, laplacian
 
@@ -79,6 +80,7 @@ def likely_path(
 
     Cost: one evaluation per inner node and step.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     low, high = denoiser.log_snr_range
     if not (low <= log_snr <= high and math.isfinite(log_snr)):
         raise ValueError(f"log_snr must be finite and in {low:g} to {high:g}, got {log_snr}")

@@ -26,6 +26,7 @@ from torch import Tensor
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.points import natural, packed
+from diffodesic.numerics import checks
 
 SHIFT = 1e-3  # of log SNR, in the central difference of the mean
 
@@ -85,6 +86,7 @@ def path_diagnostics(
 
     Cost per node: ``10 P + 8`` evaluations, P + 2 JVPs and P VJPs at most.
     """
+    checks.of_kind(space, "space", Spacetime, Denoiser)
     denoiser = space.denoiser if isinstance(space, Spacetime) else space
     nodes = packed(nodes, "nodes", denoiser.dim)
     if nodes.ndim != 2 or len(nodes) < 2:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffodesic.metrics.spacetime.metric import Spacetime
 from diffodesic.metrics.spacetime.points import packed
+from diffodesic.numerics import checks
 
 __all__ = ["AvoidRegion", "MinLogSNR"]
 
@@ -49,6 +50,7 @@ class AvoidRegion:
     _star: tuple[Tensor, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        checks.of_kind(self.space, "space", Spacetime)
         object.__setattr__(self, "point", packed(self.point, "point", self.space.data_dim))
         if self.point.shape != (self.space.dim,) or not self.kl_at_least > 0:
             raise ValueError(

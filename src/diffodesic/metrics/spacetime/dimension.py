@@ -132,6 +132,7 @@ def spectral_dimension(
 
     Cost: ``directions * steps`` JVPs.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     z = checks.points(z, "z", denoiser.dim, "the dimension of the data")
     if z.ndim != 1:
         raise ValueError(f"z has shape {tuple(z.shape)}; give one point ({denoiser.dim},)")
@@ -181,6 +182,7 @@ def denoising_dimension(
 
     Cost: ``draws`` evaluations per point.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     x = checks.points(x, "x", denoiser.dim, "the dimension of the data")
     if draws < 2:
         raise ValueError(f"draws must be at least 2 for a standard error, got {draws}")
@@ -210,6 +212,7 @@ def flipd(space: Spacetime, x: Tensor) -> Tensor:
 
     Cost: one ``space.mu`` per point.
     """
+    checks.of_kind(space, "space", Spacetime)
     x = packed(x, "x", space.data_dim, detach=False)
     eta, mu = natural(x), space.mu(x)
     return -2 * (eta * mu).sum(-1) + eta[..., :-1].square().sum(-1) / (-2 * eta[..., -1])
@@ -284,6 +287,7 @@ def normal_bundle(
 
     Cost: ``scores`` evaluations, and a singular value decomposition of scores x D.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     x = checks.points(x, "x", denoiser.dim, "the dimension of the data")
     if x.ndim != 1:
         raise ValueError(f"x has shape {tuple(x.shape)}; give one point ({denoiser.dim},)")

@@ -90,6 +90,7 @@ class Spacetime(NoisyPoints):
         log_snr_range: tuple[float, float] | None = None,
         gradient: Gradient = "auto",
     ) -> None:
+        checks.of_kind(denoiser, "denoiser", Denoiser)
         if not denoiser.variance > 0:
             raise ValueError("the data law is a single point: its spacetime has no lengths")
         self.denoiser, self.data_dim = denoiser, denoiser.dim

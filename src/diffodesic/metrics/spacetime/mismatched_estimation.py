@@ -82,6 +82,7 @@ def relative_entropy(
 
     Cost: ``6 S levels`` evaluations per pair of points, and 8 for the levels.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     a, b = checks.pair(_checked(denoiser, a, "a"), _checked(denoiser, b, "b"))
     noise = frozen_noise(denoiser.dim, samples=samples, levels=levels, seed=seed)
     hub, other = a.reshape(-1, a.shape[-1]), b.reshape(-1, 1, b.shape[-1])
@@ -127,6 +128,7 @@ def mismatch_steps(
     Cost: ``8 S levels`` evaluations per hub, and 14 for the levels; there are n + 1 hubs, or n/2
     alternate ones.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     x = _checked(denoiser, x, "x")
     if x.ndim < 2 or x.shape[-2] < 2:
         raise ValueError(f"x has shape {tuple(x.shape)}; nodes must be (..., n+1, D+1), n >= 1")
@@ -180,6 +182,7 @@ def mismatch_length(
 
     Cost: as for :func:`mismatch_steps`.
     """
+    checks.of_kind(denoiser, "denoiser", Denoiser)
     if x.ndim != 2:
         raise ValueError(
             f"x has shape {tuple(x.shape)}; the length is that of one path, nodes (n+1, D+1)"

@@ -116,6 +116,7 @@ def divergences(
     Cost: 32 evaluations of ``space.mu`` per pair inside one mode, some hundreds across modes. A
     network answers in float32: ask for ``rtol`` of 1e-3 or so.
     """
+    checks.of_kind(space, "space", Spacetime)
     a, b, batch = _pairs(space, a, b)
     with counting() as cost:
         eta, mu = space.eta(a), space.mu(a)
@@ -152,6 +153,7 @@ def divergences(
 
 def kl(space: Spacetime, a: Tensor, b: Tensor, *, rtol: float = 1e-8) -> Tensor:
     """``KL(a || b)``, (...), in nats; the other way, errors and cost: :func:`divergences`."""
+    checks.of_kind(space, "space", Spacetime)
     return divergences(space, a, b, rtol=rtol).forward
 
 
@@ -168,6 +170,7 @@ def jeffreys(space: Spacetime, a: Tensor, b: Tensor) -> Tensor:
 
     Cost: two evaluations of ``space.mu`` per pair.
     """
+    checks.of_kind(space, "space", Spacetime)
     a, b, batch = _pairs(space, a, b)
     rise = (space.eta(b) - space.eta(a)) * (space.mu(b) - space.mu(a))
     return rise.sum(-1).reshape(batch)
@@ -188,6 +191,7 @@ def sandwich(space: Spacetime, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
     Cost: two evaluations of ``mu`` where psi is in closed form, else :func:`divergences`.
     """
+    checks.of_kind(space, "space", Spacetime)
     denoiser = space.denoiser
     if not isinstance(denoiser, HasLogPartition):
         found = divergences(space, a, b)
@@ -226,6 +230,7 @@ def kl_along(
 
     Cost: one evaluation of ``space.mu`` per node, and :func:`divergences` for the first node.
     """
+    checks.of_kind(space, "space", Spacetime)
     if rule not in ("trapezoid", "spline"):
         raise ValueError(f"unknown rule {rule!r}; choose trapezoid or spline")
     point = packed(point, "point", space.data_dim, detach=False)
@@ -272,6 +277,7 @@ def log_partition(space: Spacetime, x: Tensor, *, rtol: float = 1e-8) -> Tensor:
     a nat to two for mixtures of 2 dimensions and 16 probes); of a network,
     :func:`~diffodesic.denoisers.likelihood.denoising_likelihood` knows its error.
     """
+    checks.of_kind(space, "space", Spacetime)
     x = packed(x, "x", space.data_dim, detach=False)
     eta = space.eta(x)
     if isinstance(space.denoiser, HasLogPartition):
@@ -301,6 +307,7 @@ def log_partition(space: Spacetime, x: Tensor, *, rtol: float = 1e-8) -> Tensor:
 
 def log_density(space: Spacetime, x: Tensor, *, rtol: float = 1e-8) -> Tensor:
     """``log p(z; sigma)`` at packed points, (...), in nats; else as :func:`log_partition`."""
+    checks.of_kind(space, "space", Spacetime)
     z, lam = space.split(packed(x, "x", space.data_dim, detach=False))
     scale = space.data_dim / 2 * (math.log(2 * math.pi) - lam)
     return log_partition(space, x, rtol=rtol) - lam.exp() * z.square().sum(-1) / 2 - scale

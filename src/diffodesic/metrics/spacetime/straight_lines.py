@@ -45,6 +45,7 @@ def e_geodesic(space: Spacetime, a: Tensor, b: Tensor, s: Tensor | float) -> Ten
 
     Cost: no network evaluation.
     """
+    checks.of_kind(space, "space", Spacetime)
     a, b, s = _checked(space, a, b, s)
     points = from_natural(_line(space.eta(a), space.eta(b), s))
     return points[..., 0, :] if s.ndim == 0 else points
@@ -69,6 +70,7 @@ def m_geodesic(space: Spacetime, a: Tensor, b: Tensor, s: Tensor | float) -> Ten
 
     Cost: that of :func:`from_mu`.
     """
+    checks.of_kind(space, "space", Spacetime)
     a, b, s = _checked(space, a, b, s)
     kind = a.dtype
     # Newton's method ends at the rounding of float64

@@ -79,6 +79,7 @@ class SpacetimeEnergy(PathEnergy):
         gradient: Gradient = "reverse",
         log_snr_range: tuple[float, float] | None = None,
     ) -> None:
+        checks.of_kind(denoiser, "denoiser", Denoiser)
         self.denoiser, self.dim, self.gradient = denoiser, denoiser.dim + 1, gradient
         self.gaussian = Hyperbolic(denoiser.dim, denoiser.variance, denoiser.mean)
         self._bound(log_snr_range or _known_range(denoiser))
