@@ -31,7 +31,11 @@ WRONG: dict[str, tuple[Inner, type[Exception], str]] = {
     "no sum": (lambda x, u, v: u * v, ValueError, r"shape \(2, 3\) .* must be \(2,\), one"),
     "a scalar": (lambda x, u, v: (u * v).sum(), ValueError, r"shape \(\) .* must be \(2,\)"),
     "axis kept": (lambda x, u, v: (u * v).sum(-1, keepdim=True), ValueError, r"shape \(2, 1\)"),
-    "float32": (lambda x, u, v: (u * v).sum(-1).float(), TypeError, "float32 for points in .*float64"),
+    "float32": (
+        lambda x, u, v: (u * v).sum(-1).float(),
+        TypeError,
+        "float32 for points in .*float64",
+    ),
     "a number": (lambda x, u, v: 1.0, TypeError, "returned a float; it must return a tensor"),
     "batch summed": (
         lambda x, u, v: (u * v).sum() + 0 * x[..., 0],
