@@ -134,18 +134,35 @@ def test_a_detour_leads_through_where_data_are_dense(name: str):
     assert bool((energy.evaluate(path, order=0).energy < 0.9 * straight).all())
 
 
-@pytest.mark.parametrize("name", ["score", "density", "score size"])
-def test_hops_find_a_way_that_no_parabola_finds(name: str):
+def _along_a_u() -> dd.GaussianMixture:
     """Modes along a U, 3 wide and 4 deep: bows between its ends cross what is empty."""
     side = torch.stack([torch.zeros(9), torch.linspace(0, -4, 9)], -1).double()
     floor = torch.tensor([[x, -4.0] for x in (0.5, 1.0, 1.5, 2.0, 2.5)]).double()
     other = side.flip(0) + torch.tensor([3.0, 0.0])
-    law = dd.GaussianMixture(torch.cat([side, floor, other]), std=0.2)
+    return dd.GaussianMixture(torch.cat([side, floor, other]), std=0.2)
+
+
+@pytest.mark.parametrize("name", ["score", "density", "score size"])
+def test_hops_find_a_way_that_no_parabola_finds(name: str):
+    law = _along_a_u()
     energy = METRICS[name](law).energy()
     a, b = law.means[:1], law.means[-1:]
     named = {**energy.starts(a, b, 64), **energy.detours(a, b, 64)}
     value = {one: float(energy.evaluate(path, order=0).energy) for one, path in named.items()}
     assert value["hops"] < 0.9 * min(value["chord"], value["detour"])
+
+
+@pytest.mark.parametrize("name", ["score", "density", "score size"])
+def test_a_search_goes_on_from_hops_that_are_shorter_than_its_end(name: str):
+    """From the chord it ends in a valley beside it, up to 13 times as long."""
+    law = _along_a_u()
+    a, b = law.means[[0, 0]], law.means[[-1, 3]]
+    found = search(METRICS[name](law), a, b, nodes=32)
+    for path in found.objective.hops(a, b, 32).values():
+        steps = found.objective.evaluate(path, order=0).squared_steps
+        assert bool((found.length <= steps.sqrt().sum(-1)).all())
+    assert found.start[0] == "hops"
+    assert found.statuses == (Status.CONVERGED, Status.CONVERGED)
 
 
 def test_a_network_has_no_detours_to_try():

@@ -67,6 +67,7 @@ def _answers(energy: PathEnergy, x: Tensor) -> dict[str, object]:
         "preconditioner": energy.preconditioner(x, steps).solve(x),
         "starts": energy.starts(a, b, 4),
         "detours": energy.detours(a, b, 4),
+        "hops": energy.hops(a, b, 4),
         "curve": energy.curve(x)(s),
         "segments": energy.segments(x)(s),
         "confine": energy.confine(10 * x),

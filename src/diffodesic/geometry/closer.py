@@ -4,10 +4,14 @@ Free nodes see a metric at their own places alone, and a search may jump over wh
 them.  Where the certificate finds length there, or a path that was known before is shorter, the
 pair is searched again among the C2 splines through its nodes, with the energy taken between them,
 too (:mod:`diffodesic.geometry.solvers.spline_search`): through few nodes, then through all.
+
+A search also ends in the valley of its start.  Where a path by hops between data is shorter than
+what it found, the pair is searched again from there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -45,12 +49,15 @@ def look_closer(problem: Problem, found: Certified, solver: Solver, refine: int)
         the paths, with those that were found anew in place; none is longer than ``init``, than the
         one segment of an upper bound, or, where no ``init`` was given, than the energy's starts.
 
-    Cost: that of :func:`certify` for paths known before. Per pair that was misled a search on 12
-    nodes with 8 points per segment from the best start, and from each of the energy's detours;
-    then one on all nodes with 4, and where this one does not agree with its certificate, another
-    with 16. Each takes at most 100 energy gradients per pair.
+    Cost: that of :func:`certify` for paths known before, and one energy of each of the hops; where
+    one is shorter, a search from it. Per pair that was misled a search on 12 nodes with 8 points
+    per segment from the best start, and from each of the energy's detours; then one on all nodes
+    with 4, and where this one does not agree with its certificate, another with 16. Each takes at
+    most 100 energy gradients per pair.
     """
     again = isinstance(solver, Relax) and solver.explore and refine > 1
+    if isinstance(solver, Relax) and again and problem.init is None:
+        found = _search_hops(problem, found, solver, refine)
     known, length = _known(problem, found, refine, starts=again)
     if isinstance(solver, Relax) and again and not problem.energy.exact_segments:
         rows = _coarse(found) | (found.certificate.length > ENOUGH * length)
@@ -96,13 +103,43 @@ def _first_ends(solver: Relax, problem: Problem) -> list[Solution]:
     ends = [solver.solve(problem)]
     if problem.init is not None:
         return ends
-    pairs = zip(problem.a.split(1), problem.b.split(1), strict=True)
-    # pair by pair, so that a pair does not see its company
-    detours = [problem.energy.detours(a, b, problem.nodes) for a, b in pairs]
-    for name in detours[0]:
-        init = torch.cat([one[name] for one in detours])
+    others = _by_name(problem.energy.detours, problem.a, problem.b, problem.nodes)
+    for name, init in others.items():
         ends.append(replace(solver.solve(replace(problem, init=init)), start=[name] * len(init)))
     return ends
+
+
+def _by_name(
+    of: Callable[[Tensor, Tensor, int], dict[str, Tensor]], a: Tensor, b: Tensor, nodes: int
+) -> dict[str, Tensor]:
+    """First paths between points (B, d), pair by pair: a pair does not see its company."""
+    single = [of(*pair, nodes) for pair in zip(a.split(1), b.split(1), strict=True)]
+    return {name: torch.cat([one[name] for one in single]) for name in single[0]}
+
+
+def _search_hops(problem: Problem, found: Certified, solver: Relax, refine: int) -> Certified:
+    """Search from the shortest of the energy's hops, where it is shorter than what was found."""
+    energy, x = problem.energy, found.solution.nodes
+    # a path that is TOO_COARSE is left to the search between nodes, which tries all detours
+    rows = ~_coarse(found) & (x[:, 0] != x[:, -1]).any(-1)
+    if not bool(rows.any()):
+        return found
+    named = _by_name(energy.hops, x[rows, 0], x[rows, -1], problem.nodes)
+    if not named:
+        return found
+    paths = torch.stack(list(named.values()), 1)
+    with torch.no_grad():
+        steps = evaluate(energy, paths, order=0).squared_steps
+    length, which = steps.clamp(min=0).sqrt().sum(-1).nan_to_num(nan=torch.inf).min(1)
+    shorter = length < found.certificate.length[rows]
+    if not bool(shorter.any()):
+        return found
+    rows = rows.masked_scatter(rows, shorter)
+    init = paths[torch.arange(len(paths), device=x.device), which][shorter]
+    end = solver.solve(replace(problem, a=x[rows, 0], b=x[rows, -1], init=init))
+    names = list(named)
+    end = replace(end, start=[names[i] for i in which[shorter].tolist()])
+    return _better(energy, found, end, rows, refine)
 
 
 def _better(

@@ -174,6 +174,10 @@ class PathEnergy(ABC):
         """Further first paths, as those of :meth:`starts`, for pairs that are searched again."""
         return {}
 
+    def hops(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
+        """Detours that take no evaluation; what is longer than one is searched again from it."""
+        return {}
+
     def curve(self, nodes: Tensor) -> Polyline:
         """The smooth path that nodes (..., n+1, d) stand for: the C2 spline through them."""
         return Spline(nodes)

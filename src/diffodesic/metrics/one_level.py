@@ -95,8 +95,7 @@ class OneLevelEnergy(MetricEnergy):
         Returns:
             paths (..., nodes+1, d) by their names.
 
-        Cost: three evaluations and three energies per pair; of hops none, but distances between
-        the mixture's centres.
+        Cost: three evaluations and three energies per pair, and that of :meth:`hops`.
         """
         if self.denoiser.learned:
             return {}
@@ -114,12 +113,24 @@ class OneLevelEnergy(MetricEnergy):
         away = torch.stack([away for _, away in found])
         away = away.gather(0, best.expand_as(away[:1]))[0]
         named = {"detour": _parabola(a, b, away, nodes)}
-        if isinstance(self.denoiser, GaussianMixture):
-            means = self.denoiser.means.to(a)
-            pairs = list(zip(a.reshape(-1, self.dim), b.reshape(-1, self.dim), strict=True))
-            for name, power in HOPS.items():
-                paths = [dense_path(means, *pair, nodes, power=power) for pair in pairs]
-                named[name] = torch.stack(paths).reshape(named["detour"].shape)
+        return {**named, **self.hops(a, b, nodes)}
+
+    def hops(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
+        """For a mixture, paths between its centres; none for other denoisers.
+
+        Returns:
+            paths (..., nodes+1, d) by their names.
+
+        Cost: no evaluation, but distances between the mixture's centres.
+        """
+        if not isinstance(self.denoiser, GaussianMixture):
+            return {}
+        means = self.denoiser.means.to(a)
+        pairs = list(zip(a.reshape(-1, self.dim), b.reshape(-1, self.dim), strict=True))
+        named = {}
+        for name, power in HOPS.items():
+            paths = [dense_path(means, *pair, nodes, power=power) for pair in pairs]
+            named[name] = torch.stack(paths).reshape(*a.shape[:-1], nodes + 1, self.dim)
         return named
 
 
