@@ -74,7 +74,8 @@ def test_rank_counts_the_directions_that_are_charged(draw: Draw):
 def test_a_rank_k_geodesic_is_solved_by_the_same_machinery():
     law = bow(6)
     metric = ScoreMetric(law, log_snr=3.0, weight=5.0, rank=3)
-    path = geodesic(metric, *bow_ends(law), nodes=48)
+    # from the chord, since the default goes on from hops to a path of half the length
+    path = geodesic(metric, *bow_ends(law), nodes=48, solver=Relax(explore=False))
     slow = geodesic(metric, *bow_ends(law), nodes=48, solver=Relax(newton=False), init=path.nodes)
     assert path.status is Status.CONVERGED
     assert float(path.length) == pytest.approx(float(slow.length), rel=2e-3)
