@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 import diffodesic as dd
+from diffodesic.denoisers import NetworkOptions
 from diffodesic.geometry import search
+from diffodesic.geometry.metric import MetricEnergy
+from diffodesic.geometry.solvers.starts import first_paths
 from support.checks import Draw
 from support.rings import METRICS
 
@@ -68,3 +71,50 @@ def test_a_pair_does_not_see_its_company(draw: Draw):
     together = search(space, a, b, nodes=12)
     alone = search(space, a[1], b[1], nodes=12)
     assert float(alone.length / together.length[1]) == pytest.approx(1, abs=1e-9)
+
+
+def test_a_pair_that_a_network_refuses_leaves_the_others_their_arches():
+    """NaN at clean points of one pair: both others keep their starts, and the lengths of alone."""
+    rng = torch.Generator().manual_seed(0)
+    law = dd.GaussianMixture(2 * torch.randn(6, 8, generator=rng, dtype=torch.float64), std=0.3)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where(x[:, :1] > 6, torch.nan, law(x, t))
+
+    denoiser = dd.from_network(
+        network,
+        shape=(8,),
+        schedule=dd.schedules.EDM(0.002, 80.0),
+        prediction="x0",
+        variance=4.0,
+        options=NetworkOptions(trial=False),
+    )
+    space = dd.Spacetime(denoiser)
+    a, b = (space.point(law.means[i : i + 2], log_snr=1.5) for i in (0, 2))
+    lost = [torch.cat([end, end[:1]]) for end in (a, b)]
+    for end in lost:
+        end[2, 0] = 8.0
+    alone = search(space, a, b, nodes=8, refine=1)
+    together = search(space, *lost, nodes=8, refine=1)
+    assert together.statuses[2] is dd.Status.NON_FINITE
+    assert together.start[:2] == alone.start
+    assert all("flow arch" in name for name in alone.start)
+    torch.testing.assert_close(together.length[:2], alone.length, rtol=1e-12, atol=0)
+
+
+class Sparing(MetricEnergy):
+    """Flat space that knows a bent start for ends on the right alone."""
+
+    def starts(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
+        named = super().starts(a, b, nodes)
+        return named if bool((a[:, 0] < 0).any()) else named | {"bent": named["chord"].square()}
+
+
+def test_a_start_that_a_pair_lacks_is_its_own_first_one():
+    a, b = torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.ones(2, 2)
+    for rows in ([0, 1], [1, 0]):
+        found = first_paths(Sparing(dd.Euclidean(2)), a[rows], b, 4)
+        assert list(found) == ["chord", "bent"]
+        left, right = rows.index(0), rows.index(1)
+        assert torch.equal(found["bent"][left], found["chord"][left])
+        assert torch.equal(found["bent"][right], found["chord"][right].square())

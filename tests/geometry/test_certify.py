@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffodesic import Status
+from diffodesic import Status, geodesic
 from diffodesic.geometry.certify import certify, judged
 from diffodesic.geometry.energy import Evaluation, Order, PathEnergy, Solution, chord
 from diffodesic.geometry.metric import MetricEnergy
-from diffodesic.metrics.elementary import Euclidean
+from diffodesic.geometry.status import SearchWarning
+from diffodesic.metrics.elementary import Conformal, Euclidean
+from diffodesic.numerics.curves import Polyline
 
 
 class Quiet(MetricEnergy):
@@ -104,3 +106,33 @@ def test_a_judged_length_hides_nothing_between_nodes():
 )
 def test_a_path_longer_than_its_search_was_told_has_not_converged(told: float, status: Status):
     assert rated(Longer(1.0), 0.0, told=told)[0] == [status]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_not_finite_between_the_nodes_has_not_converged(value: float):
+    # eight segments of midpoints .46875, .5078, ...: none in the band, but a finer grid's is
+    def factor(x: Tensor) -> Tensor:
+        inside = ((x[..., 0] - 0.5).abs() < 0.006) & (x[..., 1] < 1)
+        return torch.where(inside, value, torch.ones_like(x[..., 0]))
+
+    a = torch.tensor([[0.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
+    b = a + torch.tensor([1.0, 0.0], dtype=torch.float64)
+    with pytest.warns(SearchWarning, match="between the nodes"):
+        path = geodesic(Conformal(factor, 2), a, b, nodes=8, refine=16)
+    assert bool(path.certificate.discrete_length.isfinite().all())
+    assert path.statuses == (Status.NON_FINITE, Status.CONVERGED)
+    assert float(path.length[1]) == pytest.approx(1)
+
+
+class Swung(MetricEnergy):
+    """Flat space whose segments are exact, and whose smooth curve is not finite."""
+
+    exact_segments = True
+
+    def curve(self, nodes: Tensor) -> Polyline:
+        return Polyline(nodes * torch.nan)
+
+
+def test_segments_stand_for_a_path_whose_smooth_curve_is_not_finite():
+    statuses, _ = rated(Swung(Euclidean(2)), 0.0)
+    assert statuses == [Status.CONVERGED]

@@ -13,6 +13,7 @@ from diffodesic import (
     Relax,
     ScoreMetric,
     Spacetime,
+    counting,
     mean,
 )
 from diffodesic.geometry.boundary_value import search
@@ -185,3 +186,16 @@ def test_mean_on_a_gaussian_spacetime_is_the_exact_one(dim: int, count: int, dra
     assert missed[0] / missed[1] == pytest.approx(9, rel=0.1)
     # at the minimum the objective is of order two in what the place misses
     assert -1e-12 < excess[1] < 1e-6
+
+
+def test_mean_of_float32_is_that_of_float64_at_no_more_cost(rng: torch.Generator):
+    law = GaussianMixture(torch.randn(5, 3, generator=rng, dtype=torch.float64), std=0.5)
+    metric = ScoreMetric(law, log_snr=0.0, weight=0.1)
+    points = torch.randn(4, 3, generator=rng)
+    with counting() as fine:
+        exact = mean(metric, points.double())
+    with counting() as cost:
+        found = mean(metric, points)
+    # the energy is known to 1e-7: logarithms to 3e-4
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=3e-4)
+    assert cost.node_gradients < 2 * fine.node_gradients

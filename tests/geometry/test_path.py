@@ -79,6 +79,47 @@ def test_log_has_the_length_and_direction_of_the_closed_geodesic(
     torch.testing.assert_close(exp(space, a, v / 2), middle, rtol=1e-6, atol=1e-6)
 
 
+def test_float32_is_integrated_as_far_as_its_digits_go(
+    hyperbolic: tuple[Hyperbolic, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+):
+    space, a, b = hyperbolic
+    sharp, stages = space.sharp, list[Tensor]()
+
+    def counted(x: Tensor, p: Tensor) -> Tensor:
+        stages.append(x)
+        return sharp(x, p)
+
+    monkeypatch.setattr(space, "sharp", counted)
+    exact = log(space, a, b, nodes=24)
+    fine = len(stages)
+    x, y = a.float(), b.float()
+    v = log(space, x, y, nodes=24)
+    assert len(stages) - fine < fine
+    # the miss is 1.2e-5 of the length; the velocity is as near as the ends are
+    torch.testing.assert_close(v.double(), exact, rtol=1e-4, atol=1e-4)
+    again = exp(space, x, v)
+    assert float((space.norm(y, again - y) / space.norm(x, v)).max()) < 1.3e-5
+    path = geodesic(space, x, y, nodes=24)
+    moved = transport(path, v)
+    torch.testing.assert_close(space.norm(y, moved), space.norm(x, v), rtol=1e-4, atol=0)
+
+
+def test_a_tolerance_below_rounding_is_refused(draw: Draw):
+    space, (x, y) = Euclidean(3), draw(2, 3).float()
+    least = r"tol must be at least 1\.2e-06, .* got 1e-08$"
+    with pytest.raises(ValueError, match="^r" + least):
+        exp(space, x, y, rtol=1e-8)
+    with pytest.raises(ValueError, match="^" + least):
+        log(space, x, y, tol=1e-8)
+    path = geodesic(space, x, y, nodes=4)
+    with pytest.raises(ValueError, match=r"^rtol must be at least 1\.2e-06"):
+        transport(path, y, rtol=1e-8)
+    # 1e-3 apart, a thousand from zero: four digits of the difference are lost
+    with pytest.raises(ValueError, match=r"^the digits of y in torch.float32 do not tell tol"):
+        log(space, x + 1000, x + 1000.001)
+    assert torch.equal(log(space, x + 1000, x + 1000), torch.zeros(3))
+
+
 def test_transport_keeps_lengths_and_angles(draw: Draw):
     a, b = torch.tensor([[-1.0, 0.5], [1.5, 1.0]], dtype=torch.float64)
     metric = half_plane()

@@ -117,7 +117,8 @@ def certify(energy: PathEnergy, solution: Solution, refine: int, pieces: int = 1
         smooth = torch.ones_like(lower, dtype=torch.bool)
         if energy.exact_segments:
             upper = _lengths(evaluate(energy, x[:, [0, -1]], order=0).squared_steps)
-            smooth = ~(_lengths(fine) > _lengths(coarse.squared_steps))  # segments are a path too
+            length, told = _lengths(fine), _lengths(coarse.squared_steps)
+            smooth = (length <= told) | told.isnan()  # segments are a path too
             swung = torch.nonzero(~smooth).flatten()
             for i in swung.split(len(every[0])) if len(swung) else ():
                 part = evaluate(energy, energy.segments(x[i])(s), order=0)
@@ -139,6 +140,7 @@ def certify(energy: PathEnergy, solution: Solution, refine: int, pieces: int = 1
     hidden = certificate.length > AGREE * certificate.discrete_length
     found = zip(
         solution.statuses,
+        (~fine.isfinite()).any(-1).tolist(),
         (fine < 0).any(-1).tolist(),
         energy.outside(x).tolist(),
         (~energy.resolves(seen) | hidden).tolist(),
@@ -217,7 +219,7 @@ def judged(energy: PathEnergy, found: Certified, searched: Solution) -> Certifie
     for i, status in enumerate(statuses):
         if not bool(length[i].isnan()):
             own = searched.statuses[i] if status in SPOKEN else status
-            statuses[i] = _judge(own, False, bool(outside[i]), bool(coarse[i]))
+            statuses[i] = _judge(own, False, False, bool(outside[i]), bool(coarse[i]))
         if bool(quiet[i]) and statuses[i] in (Status.CONVERGED, Status.FIXED_BUDGET):
             statuses[i] = Status.UNTRAINED
     values = (length, error, ratio.amin(-1), ratio.amax(-1))
@@ -243,10 +245,12 @@ def _lengths(squared_steps: Tensor) -> Tensor:
     return squared_steps.clamp(min=0).sqrt().sum(-1)
 
 
-def _judge(status: Status, negative: bool, outside: bool, coarse: bool) -> Status:
-    """What the certificate makes of a solver's own word."""
+def _judge(status: Status, lost: bool, negative: bool, outside: bool, coarse: bool) -> Status:
+    """What the certificate makes of a solver's own word; ``lost``: some step is not finite."""
     if status is Status.SAME_POINT:
         return status
+    if lost:
+        return Status.NON_FINITE
     # where no shortest path exists, a search may end in many ways for this one reason
     if outside and status not in (Status.NEGATIVE_STEPS, Status.NON_FINITE):
         return Status.NEGATIVE_STEPS if negative else Status.LEFT_DOMAIN

@@ -23,22 +23,27 @@ from diffodesic.numerics.ode import rk45
 
 __all__ = ["christoffel", "exp", "log", "slope", "transport"]
 
+ROUNDINGS = 10  # machine epsilons: the least tolerance that an integration keeps
+MARGIN = 10  # between the tolerances of a target that is shot at and of the integration
 
-def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
+
+def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float | None = None) -> Tensor:
     """End of the geodesic that leaves ``x`` with velocity ``v`` after unit time.
 
     Args:
         metric: the geometry; only ``inner`` is used.
         x: points (..., d).
         v: velocities (..., d).
-        rtol: tolerance of the integrator (Dormand-Prince on Hamilton's equations).
+        rtol: tolerance of the integrator (Dormand-Prince on Hamilton's equations), at least ten
+            machine epsilons of the points; default 1e-9, in float32 1.2e-6.
 
     Returns:
         end points (..., d).
 
     Raises:
         TypeError: for complex numbers.
-        ValueError: for points of the wrong dimension or not finite, or a tolerance outside (0, 1).
+        ValueError: for points of the wrong dimension or not finite, a tolerance outside (0, 1), or
+            one below the rounding of the points.
         RuntimeError: if the curve stops being finite or the metric is singular on the way.
 
     Cost: six stages per step; each takes one gradient of ``inner`` and one ``sharp``: d products
@@ -49,7 +54,7 @@ def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
     v = checks.points(v, "v", metric.dim, "the dimension of the metric")
     x, v = checks.pair(x, v, ("x", "v"))
     try_metric(metric, x.reshape(-1, metric.dim)[[0, -1]])
-    rtol = _tolerance(rtol, "rtol")
+    rtol = _tolerance(rtol, "rtol", x, 1e-9)
     d = metric.dim
 
     def field(_: float, state: Tensor) -> Tensor:
@@ -61,10 +66,23 @@ def exp(metric: Metric, x: Tensor, v: Tensor, *, rtol: float = 1e-9) -> Tensor:
     return rk45(field, torch.cat([x, p], -1), rtol=rtol)[..., :d]
 
 
-def _tolerance(value: float, name: str) -> float:
+def _least(x: Tensor) -> float:
+    """The least tolerance that an integration of numbers like ``x`` keeps."""
+    return ROUNDINGS * torch.finfo(x.dtype).eps
+
+
+def _tolerance(value: float | None, name: str, x: Tensor, default: float) -> float:
+    """A tolerance that is kept by numbers like ``x``; for None ``default``, or their least."""
+    least = _least(x)
+    if value is None:
+        return max(default, least)
     value = checks.number(value, name)
     if not 0 < value < 1:
         raise ValueError(f"{name} must be between 0 and 1, got {value:g}")
+    if value < least:
+        raise ValueError(
+            f"{name} must be at least {least:.1e}, ten machine epsilons of {x.dtype}, got {value:g}"
+        )
     return value
 
 
@@ -74,7 +92,7 @@ def log(
     y: Tensor,
     *,
     nodes: int = 64,
-    tol: float = 1e-8,
+    tol: float | None = None,
     iterations: int = 60,
     solver: Solver | None = None,
 ) -> Tensor:
@@ -88,7 +106,8 @@ def log(
         x: points (..., d).
         y: targets (..., d).
         nodes: segments of the boundary-value path.
-        tol: accepted miss, as a metric length at ``y`` relative to the length of the path.
+        tol: accepted miss, as a metric length at ``y`` relative to the length of the path, at least
+            ten machine epsilons of the points; default 1e-8, in float32 1.2e-5.
         iterations: limit on shots.
         solver: boundary-value solver.
 
@@ -97,21 +116,29 @@ def log(
 
     Raises:
         TypeError: for complex numbers.
-        ValueError: for points of the wrong dimension or not finite, a tolerance outside (0, 1), or
-            no iterations.
+        ValueError: for points of the wrong dimension or not finite, a tolerance outside (0, 1) or
+            below the rounding of the points, points too near for it, or no iterations.
         RuntimeError: if the miss stays above ``tol``.
 
     Cost: one geodesic, and one ``exp`` per shot, three to five where d is at most 32; there also
     d + 1 of them at once, of looser tolerance.
     """
     x, y = checks.pair(checked(metric, x, "x"), checked(metric, y, "y"), ("x", "y"))
-    tol, iterations = _tolerance(tol, "tol"), checks.whole(iterations, "iterations", 1)
+    tol = _tolerance(tol, "tol", x, max(1e-8, MARGIN * _least(x)))
+    iterations = checks.whole(iterations, "iterations", 1)
     path = search(metric, x, y, nodes=nodes, solver=solver, refine=1)
     path.warn(status=False)  # what counts is the miss
     scale = path.length.clamp(min=torch.finfo(x.dtype).tiny)
+    rounding = torch.finfo(x.dtype).eps * metric.norm(y, y)
+    if bool(((x != y).any(-1) & (rounding > tol * scale)).any()):
+        raise ValueError(
+            f"the digits of y in {y.dtype} do not tell tol={tol:.1e} of its distance from x: give "
+            "points of more digits, or a larger tol"
+        )
+    rtol = max(tol / MARGIN, _least(x))
 
     def miss(v: Tensor) -> Tensor:
-        return y - exp(metric, x, v, rtol=tol / 10)
+        return y - exp(metric, x, v, rtol=rtol)
 
     def small(r: Tensor) -> Tensor:
         return metric.norm(y, r) <= tol * scale
@@ -134,7 +161,7 @@ def _changes(metric: Metric, x: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]
     at = x.unsqueeze(-2).expand(basis.shape)
     size = 1e-3 * metric.norm(x, v).unsqueeze(-1) / metric.norm(at, basis)
     nudges = torch.cat([torch.zeros_like(at[..., :1, :]), size.unsqueeze(-1) * basis], -2)
-    ends = exp(metric, x.unsqueeze(-2), v.unsqueeze(-2) + nudges, rtol=1e-6)
+    ends = exp(metric, x.unsqueeze(-2), v.unsqueeze(-2) + nudges, rtol=max(1e-6, _least(x)))
     dv, dr = nudges[..., 1:, :], ends[..., :1, :] - ends[..., 1:, :]
     return list(zip(dv.unbind(-2), dr.unbind(-2), strict=True))
 
@@ -236,22 +263,25 @@ def _directional(function: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> 
     return pushed
 
 
-def transport(path: Geodesic, v: Tensor, *, rtol: float = 1e-8) -> Tensor:
+def transport(path: Geodesic, v: Tensor, *, rtol: float | None = None) -> Tensor:
     """Parallel transport of a vector from the start of a geodesic to its end.
 
     Args:
         path: the geodesic, (...).
         v: vectors (..., d) at its start.
-        rtol: tolerance of the integrator of ``v' = -Gamma(x', v)``.
+        rtol: tolerance of the integrator of ``v' = -Gamma(x', v)``, at least ten machine epsilons
+            of ``v``; default 1e-8, in float32 1.2e-6.
 
     Returns:
         vectors (..., d) at its end; their lengths and angles are those of ``v``.
 
     Raises:
         TypeError: for complex numbers.
-        ValueError: for vectors of another dimension, none, or not finite.
+        ValueError: for vectors of another dimension, none, or not finite, a tolerance outside
+            (0, 1), or one below the rounding of ``v``.
     """
     v = checks.points(v, "v", path.metric.dim, "the dimension of the metric")
+    rtol = _tolerance(rtol, "rtol", v, 1e-8)
     curve = path.objective.curve(path.nodes)
 
     def field(s: float, w: Tensor) -> Tensor:

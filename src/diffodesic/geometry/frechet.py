@@ -56,7 +56,8 @@ def mean(
             that sum to one.
         iterations: limit on steps.
         solver: boundary-value solver; default ``Relax(rtol=tol**2 / 100)``, since logarithms are
-            known to about the square root of the energy's tolerance.
+            known to about the square root of the energy's tolerance; in float32 ``rtol`` is at
+            least 1.2e-8, a tenth of a machine epsilon.
 
     Returns:
         the means, (..., d).
@@ -79,7 +80,8 @@ def mean(
         raise ValueError(f"tol must be positive, got {tol:g}")
     batch, N = points.shape[:-2], points.shape[-2]
     points, shares = points.reshape(-1, N, metric.dim), shares.reshape(-1, N)
-    karcher = _Karcher(metric, nodes, solver or Relax(rtol=tol**2 / 100))
+    rtol = max(tol**2 / 100, torch.finfo(points.dtype).eps / 10)
+    karcher = _Karcher(metric, nodes, solver or Relax(rtol=rtol))
     now = karcher.look((shares.unsqueeze(-1) * points).sum(1), points, shares, None)
     length = torch.ones_like(now.objective)
     known = max(LEVEL, metric.energy().tolerance)

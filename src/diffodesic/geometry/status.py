@@ -55,8 +55,9 @@ class Status(Enum):
         'use `gradient="forward"`, which needs evaluations only'
     )
     NON_FINITE = (
-        "the metric is not finite at the first path, or everywhere the solver went from it; check "
-        "the end points and that the denoiser returns finite values there"
+        "the metric is not finite at the first path, everywhere the solver went from it, or "
+        "between the nodes of the path; check the end points and that the denoiser returns finite "
+        "values there"
     )
 
     @property

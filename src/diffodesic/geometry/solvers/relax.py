@@ -222,7 +222,7 @@ class Relax:
         # a start that cannot be believed only if there is no other
         among = found.sound | ~found.sound.any(1, keepdim=True)
         length = torch.where(among, found.length, torch.inf)
-        rank = length.argsort(1)
+        rank = length.argsort(stable=True, dim=1)
         tried = torch.zeros_like(among).scatter(1, rank[:, : self.starts], True)
         if arcs:  # a start that is longer by a little may still be the better one
             tried |= (length < DETOUR * length.amin(1, keepdim=True)) & (rank[:, :1] > 0)

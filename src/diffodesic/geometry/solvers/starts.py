@@ -126,11 +126,14 @@ def _along_segments(
 
 def first_paths(energy: PathEnergy, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
     """``energy.starts`` of points (B, d), pair by pair, so that a pair does not see its company."""
+    # a start that a pair lacks is its own first one again, which changes no choice among them;
     # many numbers at once are rounded otherwise than one, and a search of hundreds of steps makes
     # 1e-4 of a last digit
     single = [energy.starts(*pair, nodes) for pair in zip(a.split(1), b.split(1), strict=True)]
-    names = [name for name in single[0] if all(name in one for one in single)]
-    return {name: torch.cat([one[name] for one in single]) for name in names}
+    names = dict.fromkeys(name for one in single for name in one)
+    own = [next(iter(one.values())) for one in single]
+    pairs = list(zip(single, own, strict=True))
+    return {name: torch.cat([one.get(name, first) for one, first in pairs]) for name in names}
 
 
 def candidates(
