@@ -73,12 +73,9 @@ class Metric(ABC):
 
     Attributes:
         dim: number d of coordinates.
-        of_function: whether it is of a function of the user's, which is tried as a class of the
-            user's is (:mod:`diffodesic.geometry.metric_trial`).
     """
 
     dim: int
-    of_function: bool = False
 
     def __init_subclass__(cls, **options: object) -> None:
         """Let every entrance of the class check what it is given."""

@@ -35,7 +35,7 @@ class Conformal(Metric):
         ValueError: for a ``dim`` that is no number of coordinates.
     """
 
-    of_function = True
+    of_function = True  # the user's, which is tried: geometry/metric_trial.py
 
     def __init__(self, factor: Callable[[Tensor], Tensor], dim: int) -> None:
         self.factor, self.dim = factor, checks.whole(dim, "dim", 1)
@@ -56,7 +56,7 @@ class Pullback(Metric):
         ValueError: for a ``dim`` that is no number of coordinates.
     """
 
-    of_function = True
+    of_function = True  # the user's, which is tried: geometry/metric_trial.py
 
     def __init__(self, f: Callable[[Tensor], Tensor], dim: int) -> None:
         self.f, self.dim = f, checks.whole(dim, "dim", 1)

@@ -230,7 +230,7 @@ class LogPartitionNet(nn.Module):
             raw = raw - (z - shrunk - skip * z) / gain
         whole = self._scaled(z - self.mean, sigma, lambda v: (v + sigma**2).rsqrt())
         top = self.values[0] if len(self.values) else self.rest
-        power = torch.lerp(*map(sigma.new_tensor, POWER), (sigma / scale) ** 2)
+        power = POWER[0] + (POWER[1] - POWER[0]) * (sigma / scale) ** 2
         fade = self._scaled(raw, sigma, lambda v: (v / (v + sigma**2)) ** power)
         step = top / (top + sigma**2) * fade
         share = (self.sigma_data / scale).squeeze(-1) ** 2
