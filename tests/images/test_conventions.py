@@ -161,5 +161,7 @@ def test_shipped_digits_are_known_to_the_shipped_model():
 def test_what_cannot_be_checked_is_refused():
     with pytest.raises(ValueError, match="one colour"):
         self_check(tiny_model(), torch.zeros(SHAPE))
-    with pytest.raises(TypeError, match="made by from_network"):
+    with pytest.raises(TypeError, match="must be a Model, got a GaussianMixture"):
         self_check(law(0.0), KNOWN)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="made by from_network"):
+        self_check(Model(law(0.0), PixelCodec(SHAPE), "law"), KNOWN)

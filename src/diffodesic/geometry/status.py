@@ -39,7 +39,8 @@ class Status(Enum):
         "is trained: its length is a guess"
     )
     TOO_COARSE = (
-        "the nodes are too far apart for the metric's own steps to be believed; raise `nodes`"
+        "the nodes are too far apart for the metric's own steps to be believed; raise `nodes` "
+        "(those of `Redraw`, on which a network is searched)"
     )
     LEFT_DOMAIN = (
         "the path presses against the limit of the noise range, or runs where nothing is left of "

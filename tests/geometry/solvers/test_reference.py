@@ -202,7 +202,8 @@ def test_a_wall_of_nan_is_not_crossed(solver: Solver):
 
     path = geodesic(Conformal(factor, 2), *END, nodes=8, solver=solver)
     assert bool(torch.isfinite(path.energy))
-    assert path.status in {Status.STALLED, Status.ITERATION_LIMIT}
+    # its nodes keep out, the smooth curve through them does not
+    assert path.status is Status.NON_FINITE
     start = geodesic(Conformal(factor, 2), *END, nodes=8, solver=AdamNodes(steps=0))
     assert float(path.energy) < float(start.energy)
 
