@@ -164,4 +164,4 @@ def test_what_cannot_be_checked_is_refused():
     with pytest.raises(TypeError, match="must be a Model, got a GaussianMixture"):
         self_check(law(0.0), KNOWN)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="made by from_network"):
-        self_check(Model(law(0.0), PixelCodec(SHAPE), "law"), KNOWN)
+        self_check(Model(law(0.0), PixelCodec(SHAPE), "law"), KNOWN)  # type: ignore[arg-type]
