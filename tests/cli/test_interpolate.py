@@ -161,6 +161,10 @@ def leaving(denoiser):
     exit(0)
 def broken(denoiser):
     return {}["metric"]
+class Plain(dd.Metric):
+    dim = 64
+    def inner(self, x, u, v):
+        return (u * v).sum(-1)
 """
 
 
@@ -189,6 +193,10 @@ def test_a_metric_of_ones_own_file(run, place):
         (("mine.py:none",), "mine.py has no none"),
         (("mine.py:leaving",), "mine.py:leaving cannot be called (SystemExit: 0); correct it"),
         (("mine.py:broken",), "mine.py:broken cannot be called (KeyError: 'metric'); correct it"),
+        (
+            ("mine.py:Plain",),
+            "mine.py:Plain cannot be called (TypeError: Plain() takes no arguments); a class is ",
+        ),
         (("yours.py:mine",), "yours.py is not a file; give FILE.py:NAME"),
         (("mine.py:mine", "--rank=2"), "--rank: no option of the metric mine.py:mine"),
     ],

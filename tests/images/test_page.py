@@ -100,6 +100,9 @@ def test_tables_hold_the_numbers(tmp_path):
     lines = json.loads(readouts[1])
     assert len(lines) == N
     assert lines[N // 2] == "s = 0.500 · log SNR −1.00  (σ = 1.65) · speed 6.408"
+    unchecked = {name: dataclasses.replace(row, check=None) for name, row in ROWS.items()}
+    assert "Length, checked" in page
+    assert "checked" not in written(tmp_path, unchecked).read_text("utf-8").lower()
     floor = dataclasses.replace(ROWS["geodesic"], floor=10.285)
     assert "<td>2.000</td>" in written(tmp_path, {"geodesic": floor}).read_text("utf-8")
 

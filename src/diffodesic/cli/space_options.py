@@ -40,7 +40,10 @@ def chosen_space(given: argparse.Namespace, model: Model) -> Space:
         except ValueError:  # a sentence of ours
             raise
         except (Exception, SystemExit) as error:  # whatever the code of others leads to
-            raise ValueError(f"{name} cannot be called ({in_short(error)}); correct it") from error
+            cure = "correct it"
+            if isinstance(own, type):
+                cure = f"a class is called with the model's denoiser: name my = {own.__name__}(...)"
+            raise ValueError(f"{name} cannot be called ({in_short(error)}); {cure}") from error
     if not isinstance(own, Metric):
         raise ValueError(f"{name} is neither a Metric nor a function of a denoiser that makes one")
     source = f"{name} ({sha256(own_file(name))})"

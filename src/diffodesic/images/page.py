@@ -74,6 +74,7 @@ def write_interpolation_page(
         charts=_charts(paths, own.s.tolist()),
         certificate=_certificate(content, own),
         judged="judged" in content["certificate"],
+        checked=any(path.check is not None for path in paths.values()),
         ends=list(
             zip(
                 "AB",
@@ -207,7 +208,8 @@ def _named(marks: Mapping[int, str], i: int) -> str:
 
 def _ways(paths: Mapping[str, ShownPath]) -> str:
     """What the paths are, in a sentence."""
-    return "; ".join(text for name, text in _WAYS.items() if name in paths) + "."
+    text = "; ".join(text for name, text in _WAYS.items() if name in paths)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _numbers(shown: ShownPath, own: ShownPath) -> dict[str, object]:
