@@ -256,12 +256,17 @@ class Descent:
             return [(Status.STALLED, ended)]
         # a step that should lower the energy by a thousandth, long before the minimum of the model
         share = 1e-3 * now.energy.abs() / now.decrease.abs().clamp(min=1e-300)
+        # no further than the step itself, and not at all for the others of the batch
+        share = torch.where(ended, share.nan_to_num(1.0).clamp(max=1.0), 0.0)
         ends = [
             self.objective.confine(now.x - _scale(sign * share, now.direction)) for sign in (1, -1)
         ]
+        # of a metric of one's own, which may refuse points that are not finite
+        there = torch.stack([torch.isfinite(end).flatten(1).all(-1) for end in ends]).all(0)
+        ends = [torch.where(there[:, None, None], end, now.x) for end in ends]
         down, up = (evaluate(self.objective, end).energy for end in ends)
         change, expected = up - down, 2 * share * now.decrease
-        wild = ended & ~torch.isfinite(change)
+        wild = ended & ~(torch.isfinite(change) & there)
         far = ended & ~wild & (share < 0.5)
         false = torch.where(far, (change - expected).abs() > 0.5 * expected.abs(), nothing)
         # a gradient of a slightly other energy is false where the nodes are too far apart
