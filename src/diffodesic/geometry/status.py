@@ -40,7 +40,7 @@ class Status(Enum):
     )
     TOO_COARSE = (
         "the nodes are too far apart for the metric's own steps to be believed; raise `nodes` "
-        "(those of `Redraw`, on which a network is searched)"
+        "(`nodes` of `Redraw`)"
     )
     LEFT_DOMAIN = (
         "the path presses against the limit of the noise range, or runs where nothing is left of "
