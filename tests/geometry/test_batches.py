@@ -9,6 +9,7 @@ from torch import Tensor
 import diffodesic as dd
 from diffodesic.denoisers import NetworkOptions
 from diffodesic.geometry import search
+from diffodesic.geometry.energy import chord
 from diffodesic.geometry.metric import MetricEnergy
 from diffodesic.geometry.solvers.starts import first_paths
 from support.checks import Draw
@@ -110,10 +111,21 @@ class Sparing(MetricEnergy):
         return named if bool((a[:, 0] < 0).any()) else named | {"bent": named["chord"].square()}
 
 
+def test_a_pair_without_paths_has_its_chord():
+    def sparing(a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
+        line = chord(a, b, nodes)
+        return {"bent": line.square()} if bool(a[0, 0] > 0) else {}
+
+    a, b = torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.ones(2, 2)
+    found = first_paths(sparing, a, b, 4)["bent"]
+    assert torch.equal(found[0], chord(a, b, 4)[0])
+    assert torch.equal(found[1], chord(a, b, 4)[1].square())
+
+
 def test_a_start_that_a_pair_lacks_is_its_own_first_one():
     a, b = torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.ones(2, 2)
     for rows in ([0, 1], [1, 0]):
-        found = first_paths(Sparing(dd.Euclidean(2)), a[rows], b, 4)
+        found = first_paths(Sparing(dd.Euclidean(2)).starts, a[rows], b, 4)
         assert list(found) == ["chord", "bent"]
         left, right = rows.index(0), rows.index(1)
         assert torch.equal(found["bent"][left], found["chord"][left])

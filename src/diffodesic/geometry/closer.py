@@ -11,7 +11,6 @@ what it found, the pair is searched again from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -103,18 +102,10 @@ def _first_ends(solver: Relax, problem: Problem) -> list[Solution]:
     ends = [solver.solve(problem)]
     if problem.init is not None:
         return ends
-    others = _by_name(problem.energy.detours, problem.a, problem.b, problem.nodes)
+    others = first_paths(problem.energy.detours, problem.a, problem.b, problem.nodes)
     for name, init in others.items():
         ends.append(replace(solver.solve(replace(problem, init=init)), start=[name] * len(init)))
     return ends
-
-
-def _by_name(
-    of: Callable[[Tensor, Tensor, int], dict[str, Tensor]], a: Tensor, b: Tensor, nodes: int
-) -> dict[str, Tensor]:
-    """First paths between points (B, d), pair by pair: a pair does not see its company."""
-    single = [of(*pair, nodes) for pair in zip(a.split(1), b.split(1), strict=True)]
-    return {name: torch.cat([one[name] for one in single]) for name in single[0]}
 
 
 def _search_hops(problem: Problem, found: Certified, solver: Relax, refine: int) -> Certified:
@@ -124,7 +115,7 @@ def _search_hops(problem: Problem, found: Certified, solver: Relax, refine: int)
     rows = ~_coarse(found) & (x[:, 0] != x[:, -1]).any(-1)
     if not bool(rows.any()):
         return found
-    named = _by_name(energy.hops, x[rows, 0], x[rows, -1], problem.nodes)
+    named = first_paths(energy.hops, x[rows, 0], x[rows, -1], problem.nodes)
     if not named:
         return found
     paths = torch.stack(list(named.values()), 1)
@@ -216,7 +207,7 @@ def _near(energy: PathEnergy, x: Tensor, length: Tensor) -> list[tuple[Tensor, T
     """Which pairs (B,) have a start that may be as short as ``length`` (B,), and these starts."""
     near = []
     with torch.no_grad():
-        for start in first_paths(energy, x[:, 0], x[:, -1], x.shape[1] - 1).values():
+        for start in first_paths(energy.starts, x[:, 0], x[:, -1], x.shape[1] - 1).values():
             steps = evaluate(energy, start, order=0).squared_steps
             rows = steps.clamp(min=0).sqrt().sum(-1) <= NEAR * length
             if bool(rows.any()):

@@ -282,7 +282,7 @@ def test_a_geodesic_counts_its_certificate_too(monkeypatch: pytest.MonkeyPatch):
     path = geodesic(problem.space, problem.a, problem.b, nodes=10)
     assert path.evaluations == energy.gradients + energy.nodes
     assert path.derivatives == 0
-    starts = len(first_paths(energy, problem.a[None], problem.b[None], 10))
+    starts = len(first_paths(energy.starts, problem.a[None], problem.b[None], 10))
     # fine grid, nodes, the one segment between the ends, and the starts, none of which is near
     certificate = 8 * 10 + 1 + 11 + 2 + 11 * starts
     assert path.node_gradients == pytest.approx(energy.gradients + (energy.nodes - certificate) / 3)

@@ -159,7 +159,7 @@ class Relax:
         """The starts (B, k+1, d) again: a level that is no bound may lose its way on few nodes."""
         if names[0] == "given":
             return None
-        named = first_paths(energy, first[:, 0], first[:, -1], nodes)
+        named = first_paths(energy.starts, first[:, 0], first[:, -1], nodes)
         s = torch.linspace(0, 1, nodes + 1, dtype=first.dtype, device=first.device)
         others = energy.confine(energy.curve(first)(s))
         return torch.stack([named.get(name, others)[i] for i, name in enumerate(names)])
@@ -212,7 +212,7 @@ class Relax:
         if self.explore:
             named = candidates(energy, a, b, nodes, 2 if self._by_newton(energy) else 1)
         else:
-            named = first_paths(energy, a, b, nodes)
+            named = first_paths(energy.starts, a, b, nodes)
         order, paths = list(named), torch.stack(list(named.values()), 1)  # (B, starts, n+1, d)
         if len(order) == 1:
             return paths[:, 0], order * len(a)

@@ -16,6 +16,9 @@ from diffodesic.numerics.curves import Polyline, constant_speed
 
 __all__ = ["Measure", "candidates", "first_paths", "measure", "pick", "respace"]
 
+Paths = Callable[[Tensor, Tensor, int], dict[str, Tensor]]
+"""``starts``, ``detours`` or ``hops`` of an energy."""
+
 FEW = 8  # segments on which a chord is asked where it falls
 
 
@@ -124,14 +127,15 @@ def _along_segments(
     return constant_speed(Polyline(fine), (share * lengths.unsqueeze(-1)).flatten(1), nodes)
 
 
-def first_paths(energy: PathEnergy, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
-    """``energy.starts`` of points (B, d), pair by pair, so that a pair does not see its company."""
-    # a start that a pair lacks is its own first one again, which changes no choice among them;
-    # many numbers at once are rounded otherwise than one, and a search of hundreds of steps makes
-    # 1e-4 of a last digit
-    single = [energy.starts(*pair, nodes) for pair in zip(a.split(1), b.split(1), strict=True)]
+def first_paths(of: Paths, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
+    """Paths of points (B, d) by name, pair by pair, so that a pair does not see its company."""
+    # what a pair lacks is its own first one again, or its chord, which changes no choice among
+    # them; many numbers at once are rounded otherwise than one, and a search of hundreds of steps
+    # makes 1e-4 of a last digit
+    single = [of(*pair, nodes) for pair in zip(a.split(1), b.split(1), strict=True)]
     names = dict.fromkeys(name for one in single for name in one)
-    own = [next(iter(one.values())) for one in single]
+    lines = chord(a, b, nodes).split(1)
+    own = [next(iter(one.values()), line) for one, line in zip(single, lines, strict=True)]
     pairs = list(zip(single, own, strict=True))
     return {name: torch.cat([one.get(name, first) for one, first in pairs]) for name in names}
 
@@ -157,7 +161,7 @@ def candidates(
 
     Cost: for the half circles, nine energy gradients on eight segments, or three with ``order`` 2.
     """
-    named = first_paths(energy, a, b, nodes)
+    named = first_paths(energy.starts, a, b, nodes)
     # a circle needs coordinates of one kind
     if len(named) > 1 or len(energy.blocks) > 1 or a.shape[-1] < 2:
         return named
