@@ -200,7 +200,7 @@ def test_a_run_that_was_stopped_before_its_first_stage_says_that_it_begins_again
     assert run(*TINY)[0] == 130
     monkeypatch.setattr(Lifting, "lift", real)
     code, _, err = run(*TINY)
-    assert (code, err) == (0, f"note: {AGAIN}\n")
+    assert (code, err) == (0, f"{AGAIN}\n")
     assert run(*TINY)[2] == ""
 
 

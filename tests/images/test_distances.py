@@ -82,14 +82,14 @@ def test_an_interrupted_run_goes_on(law, points, found, tmp_path):
         half.neighbours(1)
     whole = pairwise(law, points, file=file, options=FAST.but(batch=5), progress=said.append)
     assert said[:3] == [f"{solved} of 21 pairs" for solved in (0, 5, 10)]
-    assert said[3] == "goes on from an earlier run, which has solved 10 of 21 pairs"
+    assert said[3] == "note: goes on from an earlier run, which has solved 10 of 21 pairs"
     assert said[4:6] == ["10 of 21 pairs", "15 of 21 pairs"]
     torch.testing.assert_close(whole.lengths, found.lengths, rtol=1e-8, atol=0)
     assert whole.seconds > half.seconds
     # nothing is left to do: the file is the result
     said.clear()
     again = pairwise(law, points, file=file, progress=said.append, options=FAST)
-    assert said == ["goes on from an earlier run, which has solved 21 of 21 pairs"]
+    assert said == ["note: goes on from an earlier run, which has solved 21 of 21 pairs"]
     assert torch.equal(again.lengths, whole.lengths)
 
 

@@ -124,7 +124,7 @@ def test_an_interrupted_search_goes_on_to_the_same_end(law, tmp_path: Path):
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("batch-*")}
     assert len(kept) == 3
     whole = nearest(law, points, 2, folder=tmp_path, options=options, progress=said.append)
-    assert said[3] == "goes on from an earlier run, which has solved 3 batches of pairs"
+    assert said[3] == "note: goes on from an earlier run, which has solved 3 batches of pairs"
     assert torch.equal(whole.index, alone.index)
     assert torch.equal(whole.distance, alone.distance)
     assert {file: file.stat().st_mtime_ns for file in kept} == kept

@@ -165,6 +165,18 @@ def test_every_verb_names_strange_pictures_and_models_that_have_learned_nothing(
     assert sum("has learned nothing: after 51 steps" in text for text in told) == 1
 
 
+@pytest.mark.parametrize("verb", [interpolate, edit])
+def test_a_strange_picture_is_named_before_the_search(verb):
+    model, images = spots()
+    said: list[str] = []
+    options = (InterpolateOptions if verb is interpolate else EditOptions)(**OPTIONS)
+    verb(model, images[0], stripes()[0], options=options, progress=said.append)
+    (place,) = [i for i, line in enumerate(said) if "is not of the model's kind" in line]
+    assert said[place].startswith("note: picture B")
+    assert not any("nodes" in line for line in said[:place])
+    assert any("nodes" in line for line in said[place:])
+
+
 def test_a_file_of_distances_keeps_what_was_said(tmp_path):
     model, images = spots()
     pictured = torch.cat([images[:1], stripes()])

@@ -131,7 +131,7 @@ def test_a_run_that_is_killed_whole_goes_on_and_leaves_no_worker(tmp_path: Path)
         options=options.but(workers=2),
         progress=said.append,
     )
-    assert said[0] == f"goes on from an earlier run, which has solved {kept} of 36 pairs"
+    assert said[0] == f"note: goes on from an earlier run, which has solved {kept} of 36 pairs"
     assert said[1:] == [f"{done} of 36 pairs" for done in range(kept, 37, 3)]
     assert torch.equal(found.lengths, pairwise(law(), some(9), options=options).lengths)
 

@@ -222,7 +222,7 @@ def test_what_is_finished_is_told_rather_than_the_stop(tmp_path):
     Store(tmp_path / "c", {}).stage("one", Maker())
     stopped_by(KeyboardInterrupt, tmp_path / "c")
     with Store(tmp_path / "c", {}).held() as store:
-        assert told(store) == ["goes on from an earlier run, which has finished one"]
+        assert told(store) == ["note: goes on from an earlier run, which has finished one"]
 
 
 def test_a_file_that_a_stopped_run_has_not_begun_is_told_of(tmp_path):

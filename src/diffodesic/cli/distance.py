@@ -31,7 +31,7 @@ from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.lifting import as_images
 from diffodesic.images.matrix import DistanceMatrix, NoisyDistances
 from diffodesic.images.neighbours import CANDIDATES, NearestOptions, nearest
-from diffodesic.images.own_kind import PICTURES, strange
+from diffodesic.images.own_kind import PICTURES, strange, tell
 from diffodesic.images.pairs import PairwiseOptions
 from diffodesic.images.placement import run_of
 from diffodesic.models.identity import identity, short
@@ -193,7 +193,7 @@ def _under_noise(
     say: Progress,
 ) -> None:
     """A distance of two pictures under shared noise."""
-    alarms = strange(model, as_images(*images), PICTURES)
+    alarms = tell(strange(model, as_images(*images), PICTURES), say)
     found = options.between(model, *images)
     distance, error = float(found.distance), float(found.error)
     percentile = ranked(

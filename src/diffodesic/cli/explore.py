@@ -25,7 +25,7 @@ from diffodesic.numerics.cost import counting
 from diffodesic.output.figures import canvas
 from diffodesic.output.manifest import hashed
 from diffodesic.output.options import Options, option
-from diffodesic.output.stages import GOES_ON
+from diffodesic.output.stages import NOTE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -141,7 +141,7 @@ class Explorer:
             def say(text: str) -> None:
                 if self.stop.is_set():
                     raise StoppedError
-                if text.startswith(GOES_ON):
+                if text.startswith(NOTE):
                     bar(0.0, text)
                 else:
                     shown(text)
@@ -203,8 +203,8 @@ def page(explorer: Explorer) -> Any:
             raise gr.Error("Choose two pictures.")
 
         def show_progress(done: float, line: str) -> None:
-            if line.startswith(GOES_ON):
-                gr.Info(f"The run {line}.")
+            if line.startswith(NOTE):
+                gr.Info(line.removeprefix(NOTE))
             else:
                 bar(done, line)
 

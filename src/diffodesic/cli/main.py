@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = _Parser(
         prog="diffodesic",
-        description=diffodesic.__doc__,
+        description=(diffodesic.__doc__ or "").partition("\n")[0],
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

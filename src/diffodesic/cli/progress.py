@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.numerics.cost import Cost, counting
-from diffodesic.output.stages import AGAIN, GOES_ON
+from diffodesic.output.stages import NOTE
 
 __all__ = ["Progress", "duration", "in_words", "progress"]
 
@@ -54,9 +54,9 @@ class Progress:
         self._whole = self._last = 0.0
 
     def __call__(self, text: str) -> None:
-        """Say what is done now."""
-        if text.startswith((GOES_ON, AGAIN)):
-            print(f"note: {text}", file=sys.stderr, flush=True)
+        """Say what is done now; a note keeps a line of its own."""
+        if text.startswith(NOTE):
+            print(text, file=sys.stderr, flush=True)
             return
         self.text = text
         if self.denoiser is not None and self.cost.expected:

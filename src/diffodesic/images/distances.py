@@ -32,7 +32,7 @@ from diffodesic.images.door import Data, as_data
 from diffodesic.images.edit_result import distances_of
 from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.matrix import DamagedError, DistanceMatrix, NoisyDistances
-from diffodesic.images.own_kind import doubtful
+from diffodesic.images.own_kind import doubtful, tell
 from diffodesic.images.pairs import PairSolver, PairwiseOptions, lifted
 from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.images.work import join_work
@@ -214,7 +214,7 @@ def _edits(
             "model": identity(source),
         }
         distances = _begin(len(data), asked.log_snr, settings, file)
-        distances = distances.noting(doubtful(source, data))
+        distances = distances.noting(tell(doubtful(source, data), say))
         if isinstance(source, Model):
             of_one = join_work(SpacetimeSpace(), asked, solve.nodes, ("ends",))
             left = len(distances.lengths) - distances.solved
@@ -246,6 +246,7 @@ def _under_noise(
     with held_file(file, say):
         if (before := _left(NoisyDistances, file, settings)) is not None:
             return before
+        alarms = tell(doubtful(source, data), say)
         began = time.monotonic()
         found = asked.among(source, data, progress=say)
         distances = NoisyDistances(
@@ -255,7 +256,7 @@ def _under_noise(
             errors=found.error.cpu(),
             seconds=time.monotonic() - began,
             settings=settings,
-            notices=doubtful(source, data),
+            notices=alarms,
         )
         if file is not None:
             distances.save(file)

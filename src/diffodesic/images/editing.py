@@ -34,7 +34,7 @@ from diffodesic.geometry.path import Geodesic
 from diffodesic.images.door import Data, as_data
 from diffodesic.images.edit_result import Edit, distances_of
 from diffodesic.images.lifting import as_floats
-from diffodesic.images.own_kind import PICTURES, doubtful, strange
+from diffodesic.images.own_kind import PICTURES, doubtful, strange, tell
 from diffodesic.images.placement import REFINE, JoinOptions, place
 from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.images.work import join_work
@@ -133,8 +133,10 @@ def edit(
         )
     if isinstance(source, Model):
         expect(join_work(SpacetimeSpace(), asked, asked.nodes or NETWORK_NODES))
-    path = _solve(source, x, y, asked, progress)
     model = source if isinstance(source, Model) else None
+    alarms = strange(model, as_floats(torch.stack([x, y])), PICTURES) if model else ()
+    tell(alarms, progress or (lambda _: None))
+    path = _solve(source, x, y, asked, progress)
     settings = {
         **asked.settings(),
         "model": model.name if model else type(source).__name__,
@@ -142,7 +144,6 @@ def edit(
         "estimator": cast(Spacetime, path.metric).estimator,
         "nodes": path.nodes.shape[-2] - 1,
     }
-    alarms = strange(model, as_floats(torch.stack([x, y])), PICTURES) if model else ()
     return Edit(path, asked.log_snr, model, settings, alarms)
 
 

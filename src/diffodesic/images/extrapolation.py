@@ -21,7 +21,7 @@ from torch import Tensor
 from diffodesic.geometry.metric import Metric
 from diffodesic.images.door import Picture, as_data
 from diffodesic.images.lifting import as_images
-from diffodesic.images.own_kind import PICTURES, strange
+from diffodesic.images.own_kind import PICTURES, strange, tell
 from diffodesic.images.placement import JoinOptions, doubts, path_record, place, run_of
 from diffodesic.images.saved import SavedFrames
 from diffodesic.images.spaces import SPACES, ScoreSpace, Space, choose_space
@@ -196,7 +196,7 @@ def extrapolate(
     )
     say("lifting the images to their noise level")
     there = place(model, asked.space, inputs, asked)
-    alarms = strange(model, inputs, PICTURES)
+    alarms = tell(strange(model, inputs, PICTURES), say)
     a, b = there.points
     solver = asked.search(there.metric)
     path = there.geodesic(a, b, nodes=asked.nodes, solver=solver, progress=say)

@@ -26,7 +26,7 @@ from diffodesic.images.baselines.latent import with_norm
 from diffodesic.images.door import Picture, as_data
 from diffodesic.images.features import Features, load_features
 from diffodesic.images.lifting import as_images
-from diffodesic.images.own_kind import PICTURES, strange
+from diffodesic.images.own_kind import PICTURES, strange, tell
 from diffodesic.images.placement import JoinOptions, Placement, doubts
 from diffodesic.images.result import Interpolation, psnr_of
 from diffodesic.images.shown_path import Pace, ShownPath, show_path
@@ -185,7 +185,8 @@ def join(
         return {"ends": lifting.lift(inputs)}, {"alarms": strange(model, inputs, PICTURES)}
 
     placed, known, began_with = kept_stage(store, "ends", lifted, inputs.device)
-    there, alarms = Placement(asked.space, lifting, placed["ends"]), tuple(known["alarms"])
+    there = Placement(asked.space, lifting, placed["ends"])
+    alarms = tell(known["alarms"], say)
     a, b = there.points
 
     def joined() -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -33,7 +33,7 @@ from diffodesic.denoisers.denoiser import Denoiser
 from diffodesic.images.door import Data, as_data
 from diffodesic.images.information import NOISY, NoisyOptions
 from diffodesic.images.noisy_neighbours import under_noise
-from diffodesic.images.own_kind import doubtful
+from diffodesic.images.own_kind import doubtful, tell
 from diffodesic.images.pairs import PairSolver, PairwiseOptions, lifted
 from diffodesic.images.spaces import SpacetimeSpace
 from diffodesic.images.work import join_work
@@ -168,9 +168,9 @@ def nearest(
         return _by_edits(source, points, k, asked, check, folder, say)
     if check or folder is not None or log_snr is not None:
         raise ValueError(f"check, folder and log_snr are no arguments of the metric {metric}")
+    notices = tell(doubtful(source, points), say)
     found = under_noise(source, points, k, options, say)
     pairs = count * (count - 1) // 2
-    notices = tuple(doubtful(source, points))
     return Neighbours(found.index, found.distance, found.log_snr, 0, pairs, found.recall, notices)
 
 
@@ -212,13 +212,14 @@ def _by_edits(
             of_one = join_work(SpacetimeSpace(), asked, solver.nodes, ("ends",))
             most = min(count * candidates, count * (count - 1) // 2)
             expect(scaled(of_one, most), pairs=most)
+        alarms = tell(doubtful(source, data), say)
         ledger = _Ledger(solver, store, asked, say)
         nearby = candidates_of(entropies(space, points), candidates)
         ledger.search(nearby, _bounds(space, points, nearby), k, pivots, asked.accuracy)
         distance, index = ledger.known.topk(k, largest=False)
         solved = ledger.solved
         recall = ledger.recall(index, check) if check else None
-    notices = tuple(dict.fromkeys((*doubtful(source, data), *ledger.doubts)))
+    notices = tuple(dict.fromkeys((*alarms, *ledger.doubts)))
     every = count * (count - 1) // 2
     return Neighbours(index, distance, asked.log_snr, solved, every, recall, notices)
 

@@ -29,8 +29,9 @@ from diffodesic.images.lifting import as_floats
 from diffodesic.models.codec import PixelCodec
 from diffodesic.models.model import Model
 from diffodesic.numerics.cost import stage
+from diffodesic.output.stages import NOTE
 
-__all__ = ["OUTSIDE", "PICTURES", "Surprise", "doubtful", "strange", "surprise"]
+__all__ = ["OUTSIDE", "PICTURES", "Surprise", "doubtful", "strange", "surprise", "tell"]
 
 OUTSIDE = 1.5
 """Ratio of the errors from which on a picture is not of the model's kind."""
@@ -137,6 +138,13 @@ def strange(model: Model, images: Tensor, names: Sequence[str]) -> tuple[str, ..
                 f"lengths there mean little{fits}"
             )
     return tuple(sentences)
+
+
+def tell(alarms: Sequence[str], progress: Callable[[str], None]) -> tuple[str, ...]:
+    """Say the sentences of :func:`strange` before a search, so that it can be stopped; they."""
+    for alarm in alarms:
+        progress(f"{NOTE}{alarm}")
+    return tuple(alarms)
 
 
 def doubtful(source: Model | Denoiser, images: Tensor) -> tuple[str, ...]:

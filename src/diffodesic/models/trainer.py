@@ -179,9 +179,9 @@ class Training(ABC):
             with self.store.held():
                 self.restore()
                 if progress and self.step:
-                    print(f"note: {GOES_ON}, which has taken {self.step} steps", file=sys.stderr)
+                    print(f"{GOES_ON}, which has taken {self.step} steps", file=sys.stderr)
                 elif progress and self.store.stopped:
-                    print(f"note: {AGAIN}", file=sys.stderr)
+                    print(AGAIN, file=sys.stderr)
                 cores = torch.get_num_threads()
                 torch.set_num_threads(1)  # small networks: more threads only wait for each other
                 try:

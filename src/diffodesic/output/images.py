@@ -51,9 +51,8 @@ def read_image(
         notices.append(f"converted from {found.mode} to {mode}")
     if found.size != (width, height):
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-        notices.append(
-            f"cropped and resized from {found.size[0]}x{found.size[1]} to {width}x{height}"
-        )
+        cropped = "" if found.size[0] * height == found.size[1] * width else "cropped and "
+        notices.append(f"{cropped}resized from {found.size[0]}x{found.size[1]} to {width}x{height}")
     array = np.asarray(picture, dtype=np.float32) / 255
     image = torch.from_numpy(array.reshape(height, width, channels)).movedim(-1, 0)
     return image, [f"{path}: {notice}" for notice in notices]

@@ -28,12 +28,15 @@ from diffodesic.output.claims import begun, claimed
 from diffodesic.output.files import not_a_file, write_atomically
 from diffodesic.output.records import json_ready, read_json, write_json
 
-__all__ = ["AGAIN", "GOES_ON", "Stage", "Store", "differences", "fingerprint", "held_file"]
+__all__ = ["AGAIN", "GOES_ON", "NOTE", "Stage", "Store", "differences", "fingerprint", "held_file"]
 
-GOES_ON = "goes on from an earlier run"
+NOTE = "note: "
 """How a line of progress begins that a reader should not miss."""
 
-AGAIN = "begins again: an earlier run was stopped before it had finished anything"
+GOES_ON = f"{NOTE}goes on from an earlier run"
+"""Such a line, where something is left of that run."""
+
+AGAIN = f"{NOTE}begins again: an earlier run was stopped before it had finished anything"
 """The same, where nothing is left to go on from."""
 
 _HEAD = "depends.json"
