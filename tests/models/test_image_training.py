@@ -119,6 +119,8 @@ def test_bad_images_are_refused(blobs, tmp_path):
         ({"held_out": 1.0}, "held_out = 1.0: give a fraction"),
         ({"label_drop": -0.1}, "label_drop = -0.1: give a fraction"),
         ({"size": 0}, "size = 0: give at least 1"),
+        ({"turned": 1.5}, "turned = 1.5: give a share"),
+        ({"turned": 0.5, "rotation": 0.0}, "give both"),
         ({"codec": "taesd"}, "rotation turns pixels"),
         ({"codec": "taesd", "rotation": 0.0}, r"latents are 1x1: .* \(--size\)"),
         ({"codec": "taesd", "rotation": 0.0, "size": 20}, "divisible by 8"),
@@ -127,6 +129,17 @@ def test_bad_images_are_refused(blobs, tmp_path):
 def test_bad_settings_are_refused(blobs, tmp_path, change, words):
     with pytest.raises(ValueError, match=words):
         train(blobs, tmp_path, settings=replace(TINY, **change))
+
+
+def test_a_share_of_the_pictures_is_turned(blobs, tmp_path):
+    rows, kept = torch.arange(64), {}
+    for share in (0.0, 0.5, 1.0):
+        run = ImageTraining(Examples(blobs), replace(TINY, turned=share), tmp_path)
+        turned = run.clean(rows, torch.Generator().manual_seed(0))
+        kept[share] = int(((turned - blobs).abs().amax((1, 2, 3)) < 1e-5).sum())
+    assert kept[0.0] == 64
+    assert kept[1.0] == 0
+    assert 16 <= kept[0.5] <= 48  # four standard deviations
 
 
 def test_the_largest_seed_trains(blobs, tmp_path):

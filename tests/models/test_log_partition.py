@@ -4,7 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ import diffodesic as dd
 from diffodesic.cli.main import main
 from diffodesic.denoisers.log_partition import LogPartitionDenoiser
 from diffodesic.models.codec import PixelCodec
-from diffodesic.models.image_training import TrainSettings
+from diffodesic.models.image_training import Batch, TrainSettings
 from diffodesic.models.log_partition import LogPartitionNet, covariance
 from diffodesic.models.log_partition_training import LogPartitionTraining
 from diffodesic.models.model import Model, ModelError
@@ -168,6 +168,32 @@ def test_any_denoiser_is_a_teacher(two, tmp_path):
     torch.testing.assert_close(followed, denoiser(batch.z.flatten(1), batch.sigma))
     run.run(resume=False, progress=False)
     assert not dd.load(tmp_path).config["log_partition"]["offset"]
+
+
+def test_after_a_teacher_a_step_is_the_gradient_of_the_loss(two, tmp_path):
+    law = dd.GaussianMixture(two.flatten(1)[:2].double(), std=0.1)
+    teacher = Model(cast(Any, law), PixelCodec((1, 4, 4)), "exact")
+    run = Small(Examples(two.double()), TINY, tmp_path)
+    run.teacher = teacher
+    network = cast(LogPartitionNet, run.net).double()
+    g = torch.Generator().manual_seed(3)
+    weights = list(network.parameters())
+    with torch.no_grad():  # no weight is zero
+        for weight in weights:
+            weight.add_(0.1 * torch.randn(weight.shape, generator=g))
+    batch = run.draw(run.trained_on, 8, torch.Generator().manual_seed(0))
+    batch = Batch(batch.z.double(), batch.x0.double(), batch.sigma.double())
+    gradient = torch.autograd.grad(run.loss(network, batch, False), weights)
+    along = [torch.randn(weight.shape, generator=g).double() for weight in weights]
+    ends = []
+    for step in (1e-5, -2e-5):
+        with torch.no_grad():
+            for weight, way in zip(weights, along, strict=True):
+                weight.add_(step * way)
+        ends.append(float(run.loss(network, batch, False).detach()))
+    slope = sum(float((one * way).sum()) for one, way in zip(gradient, along, strict=True))
+    # central differences: an error of order 1e-10
+    assert slope == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-6)
 
 
 @pytest.mark.parametrize(

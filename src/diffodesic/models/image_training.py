@@ -50,6 +50,8 @@ class TrainSettings(RunSettings):
         sigma_min: smallest noise trained on, in data units.
         sigma_max: largest noise trained on, in data units.
         rotation: images are turned by a uniform angle in [-rotation, rotation] degrees.
+        turned: share of the images that are turned; the others stay as they are, which is sharper
+            than any turned one.
         codec: `taesd` trains on the latents of that autoencoder, of pictures in colour; None on
             pixels.
         size: side in pixels that pictures are cropped and resampled to; None leaves theirs.
@@ -74,6 +76,7 @@ class TrainSettings(RunSettings):
     sigma_min: float = 0.01
     sigma_max: float = 40.0
     rotation: float = 0.0
+    turned: float = 1.0
     codec: Literal["taesd"] | None = None
     size: int | None = None
     held_out: float = 0.05
@@ -108,6 +111,10 @@ class TrainSettings(RunSettings):
         for name in ("held_out", "label_drop"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: give a fraction below 1.")
+        if not 0 <= self.turned <= 1:
+            raise ValueError(f"turned = {self.turned}: give a share from 0 to 1.")
+        if self.turned < 1 and not self.rotation:
+            raise ValueError("turned is a share of what rotation turns: give both.")
         if self.codec and self.rotation:
             raise ValueError("rotation turns pixels, not latents: leave it out with a codec.")
         if self.channels[-1] % self.heads:
@@ -218,6 +225,9 @@ class ImageTraining(Training):
         x0 = self.points[index]
         if self.settings.rotation:
             turns = 2 * torch.rand(len(index), generator=g, device=self.device) - 1
+            if self.settings.turned < 1:
+                drawn = torch.rand(len(index), generator=g, device=self.device)
+                turns = turns * (drawn < self.settings.turned)
             x0 = rotate(x0, turns * self.settings.rotation)
         return x0
 
@@ -328,6 +338,7 @@ def card(config: dict[str, Any]) -> str:
         pixels = "x".join(str(8 * side) for side in config["shape"][1:])
         data = f"the latents {shape} of colour images {pixels} under TAESD"
     turned = f" turned by uniform angles in +-{t['rotation']:g} degrees" if t["rotation"] else ""
+    turned += f" ({t['turned']:.0%} of them)" if t.get("turned", 1.0) < 1 else ""
     kinds = f" (of all, or of one of {len(labels)} kinds)" if labels else ""
     return f"""# {config["name"]}
 

@@ -163,8 +163,6 @@ class LogPartitionNet(nn.Module):
         x: Tensor,
         noise: Tensor,
         class_labels: Tensor | None = None,
-        *,
-        apart: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """F, and ``E|x0 - m|^2 / gain^2``.
 
@@ -172,7 +170,6 @@ class LogPartitionNet(nn.Module):
             x: ``z / r``, (N, *shape).
             noise: ``log(sigma) / 4``, (N,).
             class_labels: labels (N,), for a network of classes.
-            apart: take m in the spread as a constant for autograd, as training does.
 
         Returns:
             (N, *shape) and (N,).
@@ -190,10 +187,9 @@ class LogPartitionNet(nn.Module):
         shrunk = self._scaled(z - self.mean, sigma, lambda v: sigma**2 / (v + sigma**2))  # z - m_G
         moved = sigma * scale / self.sigma_data * by_z  # (m - m_G) / gain
         field = (z - shrunk - skip * z) / gain + moved
-        fixed = moved.detach() if apart else moved
         spread = (
             self.gaussian_spread(sigma) / gain.squeeze(-1) ** 2
-            + (fixed * (2 / gain * shrunk - fixed)).sum(-1)
+            + (moved * (2 / gain * shrunk - moved)).sum(-1)
             + (scale / self.sigma_data).squeeze(-1) ** 2 * by_level
         )
         return field.reshape(x.shape), spread

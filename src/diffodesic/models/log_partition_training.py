@@ -4,13 +4,19 @@ Both derivatives of the log-density are learned (2506.05310).  With S the spread
 Gaussian data with the mean and covariance of the images, which is known before training, the loss
 of an image is
 
-    |m - y|^2 / S  +  w (sqrt(1 + q^2) - 1) / (1 + (sigma^2/S)^2),    q = (s - |x0 - m|^2) / S,
+    |m - y|^2 / S  +  w (sqrt(1 + q^2) - 1) / (1 + (sigma^2/S)^2),
+    q = (Q - |z - c|^2 - |x0 - c|^2) / S,   Q = sigma^2 (D - dU/dlog sigma) = |z - m|^2 + s,
 
 y the clean image x0 or a teacher's posterior mean, s the spread that the network claims.  Both
-terms are of order one at every level, and the second falls to its own scatter.  In it m is a
-constant: a network that could move m to please its claim would do so, without bound.  q is the
-slope of the log-density times sigma^2/S, so that steps of the optimiser that are small for m are
-large for it: with squares in place of the root a run diverges within some tens of steps, with
+terms are of order one at every level.  Q stands for E|z - x0|^2, and q vanishes on average where c
+is the posterior mean, which is also where it scatters least.  c is the teacher's mean, or the
+network's own m, as a constant.  After a teacher a step is thus the gradient of one function of the
+weights.  With the network's own m it is not, and may lead in circles that grow: after a teacher, 28
+x 28 digits so trained forgot what they knew of much noise, while the loss rose fivefold.  Where m
+is no constant a network moves it to please its claim, without bound.
+
+q is the slope of the log-density times sigma^2/S, so that steps of the optimiser that are small for
+m are large for it: with squares in place of the root a run diverges within some tens of steps, with
 w = 2 after some hundreds, and a small w loses nothing (docs/log-partition.md).
 """
 
@@ -100,13 +106,17 @@ class LogPartitionTraining(ImageTraining):
         skip, gain, scale, noise = edm_preconditioning(sigma, self.sigma_data)
         z, x0 = batch.z.flatten(1), batch.x0.flatten(1)
         x = (z / scale).reshape(batch.z.shape)
-        field, spread = network.mean_and_spread(x, noise.flatten(), batch.labels, apart=True)
-        target = (self.followed(z, x0, batch.sigma) - skip * z) / gain
+        field, spread = network.mean_and_spread(x, noise.flatten(), batch.labels)
         field, clean = field.flatten(1), (x0 - skip * z) / gain
+        target = (self.followed(z, x0, batch.sigma) - skip * z) / gain
         unit = network.gaussian_spread(sigma) / gain.flatten() ** 2
-        seen = (field.detach() - clean).square().sum(-1)
         first = (field - target).square().sum(-1) / unit
-        off = (spread - seen) / unit
+        fixed = field.detach() if self.teacher is None else target
+        # |z - m|^2 - |z - c|^2 takes m out of the claim, and puts c in its place
+        both = 2 * (1 - skip) / gain * z - field - fixed
+        claimed = spread + ((fixed - field) * both).sum(-1)
+        seen = (fixed - clean).square().sum(-1)
+        off = (claimed - seen) / unit
         weight = 1 + (batch.sigma**2 / network.gaussian_spread(sigma)).square()
         second = _WEIGHT * ((1 + off**2).sqrt() - 1) / weight
         return x0.shape[1] * (first + second).sum()
