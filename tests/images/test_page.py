@@ -103,6 +103,10 @@ def test_tables_hold_the_numbers(tmp_path):
     unchecked = {name: dataclasses.replace(row, check=None) for name, row in ROWS.items()}
     assert "Length, checked" in page
     assert "checked" not in written(tmp_path, unchecked).read_text("utf-8").lower()
+    level = torch.ones_like(ROWS["geodesic"].curve_log_snr)
+    flat = {name: dataclasses.replace(row, curve_log_snr=level) for name, row in ROWS.items()}
+    assert page.count('class="chart"') == 2
+    assert written(tmp_path, flat).read_text("utf-8").count('class="chart"') == 1
     floor = dataclasses.replace(ROWS["geodesic"], floor=10.285)
     assert "<td>2.000</td>" in written(tmp_path, {"geodesic": floor}).read_text("utf-8")
 

@@ -235,13 +235,16 @@ def _excess(value: float, reference: float) -> str:
 
 
 def _charts(paths: Mapping[str, ShownPath], s: list[float]) -> dict[str, Markup]:
-    """Noise level and speed of every path."""
+    """Speed of every path, and its noise level where that is not one and the same."""
     charts = {}
     for name, label in (("curve_log_snr", "log SNR"), ("curve_speed", "speed |c′(s)|")):
         curves = [
             Curve(index, shown.curve_s.tolist(), getattr(shown, name).tolist())
             for index, shown in enumerate(paths.values())
         ]
+        levels = {level for curve in curves for level in curve.values}
+        if name == "curve_log_snr" and len(levels) == 1:
+            continue
         charts[label] = chart(curves, label=label, frames=s, from_zero=name == "curve_speed")
     return charts
 
@@ -275,7 +278,7 @@ def _certificate(content: Mapping[str, Any], own: ShownPath) -> list[tuple[str, 
         ("Length, judged", judged, "by an independent estimate"),
         ("Length, refined", c["length"], "on a grid finer than the nodes"),
         ("Length, discrete", c["discrete_length"], "between the nodes alone"),
-        ("Energy", c["discrete_energy"], Markup("≥ <i>L</i>²/2 of the discrete length")),
+        ("Energy, discrete", c["discrete_energy"], Markup("≥ <i>L</i>²/2 of the discrete length")),
         ("Energy / floor", floor, "1 is the best possible"),
         ("Speed spread", c["speed_spread"], "relative; 0 at constant speed"),
         ("Noise", noise, "of a point, of what its level says; networks know 1"),

@@ -19,7 +19,12 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
-from diffodesic.metrics.spacetime.estimators.base import Gradient, SpacetimeEnergy, rademacher
+from diffodesic.metrics.spacetime.estimators.base import (
+    MANY,
+    Gradient,
+    SpacetimeEnergy,
+    rademacher,
+)
 from diffodesic.metrics.spacetime.estimators.closure import Closure
 from diffodesic.metrics.spacetime.estimators.entropy import Mismatch
 from diffodesic.metrics.spacetime.estimators.secant import FLOOR, Secant
@@ -38,6 +43,13 @@ def _secant(denoiser: Denoiser, probes: Tensor, gradient: Gradient, seed: int) -
     return Secant(denoiser, probes, gradient=gradient, floor=floor)
 
 
+def _path(denoiser: Denoiser, _: Tensor, __: Gradient, seed: int) -> Mismatch:
+    # the search of a network averages over noise that it draws anew: one pair a draw suffices
+    few = denoiser.learned and denoiser.dim >= MANY
+    samples, levels = (1, 8) if few else (4, 16)
+    return Mismatch(denoiser, samples=samples, levels=levels, seed=seed)
+
+
 # name -> made of (denoiser, probes, gradient, seed)
 ESTIMATORS: dict[str, Callable[[Denoiser, Tensor, Gradient, int], SpacetimeEnergy]] = {
     "exact": lambda denoiser, _, gradient, __: TwoPoint(denoiser, gradient=gradient),
@@ -46,7 +58,7 @@ ESTIMATORS: dict[str, Callable[[Denoiser, Tensor, Gradient, int], SpacetimeEnerg
     ),
     "secant": _secant,
     "closure": lambda denoiser, probes, gradient, _: Closure(denoiser, probes, gradient=gradient),
-    "path": lambda denoiser, _, __, seed: Mismatch(denoiser, seed=seed),
+    "path": _path,
 }
 
 

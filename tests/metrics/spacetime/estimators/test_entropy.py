@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from diffodesic import GaussianMixture, Spacetime
+from diffodesic.geometry import Redraw
+from diffodesic.geometry.boundary_value import search
 from diffodesic.metrics.spacetime.estimators.entropy import Mismatch
-from diffodesic.metrics.spacetime.mismatched_estimation import mismatch_steps
-from support.tiny import tiny_model
+from diffodesic.metrics.spacetime.mismatched_estimation import check_lengths, mismatch_steps
+from support.tiny import pictures, tiny_model
 
 
 def _problem() -> tuple[GaussianMixture, Tensor]:
@@ -105,6 +107,29 @@ def test_networks_have_gradients(draw):
     assert bool(torch.isfinite(grad).all())
     with pytest.raises(ValueError, match="samples and levels"):
         Mismatch(network, levels=4)
+
+
+def test_noise_drawn_anew_is_other_noise_of_the_same_seed_each_time(draw):
+    network = tiny_model().denoiser
+    path = Mismatch(network, samples=2, levels=6, seed=1)
+    x = draw(3, network.dim + 1)
+    other = path.redrawn(2)
+    assert other.noise.shape == path.noise.shape
+    assert not torch.equal(other.steps(x)[0], path.steps(x)[0])
+    torch.testing.assert_close(other.redrawn(1).steps(x)[0], path.steps(x)[0], rtol=0, atol=0)
+
+
+def test_the_search_of_a_network_draws_the_noise_anew_and_is_no_longer_than_its_start():
+    network = tiny_model().denoiser
+    space = Spacetime(network, estimator="path")
+    assert isinstance(space.energy().default_solver, Redraw)
+    assert Spacetime(_problem()[0], estimator="path").energy().default_solver is None
+    a, b = space.point(2 * pictures(2).flatten(1) - 1, 2.0)
+    path = search(space, a, b, nodes=4, solver=Redraw(nodes=4, rounds=3, judgements=2))
+    start = space.energy().starts(a, b, 4)[path.start[0]]
+    (told, found), error = check_lengths(network, torch.stack([start, path.nodes]), 5, within=0.01)
+    # three standard errors of both
+    assert float(found - told) < 3 * float(error.square().sum().sqrt())
 
 
 @pytest.mark.slow

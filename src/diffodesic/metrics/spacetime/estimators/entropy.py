@@ -13,14 +13,20 @@ with the segments: the paths so found are not geodesics.
 
 The metric is the limit of short steps, the Gram form ``int E (J_i u).(J_i v) dk'`` with J_i the
 derivative of m_i at fixed Y.  Differences stand for J, so that evaluations are all it needs.
+
+A search fits frozen noise as it fits probes: that of networks draws it anew (:class:`Redraw`).
 """
 
 from __future__ import annotations
+
+import copy
 
 import torch
 from torch import Tensor
 
 from diffodesic.denoisers.denoiser import Denoiser
+from diffodesic.geometry.energy import Solver
+from diffodesic.geometry.solvers.redraw import Redraw
 from diffodesic.metrics.spacetime.estimators.base import SpacetimeEnergy, reverse
 from diffodesic.metrics.spacetime.lines import natural_curve, natural_segments
 from diffodesic.metrics.spacetime.mismatched_estimation import Hubs, neighbours, symmetrised
@@ -67,7 +73,21 @@ class Mismatch(SpacetimeEnergy):
     ) -> None:
         super().__init__(denoiser, log_snr_range=log_snr_range)
         self.samples, self.hubs, self.chunk = samples, hubs, chunk
+        self.levels = levels
         self.noise = frozen_noise(denoiser.dim, samples=samples, levels=levels, seed=seed)
+
+    def redrawn(self, seed: int) -> Mismatch:
+        """The same with other noise."""
+        other = copy.copy(self)
+        other.noise = frozen_noise(
+            self.denoiser.dim, samples=self.samples, levels=self.levels, seed=seed
+        )
+        return other
+
+    @property
+    def default_solver(self) -> Solver | None:  # type: ignore[override]
+        """For a network that can be judged :class:`Redraw`: a search fits frozen noise, too."""
+        return Redraw() if self.fitted else super().default_solver
 
     def rows(self, x: Tensor) -> Tensor:
         """Steps of each antithetic pair.
