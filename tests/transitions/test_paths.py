@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from diffodesic.experiments.experiment import Context
 from diffodesic.numerics.cost import counting
 from diffodesic.transitions.annealing import PathOptions, constant_noise, straight_line
 from diffodesic.transitions.grid_denoiser import GridDenoiser
+from diffodesic.transitions.minimum_energy import lowest_pass
 from diffodesic.transitions.paths import TransitionPaths, transition_paths
 from diffodesic.transitions.potentials import (
     DoubleWell,
@@ -23,7 +25,7 @@ from diffodesic.transitions.potentials import (
 )
 from diffodesic.transitions.saddles import channels
 from diffodesic.transitions.surfaces import alanine
-from support.checks import same
+from support.checks import Draw, same
 
 A, B = (torch.tensor([x, 0.0], dtype=torch.float64) for x in (-1.0, 1.0))
 LINE = straight_line(A, B, 5 * torch.linspace(-1, 1, 17, dtype=torch.float64) ** 2)
@@ -289,12 +291,41 @@ def test_ring_keeps_walkers_in_its_valley():
     assert 0.9 < float(radius.mean()) < 1.1
 
 
+def test_paths_of_two_ways_are_compared_pair_by_pair(draw: Draw):
+    """A gap of 1/10 of the spread over 30 paths is seen where both ways share their noise."""
+    ours = transition_paths(
+        DoubleWell(),
+        constant_noise(A, B, 2.0, nodes=4),
+        PathOptions(30, langevin_steps=1, step=1e-3),
+    )
+    arrived = torch.zeros_like(ours.frames) + B
+    ours = replace(ours, max_energy=draw(30), frames=arrived)
+    lowest = lowest_pass(DoubleWell(), A, B, nodes=17)
+    wobble = draw(30)
+    wobble = (wobble - wobble.mean()) / wobble.std()
+
+    def judged(change: torch.Tensor) -> landscapes.Result:
+        line = replace(ours, max_energy=ours.max_energy + change)
+        sampled = {"geodesic": ours, "line + profile": line}
+        return landscapes.Result(DoubleWell(), lowest, 2.0, sampled)
+
+    lower = judged(0.1 + 0.02 * wobble)
+    assert lower.gap.measured == pytest.approx(0.1)
+    assert lower.gap.error == pytest.approx(0.02 / math.sqrt(30))
+    assert lower.verdict.startswith("shape matters, the geodesic's paths cross lower")
+    assert judged(-0.1 + 0.02 * wobble).verdict.startswith("shape matters against")
+    unseen = judged(0.1 + wobble)
+    half = 1.96 / math.sqrt(30)
+    assert unseen.verdict.startswith("no difference seen")
+    assert f"[{0.1 - half:.3g}, {0.1 + half:.3g}]" in unseen.verdict
+
+
 @pytest.mark.slow
 def test_the_landscapes_run_small(monkeypatch):
     monkeypatch.setattr(landscapes, "PROBLEMS", landscapes.PROBLEMS[2:4])
     outcome = landscapes.run(Context(Path(), quick=True))
     names = [number.quantity for number in outcome.numbers]
-    assert len(names) == 7 * len(landscapes.PROBLEMS)
+    assert len(names) == 8 * len(landscapes.PROBLEMS)
     assert len(outcome.notes) == len(landscapes.PROBLEMS)
     # 16 steps per node are too few to arrive on the dual channel, and the table says so
     assert "nothing is said" in outcome.notes[0]

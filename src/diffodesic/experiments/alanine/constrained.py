@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from diffodesic.experiments.alanine.free import QUICK, Settings, grid_of, paths_along, solve
-from diffodesic.experiments.common.transition_paths import arrived, draw_surface, max_energy
+from diffodesic.experiments.common.transition_paths import arrived, draw_surface, gap, max_energy
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.constraints import ConstrainedGeodesic, constrained_geodesic, verify
 from diffodesic.metrics.spacetime.constraints import AvoidRegion, MinLogSNR
@@ -60,7 +60,12 @@ class Case:
             )
             for kind, (way, paths) in self.ways.items()
         ]
-        return [number for line in zip(*columns, strict=True) for number in line]
+        held, free = (self.ways[kind][1] for kind in ("constrained", "free path"))
+        name = f"{self.name}: MaxEnergy, constrained minus free, path by path"
+        return [
+            *(number for line in zip(*columns, strict=True) for number in line),
+            gap(name, held, free),
+        ]
 
 
 def low_variance(context: Context) -> Outcome:

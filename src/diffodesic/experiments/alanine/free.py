@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.experiments.alanine.simulations import MethodResult, baselines
-from diffodesic.experiments.common.transition_paths import describe, draw_surface, ways
+from diffodesic.experiments.common.transition_paths import describe, draw_surface, gap, ways
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.path import Geodesic
@@ -118,9 +118,11 @@ def run(context: Context) -> Outcome:
     methods = [MethodResult.of(name, paths) for name, paths in sampled.items()] + others
     arrays: dict[str, Any] = {name: _describe(paths) for name, paths in sampled.items()}
     arrays |= {"geodesic length": float(path.length), "baselines": others}
+    line, ours = sampled["line + profile"], sampled["geodesic"]
+    difference = gap("MaxEnergy of line + profile minus geodesic, path by path", line, ours)
     return Outcome(
         settings,
-        tuple(_numbers(methods)),
+        (*_numbers(methods), difference),
         (*(f"- {other.method}: {other.note}." for other in others), *NOTES),
         arrays,
         lambda file: draw(surface, sampled, others[0].max_energy, file),

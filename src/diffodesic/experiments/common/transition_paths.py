@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffodesic.experiments.common.statistics import mean_of
 from diffodesic.experiments.experiment import Number
 from diffodesic.geometry.path import Geodesic
 from diffodesic.transitions.annealing import constant_noise, straight_line
@@ -14,7 +15,7 @@ from diffodesic.transitions.paths import TransitionPaths
 from diffodesic.transitions.saddles import channels
 from diffodesic.transitions.surfaces import PeriodicSurface
 
-__all__ = ["arrived", "describe", "draw_surface", "max_energy", "ways"]
+__all__ = ["arrived", "describe", "draw_surface", "gap", "max_energy", "ways"]
 
 
 def ways(path: Geodesic) -> dict[str, Geodesic | Tensor]:
@@ -35,6 +36,11 @@ def arrived(paths: TransitionPaths, radius: float | None = None) -> float:
 def max_energy(quantity: str, paths: TransitionPaths) -> Number:
     """Mean over paths of the highest energy of every Langevin state, with its standard error."""
     return Number(quantity, paths.mean_max_energy, error=paths.standard_error)
+
+
+def gap(quantity: str, paths: TransitionPaths, others: TransitionPaths) -> Number:
+    """Mean difference in MaxEnergy of two ways, path by path: one seed draws the same noise."""
+    return mean_of(quantity, paths.max_energy - others.max_energy)
 
 
 def describe(paths: TransitionPaths, radius: float | None = None) -> dict[str, Any]:
