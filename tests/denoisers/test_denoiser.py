@@ -42,6 +42,12 @@ def test_a_function_has_the_moments_and_products_of_the_exact_law(mine: dd.Denoi
     assert cost.evaluations == 5
 
 
+def test_without_noise_there_is_no_score(mine: dd.Denoiser, draw: Draw):
+    for sigma in (torch.tensor(0.0), torch.tensor([0.1, 0.0])):
+        with pytest.raises(ValueError, match="sigma must be above zero"):
+            mine.score(draw(2, 2), sigma)
+
+
 def spacetime(denoiser: dd.Denoiser) -> dd.Metric:
     return dd.Spacetime(denoiser, estimator="exact")
 

@@ -100,6 +100,20 @@ def test_clean_points_stay_where_they_are(mix, draw):
     same(drop(mix, x, 9.2), x)
 
 
+@pytest.mark.parametrize("std", [0.3, 1e-3])
+def test_samples_have_the_deviation_of_their_data_whatever_its_scale(std: float):
+    law = GaussianMixture(torch.zeros(1, 3).double(), std=std)
+    assert math.exp(-clean_log_snr(law) / 2) == pytest.approx(min(CLEAN, std / 10), rel=1e-3)
+    noise = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)).double()
+    level = 2 - math.log(law.variance)
+    z = math.sqrt(law.variance + math.exp(-level)) * noise
+    # a standard error of .65 %, a hundredth of the variance for the clean level, the step of Heun
+    assert float(drop(law, z, level).std()) == pytest.approx(std, rel=0.03)
+    sampled = sample_posterior(law, z[0], level, samples=4000, seed=1)
+    spread = math.sqrt(1 / (1 / law.variance + math.exp(level)))
+    assert float(sampled.std(0).mean()) == pytest.approx(spread, rel=0.05)
+
+
 def test_flow_costs_two_evaluations_per_step_and_point(mix, draw):
     with counting() as cost:
         lift(mix, draw(5, 2), 1.0, steps=7)

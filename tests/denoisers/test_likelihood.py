@@ -172,3 +172,35 @@ def test_bad_numbers_are_named(words: dict[str, Any], message: str, draw: Draw):
 def test_bad_numbers_of_the_flow_are_named(words: dict[str, Any], message: str, draw: Draw):
     with pytest.raises(ValueError, match=message):
         flow_likelihood(_modes(3, draw), draw(2, 3), **words)
+
+
+def test_the_full_trace_is_right_in_float32_far_from_the_origin():
+    law = GaussianMixture(torch.full((1, 64), 50.0).double(), std=0.5)
+    x = law.sample(2, generator=_generator())
+    exact, coarse = (flow_likelihood(law, points, probes=None) for points in (x, x.float()))
+    # float32 rounds the points by 4e-6, .01 of the last noise, each of 64 coordinates
+    assert float((coarse.nats - exact.nats).abs().max()) < 0.1
+
+
+def test_noise_that_does_not_hide_the_data_has_no_likelihood(draw: Draw):
+    law = GaussianMixture(torch.tensor([[-2.0], [2.0]]).double(), std=0.3)
+
+    def known_from(low: float) -> Denoiser:
+        return Denoiser.from_callable(
+            law.posterior_mean, dim=1, variance=law.variance, log_snr_range=(low, 12.0)
+        )
+
+    x = draw(3, 1)
+    for likelihood in (denoising_likelihood, flow_likelihood):
+        with pytest.raises(ValueError, match=r"log SNR -1, which .* needs one that .* -3\.71"):
+            likelihood(known_from(-1.0), x)
+        assert bool(likelihood(known_from(-4.0), x).nats.isfinite().all())
+
+
+def test_periodic_data_have_no_likelihood(draw: Draw):
+    class Turning(GaussianMixture):
+        period = (2 * math.pi,)
+
+    for likelihood in (denoising_likelihood, flow_likelihood):
+        with pytest.raises(ValueError, match="are periodic"):
+            likelihood(Turning(draw(2, 1), std=0.3), draw(3, 1))

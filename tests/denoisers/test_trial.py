@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diffodesic.denoisers.flow import drop, lift
 from diffodesic.denoisers.network import NetworkDenoiser, NetworkOptions, from_network
 from diffodesic.denoisers.schedules import Tabulated
 from diffodesic.denoisers.trial import NetworkError
@@ -221,6 +222,26 @@ def test_buffers_are_put_back() -> None:
     norm = Net(nn.BatchNorm2d(4))
     assert "train mode" in sentence(norm)
     assert int(norm.get_buffer("inside.0.num_batches_tracked")) == 0
+
+
+def test_a_table_of_times_is_not_asked_beyond_its_ends() -> None:
+    asked: list[int] = []
+    table = nn.Embedding(1000, 1).requires_grad_(False)
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        asked.extend(t.flatten().tolist())
+        return 0 * x + table(t).reshape(-1, 1, 1, 1)
+
+    options = NetworkOptions(integer_time=True)
+    for schedule in (Tabulated.scaled_linear(), Tabulated.ddpm_linear()):
+        denoiser = wrap(net, schedule=schedule, options=options)
+        for kind in (torch.float32, torch.float64):
+            x = torch.zeros(1, denoiser.dim, dtype=kind)
+            for log_snr in denoiser.log_snr_range:
+                drop(denoiser, lift(denoiser, x, min(log_snr, 9.0)), min(log_snr, 9.0))
+                denoiser(x, torch.tensor(-log_snr / 2, dtype=kind).exp())
+    assert min(asked) == 0
+    assert max(asked) == 999
 
 
 def test_a_table_of_times_is_taken_between_its_entries() -> None:

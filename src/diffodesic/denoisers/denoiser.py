@@ -96,7 +96,7 @@ class Denoiser(ABC):
 
         Args:
             z: noisy points (..., D).
-            sigma: noise standard deviations, broadcast over the batch (...).
+            sigma: noise standard deviations, above zero, broadcast over the batch (...).
 
         Returns:
             E[x0 | z], (..., D), in the dtype of ``z`` (integers: torch's default); NaN in the row
@@ -273,12 +273,15 @@ class Denoiser(ABC):
 
         Raises:
             TypeError: for complex numbers.
-            ValueError: if the last axis of ``z`` is not D, or values are not finite.
+            ValueError: if the last axis of ``z`` is not D, values are not finite, or there is no
+                noise, where a density need not have a score.
 
         Cost: one evaluation per point.
         """
         z = checks.finite(self._points(z), "z")
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device)
+        if not bool((sigma > 0).all()):
+            raise ValueError("sigma must be above zero: without noise there is no score")
         return (self(z, sigma) - z) / sigma.unsqueeze(-1) ** 2
 
     def covariance(self, z: Tensor, sigma: Tensor, v: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ The reverse SDE, in natural parameters h = k z with precision k = 1/sigma^2, is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -29,11 +30,22 @@ from diffodesic.numerics import checks
 __all__ = ["clean_log_snr", "drop", "integrate", "lift", "sample_posterior", "trajectory"]
 
 _CLEANEST = 9.2  # sigma = .01: below what an 8-bit image can show
+_SHARE = 100.0  # variance of the data over that of the noise, at the least
 
 
 def clean_log_snr(denoiser: Denoiser) -> float:
-    """Log SNR at which data count as clean: 9.2 (sigma = .01), or the model's own last level."""
-    return min(_CLEANEST, denoiser.log_snr_range[1])
+    """Log SNR at which data count as clean.
+
+    Args:
+        denoiser: knows the variance of the data.
+
+    Returns:
+        9.2 (sigma = .01), for data of a deviation s below .1 the level of sigma = s/10; at most the
+        model's own last level.
+    """
+    # a law of one point has no scale
+    fine = math.log(_SHARE / denoiser.variance) if denoiser.variance else _CLEANEST
+    return min(max(_CLEANEST, fine), denoiser.log_snr_range[1])
 
 
 def lift(denoiser: Denoiser, x: Tensor, log_snr: Tensor | float, *, steps: int = 24) -> Tensor:

@@ -41,6 +41,7 @@ from diffodesic.numerics import checks
 
 __all__ = ["Likelihood", "denoising_likelihood", "flow_density", "flow_likelihood", "last_log_snr"]
 
+_HIDDEN = 0.1  # SNR of a coordinate above which a Gaussian in place of the noisiest data is wrong
 _FAINT = 10.0  # e-folds of SNR below 1 at which the data are nothing beside the noise
 
 
@@ -59,7 +60,7 @@ class Likelihood(NamedTuple):
 
 
 def last_log_snr(denoiser: Denoiser) -> float:
-    """The level whose density is asked for: the model's last, 9.2 (sigma = .01) at most."""
+    """The level whose density is asked for: that of clean data (``clean_log_snr``)."""
     return clean_log_snr(denoiser)
 
 
@@ -78,7 +79,7 @@ def denoising_likelihood(
         denoiser: posterior mean.
         x: clean points (..., D); all share their noise, so that differences are known better than
             the values.
-        log_snr: level s of the density; default the model's last, 9.2 at most.
+        log_snr: level s of the density; default that of clean data, the model's last or 9.2.
         levels: levels of the noise per draw.
         draws: independent draws n >= 2 of all levels and their noise.
         seed: of the draws, on the CPU.
@@ -88,8 +89,9 @@ def denoising_likelihood(
 
     Raises:
         TypeError: for complex numbers.
-        ValueError: for points of another dimension or not finite, fewer than 2 draws or 1 level, or
-            a log SNR outside the denoiser's range.
+        ValueError: for points of another dimension or not finite, fewer than 2 draws or 1 level, a
+            log SNR outside the denoiser's range, periodic data, or a denoiser whose range ends
+            before noise hides the data (above an SNR of .1).
 
     Cost: ``levels * draws`` evaluations per point.
     """
@@ -131,7 +133,7 @@ def flow_likelihood(
     Args:
         denoiser: posterior mean.
         x: clean points (..., D).
-        log_snr: level s of the density; default the model's last, 9.2 at most.
+        log_snr: level s of the density; default that of clean data, the model's last or 9.2.
         steps: steps of Runge's and Kutta's rule, >= 1.
         probes: random vectors behind the trace at each of 2 steps + 1 levels; None for the full
             trace.
@@ -245,8 +247,9 @@ def _trace(
 ) -> Tensor:
     """Tr dm/dz at points (..., D), (...): by Hutchinson's probes, or in full."""
     if probes is None:
-        m, second = denoiser.moments(z, sigma)
-        return ((second - m.square().sum(-1)) / sigma**2).double()
+        # a small difference of large numbers where data lie far from the origin
+        m, second = denoiser.moments(z.double(), sigma.double())
+        return (second - m.square().sum(-1)) / sigma.double() ** 2
     shape = (probes, *[1] * (z.ndim - 1), denoiser.dim)
     signs = torch.randint(2, shape, generator=generator).to(z) * 2 - 1
     pushed = denoiser.jvp(z, sigma, signs)[1]
@@ -259,6 +262,17 @@ def _checked(denoiser: Denoiser, x: Tensor, log_snr: float | None) -> tuple[Tens
     high = last_log_snr(denoiser) if log_snr is None else float(log_snr)
     low = -math.log(denoiser.variance * denoiser.dim) - _FAINT
     low = max(low, denoiser.log_snr_range[0])
+    if any(getattr(denoiser, "period", ())):
+        raise ValueError(
+            "the data of this denoiser are periodic, and have no density on the line; that of a "
+            "cell is exp(-U/kT) of the potential"
+        )
+    if math.exp(low) * denoiser.variance > _HIDDEN:
+        raise ValueError(
+            f"the denoiser knows noise up to log SNR {low:.3g}, which does not hide data of "
+            f"variance {denoiser.variance:.3g}: a likelihood needs one that is right up to "
+            f"{math.log(_HIDDEN / denoiser.variance):.3g}"
+        )
     if not low < high <= denoiser.log_snr_range[1]:
         raise ValueError(
             f"log_snr must be above {low:.3g} and at most {denoiser.log_snr_range[1]:.3g}, "

@@ -378,6 +378,8 @@ class NetworkDenoiser(Denoiser):
         """The network's answer at real times, between those that it takes where it must be."""
         if not self.integer_time:
             return check_output(self._ask(inputs, time), inputs)
+        # rounding may lead beyond the ends of a table, by less than an entry
+        time = time.clamp(*self.schedule.time_range)
         before, share = time.floor(), _wide(time - time.floor(), inputs)
         low, high = (
             check_output(self._ask(inputs, t.long()), inputs) for t in (before, time.ceil())

@@ -56,7 +56,7 @@ def sectional_curvature(metric: ScoreMetric, x: Tensor, u: Tensor, v: Tensor) ->
 
 
 def ricci_scalar(metric: ScoreMetric, x: Tensor, *, probes: Tensor | None = None) -> Tensor:
-    """BlockDiagonal curvature, the sum of the sectional curvatures of all ordered pairs of axes.
+    """Scalar curvature, the sum of the sectional curvatures of all ordered pairs of axes.
 
     Args:
         metric: a score metric of any rank.
