@@ -14,8 +14,8 @@ import pytest
 
 from diffodesic import experiments
 from diffodesic.cli import reproduce as verb
+from diffodesic.experiments import likelihood, registry
 from diffodesic.experiments import ode as ode_experiment
-from diffodesic.experiments import registry
 from diffodesic.experiments.experiment import (
     INPUTS,
     Context,
@@ -25,6 +25,7 @@ from diffodesic.experiments.experiment import (
     table,
 )
 from diffodesic.experiments.registry import EXPERIMENTS, find, reproduce
+from diffodesic.images.likelihoods import LikelihoodOptions
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
@@ -207,6 +208,11 @@ def test_the_command_lists_runs_and_refuses(tmp_path: Path, capsys: pytest.Captu
     shown = capsys.readouterr().out
     assert "G_xx at x = 1, t = 0.1" in shown
     assert (tmp_path / "c" / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_note_on_likelihoods_names_the_steps_that_ran():
+    few = replace(likelihood.Settings(), flow=LikelihoodOptions(steps=8))
+    assert "of which there are 8, is not among them" in likelihood._notes(few)[0]
 
 
 @pytest.mark.parametrize("name", ["toy", "ode", "pullback"])

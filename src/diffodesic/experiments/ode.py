@@ -64,12 +64,12 @@ def run(context: Context) -> Outcome:
     notes = (
         "Raw sums are the sum of squared steps: for a path of constant speed they are L^2/N. The "
         "ODE's are larger mostly because Euler's steps in t are not of equal length: compare the "
-        "lengths, which differ by a fraction of a per cent.",
+        "lengths.",
         "Lengths of the ODE and ratios geodesic/ODE: expected values are this project's own. The "
         "geodesic's length is that of its polyline, an upper bound of the distance. Above t = .7 "
-        "the metric hardly sees x, and the geodesic wanders there for nothing.",
-        "Gaussian data: the pair with x.x = 4 D escapes past sigma = infinity; its excess is "
-        ".97 % over the arc that would pass there, and less over the infimum at finite noise.",
+        "the metric hardly sees x, and a geodesic may wander there at little cost.",
+        "Gaussian data: the pair with x.x = 4 D escapes past sigma = infinity; its first excess "
+        "is over the arc that would pass there.",
         f"How the solver ended: {ended}.",
     )
     arrays = {

@@ -272,8 +272,8 @@ def _notes(settings: Settings) -> tuple[str, ...]:
         "means over the inner frames, +- over pairs. Frames are compared at equal parameter, so "
         "LERP is late and early on its way even where it stays in the plane of the circle.",
         "Shared noise at both ends moves them off the sphere by the same vector, and no path "
-        "between them undoes that: at t = 400 all three are equally wrong. After inversion SLERP "
-        "is exact, because a sphere is round about the origin, and the geodesic close to it.",
+        "between them undoes that. After inversion SLERP keeps to the sphere, which is round about "
+        "the origin.",
         "Past the end, the exponential map is the geodesic of the metric. Lifted points lie where "
         "the score nearly vanishes and the metric is nearly flat: the geodesic runs straight until "
         "it has left that ridge. A path that cannot be followed to the end (the equation is too "
