@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 
+from diffodesic.transitions.grid_denoiser import GridDenoiser
 from diffodesic.transitions.own_potentials import from_callable
 from diffodesic.transitions.potentials import Potential
+from diffodesic.transitions.stationary import relax, relax_to_saddle
 from support.checks import same
 
 TURN = 2 * math.pi
@@ -27,6 +29,24 @@ def test_a_callable_becomes_a_potential():
     same(found.gradient(POINT)[1], -POINT.sin())
     assert found.at(5.0).kT == 5
     assert found.kT == 2
+
+
+class Bare(Potential):
+    """A potential of one's own that sets what it is given."""
+
+    def __init__(self, **given: object) -> None:
+        self.__dict__ |= {"dim": 1, "period": (None,), "box": box(-2, 2)} | given
+
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        return (x[..., 0] ** 2 - 1) ** 2
+
+
+def test_a_subclass_without_a_temperature_is_refused():
+    assert relax(Bare(kT=2.494, unit="kJ/mol"), POINT / 2).sub(1).abs().item() < 1e-4
+    for given, absent in (({}, "kT, unit"), ({"unit": "kJ/mol"}, "kT"), ({"kT": 1.0}, "unit")):
+        for entry in (relax, relax_to_saddle, lambda bare, _: GridDenoiser(bare)):
+            with pytest.raises(TypeError, match=rf"is a Bare without {absent}; set what every Pot"):
+                entry(Bare(**given), POINT)
 
 
 @pytest.mark.parametrize(

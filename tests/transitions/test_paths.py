@@ -263,6 +263,37 @@ def test_wrong_paths_are_named():
         transition_paths(DoubleWell(), LINE * math.nan)
 
 
+class Torn(DoubleWell):
+    """A double well without an energy (NaN), or with a wall, left of x = -.99."""
+
+    def __init__(self, beyond: float, edge: float = -0.99) -> None:
+        super().__init__()
+        self.beyond, self.edge = beyond, edge
+
+    def energy(self, x):
+        return torch.where(x[..., 0] < self.edge, self.beyond, super().energy(x))
+
+
+@pytest.mark.parametrize("beyond", [math.nan, math.inf])
+def test_a_state_without_an_energy_is_refused(beyond: float):
+    # the paths used to stay there, with MaxEnergy -inf and no word
+    with pytest.raises(ValueError, match=rf"at the first state \(-1, 0\) .* has U = {beyond}"):
+        transition_paths(Torn(beyond), LINE, PathOptions(5, langevin_steps=8, step=1e-2))
+
+
+def test_a_path_over_points_without_an_energy_has_no_highest():
+    # uncorrected steps cross the edge, beside the states that were checked
+    torn, options = Torn(math.nan, -1.05), PathOptions(20, langevin_steps=8, step=2e-3)
+    loose = transition_paths(torn, LINE, replace(options, correct=False))
+    assert bool(loose.max_energy.isnan().all())
+    assert bool(transition_paths(torn, LINE, options).max_energy.isfinite().all())
+
+
+def test_few_paths_that_do_not_move_are_refused():
+    with pytest.raises(ValueError, match="do not follow their nodes; give a smaller step"):
+        well_paths(paths=5, step=50.0)
+
+
 def test_images_of_one_state_give_the_same_paths():
     potential = alanine()
     states = torch.tensor([[-1.1442, 2.5375], [0.8054, 1.0419]], dtype=torch.float64)

@@ -51,6 +51,25 @@ def test_committor_is_one_half_where_symmetry_says_so():
         committor(potential, x, Basin(a, 1.5), Basin(b, 1.5), step=1e-3)
 
 
+def test_the_committor_is_one_and_zero_inside_the_states():
+    # centres and points just inside the rims, from where many trajectories leave at once
+    x = torch.stack([point(-1), point(-0.801), point(0.801), point(1)])
+    share, decided = committor(WELL, x, LEFT, RIGHT, step=5e-3, shots=50)
+    assert share.tolist() == [0, 0, 1, 1]
+    assert decided.tolist() == [1] * 4
+
+
+def test_committors_of_steps_that_would_explode():
+    x, steep = point(0)[None], DoubleWell(1, barrier=3.0)
+    # unadjusted dynamics leaves for infinity at a step of .3
+    share, decided = committor(steep, x, LEFT, RIGHT, step=0.3, shots=900, seed=1)
+    # of mirror images: one half, within 4 standard errors of 900 shots
+    assert abs(float(share[0]) - 0.5) < 4 * 0.5 / 30
+    assert decided.tolist() == [1]
+    with pytest.raises(ValueError, match="are accepted; give a smaller step"):
+        committor(steep, x, LEFT, RIGHT, step=1e3, shots=900)
+
+
 def _share_in_one_dimension(x: float) -> float:
     u = torch.linspace(-0.7, 0.7, 10_001, dtype=torch.float64)
     weight = torch.exp(3 * (u**2 - 1) ** 2)

@@ -6,6 +6,7 @@ metric) reads no values: there a point that is not finite makes its own row NaN,
 
 from __future__ import annotations
 
+import inspect
 import math
 import reprlib
 from typing import SupportsFloat, SupportsIndex
@@ -45,7 +46,7 @@ _CURES = {
 
 
 def of_kind(value: object, name: str, *kinds: type) -> None:
-    """Nothing for a value of one of the kinds, else a TypeError that says where one comes from.
+    """Nothing for a complete value of one of the kinds, else a TypeError that says what to do.
 
     Args:
         value: what was given.
@@ -53,9 +54,13 @@ def of_kind(value: object, name: str, *kinds: type) -> None:
         *kinds: classes; the first one's origin is in the message.
 
     Raises:
-        TypeError: for a value of another kind.
+        TypeError: for a value of another kind, or of a subclass that leaves out an attribute that
+            the kind announces and has no value for.
     """
     if isinstance(value, kinds):
+        for kind in kinds:
+            if isinstance(value, kind):
+                _complete(value, name, kind)
         return
     wanted = " or a ".join(kind.__name__ for kind in kinds)
     given, cure = f"a {type(value).__name__}", _CURES[kinds[0].__name__]
@@ -65,6 +70,16 @@ def of_kind(value: object, name: str, *kinds: type) -> None:
     elif isinstance(getattr(value, "denoiser", None), kinds):
         cure = f"give {type(value).__name__.lower()}.denoiser"
     raise TypeError(f"{name} must be a {wanted}, got {given}: {cure}")
+
+
+def _complete(value: object, name: str, kind: type) -> None:
+    """Refuse a value that lacks an attribute which its ``kind`` annotates."""
+    absent = [each for each in inspect.get_annotations(kind) if not hasattr(value, each)]
+    if absent:
+        raise TypeError(
+            f"{name} is a {type(value).__name__} without {', '.join(absent)}; set what every "
+            f"{kind.__name__} has, as its documentation lists it"
+        )
 
 
 def floating(x: Tensor, name: str) -> Tensor:

@@ -75,7 +75,7 @@ class Block:
         def watch(node: int, now: Walkers) -> None:
             nonlocal highest, peak, at
             above = now.energy > highest
-            highest = torch.where(above, now.energy, highest)
+            highest = torch.maximum(highest, now.energy)  # NaN stays
             peak = torch.where(above.unsqueeze(-1), now.x, peak)
             at = torch.where(above, node, at)
 

@@ -197,8 +197,9 @@ def transition_paths(
         the paths.
 
     Raises:
-        ValueError: if the nodes do not fit the potential, the step size explodes, or ``store``
-            holds paths of other settings.
+        ValueError: if the nodes do not fit the potential, U or its slope is not finite at their
+            ends, fewer than a tenth of the steps are accepted, uncorrected steps explode, or
+            ``store`` holds paths of other settings.
 
     **Cost** ``P (K (n + 1) + 1)`` energies with gradient.
     """
@@ -220,7 +221,7 @@ def transition_paths(
     shares = torch.stack([part["accepted"] for part in blocks])
     sizes = torch.tensor([float(len(part["max_energy"])) for part in blocks], dtype=torch.float64)
     names = ("energies", "max_energy", "peak", "peak_node")
-    return TransitionPaths(
+    drawn = TransitionPaths(
         potential,
         nodes,
         room,
@@ -231,6 +232,8 @@ def transition_paths(
         geodesic=path.status.name if isinstance(path, Geodesic) else "given nodes",
         **{name: torch.cat([part[name] for part in blocks]) for name in names},
     )
+    _check_moves(drawn)
+    return drawn
 
 
 def _blocks(
@@ -313,3 +316,12 @@ def _kind(
         "energies": fingerprint(*(f"{u:.9g}" for u in energies.tolist())),
         "path": fingerprint(nodes, kept),
     }
+
+
+def _check_moves(paths: TransitionPaths) -> None:
+    share = float(paths.accepted.mean())
+    if share < 0.1:
+        raise ValueError(
+            f"only {100 * share:.2g} % of the Langevin steps of length {paths.options.step:g} "
+            "are accepted, the paths do not follow their nodes; give a smaller step"
+        )

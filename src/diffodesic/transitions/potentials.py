@@ -39,7 +39,10 @@ Box = tuple[tuple[float, float], ...]
 
 
 class Potential(ABC):
-    """A potential energy on points of shape (..., d); a subclass writes :meth:`energy`.
+    """A potential energy on points of shape (..., d).
+
+    A subclass writes :meth:`energy` and sets every attribute but ``name``, which have no defaults:
+    what takes a potential refuses one without them (TypeError).
 
     Energies and gradients are in the dtype of the points (integers: torch's default).  They raise
     TypeError for complex numbers, and ValueError for points of another dimension or not finite.
@@ -57,8 +60,8 @@ class Potential(ABC):
     """
 
     dim: int
-    kT: float = 1.0
-    unit: str = "kJ/mol"
+    kT: float
+    unit: str
     period: tuple[float | None, ...]
     box: Box
     name: str = "potential"
@@ -177,7 +180,7 @@ class DoubleWell(Potential):
         stiffness: of the other coordinates.
     """
 
-    unit, name = "reduced", "double-well"
+    kT, unit, name = 1.0, "reduced", "double-well"
 
     def __init__(self, dim: int = 2, barrier: float = 10.0, stiffness: float = 20.0) -> None:
         self.dim, self.barrier, self.stiffness = dim, barrier, stiffness
@@ -228,7 +231,7 @@ class DualChannel(Potential):
     1.2)^2/.18})``: the straight line meets the wall at its full height of 30.
     """
 
-    dim, unit, name = 2, "reduced", "dual-channel"
+    dim, kT, unit, name = 2, 1.0, "reduced", "dual-channel"
     period = (None, None)
     box = ((-2.6, 2.6), (-2.6, 2.6))
     wall, width, gaps = 30.0, 0.3, ((1.2, 0.95), (-1.2, 0.85))
@@ -254,7 +257,7 @@ class Ring(Potential):
         lean: makes the left basin the deeper one, by twice its value.
     """
 
-    dim, unit, name = 2, "reduced", "ring"
+    dim, kT, unit, name = 2, 1.0, "reduced", "ring"
     period = (None, None)
     box = ((-1.8, 1.8), (-1.8, 1.8))
 

@@ -187,7 +187,7 @@ def committor(
     steps: int = 20_000,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Share of free trajectories, without Metropolis correction, that come to ``b`` before ``a``.
+    """Share of free trajectories that come to ``b`` before ``a``; 1 in ``b`` and 0 in ``a``.
 
     Args:
         potential: U and kT.
@@ -206,7 +206,7 @@ def committor(
     Raises:
         TypeError: for complex numbers.
         ValueError: for points that are not (P, d), none, or not finite, if the states overlap, or
-            the step is so long that the dynamics explodes.
+            the step is so long that hardly a step is accepted.
 
     **Cost** one energy with gradient per step and undecided trajectory.
     """
@@ -215,13 +215,14 @@ def committor(
     if x.ndim != 2:
         raise ValueError(f"x has shape {tuple(x.shape)}; give points (P, {potential.dim})")
     check_apart(potential, a, b)
-    dynamics = Langevin(potential, step, correct=False)
-    generator = checks.generator(seed)
+    run = FreeDynamics(potential, step, seed)
     owner = torch.arange(len(x)).repeat_interleave(shots)
     walkers = Walkers.at(potential, x[owner])
     arrived = torch.zeros(2, len(x), dtype=torch.float64)
-    for _ in range(steps):
-        walkers = dynamics.run(walkers, 1, generator)
+    for done in range(steps + 1):
+        # a point inside a state is decided before it moves
+        if done:
+            walkers = run.step(walkers)
         there = torch.stack([basin.holds(potential, walkers.x) for basin in (a, b)])
         for count, inside in zip(arrived, there, strict=True):
             count += torch.bincount(owner[inside], minlength=len(x))

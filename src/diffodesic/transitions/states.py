@@ -70,9 +70,9 @@ def checked_states(
         the states (2, d), and what was changed.
 
     Raises:
-        ValueError: for states of the wrong dimension, outside the box, more than kT above the
-            minimum below them or, where they are replaced, more than 30 degrees from it; for
-            angles that look like degrees; if both states are the same.
+        ValueError: for states of the wrong dimension, outside the box, where U or its slope is not
+            finite, more than kT above the minimum below them or, where they are replaced, more than
+            30 degrees from it; for angles that look like degrees; if both states are the same.
 
     **Cost** some hundred energies with gradient.
     """
@@ -111,6 +111,8 @@ def checked_states(
 def warn_of_slopes(potential: Potential, states: Tensor) -> None:
     """Warn of states (2, d) that lie more than kT above the minimum below them.
 
+    Where U or its slope is not finite at one of them, it raises a ValueError.
+
     **Cost** some hundred energies with gradient.
     """
     _, drops, texts = _descents(potential, states)
@@ -146,8 +148,15 @@ def _check_inside(potential: Potential, states: Tensor) -> None:
 
 def _descents(potential: Potential, states: Tensor) -> tuple[Tensor, list[float], list[str]]:
     """The minima below states, how many kT they lie lower, and both in words."""
+    before, slopes = potential.gradient(states)
+    for name, state, u, slope in zip(_NAMES, states, before.tolist(), slopes, strict=True):
+        if not (math.isfinite(u) and bool(slope.isfinite().all())):
+            raise ValueError(
+                f"at the {name} state {_text(potential, state)} {potential.name} has U = {u:g} and "
+                f"the slope {slope.tolist()}; both must be finite: give another state, or mend U"
+            )
     minima = relax(potential, states)
-    before, after = potential(states), potential(minima)
+    after = potential(minima)
     texts = [
         f"{_text(potential, state)} with U = {_number(u, potential.kT)} {potential.unit}; the "
         f"minimum below it is {_text(potential, potential.wrap(low))} with U = "

@@ -33,13 +33,14 @@ def relax(potential: Potential, x: Tensor, *, rtol: float = 1e-6, iterations: in
 
     Raises:
         TypeError: for complex numbers.
-        ValueError: for points of another dimension, none, or not finite.
+        ValueError: for points of another dimension, none, or not finite, or whose energy is not.
 
     **Cost** one energy with gradient per iteration and point.
     """
     checks.of_kind(potential, "potential", Potential)
     x = checks.points(x, "x", potential.dim, f"the dimension of {potential.name}")
     energy, slope = potential.gradient(x)
+    checks.finite(energy, f"the energy of {potential.name} at x")
     checks.finite(slope, f"the gradient of {potential.name} at x")
     steepest = slope.norm(dim=-1, keepdim=True).clamp(min=potential.kT / potential.size)
     step = 0.01 * potential.size / steepest
