@@ -397,7 +397,10 @@ def choose_space(metric: str | None, space: Space | Metric | None) -> Space | No
     if isinstance(space, Metric):
         return Fixed(space)
     if space is not None and not isinstance(space, Space):
-        raise TypeError(f"space must be a Space, such as ScoreSpace(), or a Metric, not {space!r}")
+        name = f"; metric={space!r} takes a name" if isinstance(space, str) else ""
+        raise TypeError(
+            f"space must be a Space, such as ScoreSpace(), or a Metric, not {space!r}{name}"
+        )
     if metric is None:
         return space
     if not isinstance(metric, str):
