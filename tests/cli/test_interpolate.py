@@ -165,6 +165,9 @@ class Plain(dd.Metric):
     dim = 64
     def inner(self, x, u, v):
         return (u * v).sum(-1)
+class Sloped(Plain):
+    def __init__(self, denoiser, slope):
+        self.slope = slope
 """
 
 
@@ -182,6 +185,13 @@ def test_a_metric_of_ones_own_file(run, place):
     assert run("extrapolate", *TINY[1:], "--metric", "mine.py:mine", "--points", "2")[0] == 0
 
 
+def test_a_class_that_takes_nothing_is_a_metric_too(run, place):
+    (place / "mine.py").write_text(OWN)
+    assert run(*TINY, "--metric", "mine.py:Plain")[0] == 0
+    settings = json.loads((place / "out" / "result.json").read_text())["settings"]
+    assert settings["metric"] == "Plain"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -194,8 +204,8 @@ def test_a_metric_of_ones_own_file(run, place):
         (("mine.py:leaving",), "mine.py:leaving cannot be called (SystemExit: 0); correct it"),
         (("mine.py:broken",), "mine.py:broken cannot be called (KeyError: 'metric'); correct it"),
         (
-            ("mine.py:Plain",),
-            "mine.py:Plain cannot be called (TypeError: Plain() takes no arguments); a class is ",
+            ("mine.py:Sloped",),
+            "mine.py:Sloped cannot be called (TypeError: Sloped.__init__() missing 1 required ",
         ),
         (("yours.py:mine",), "yours.py is not a file; give FILE.py:NAME"),
         (("mine.py:mine", "--rank=2"), "--rank: no option of the metric mine.py:mine"),

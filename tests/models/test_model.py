@@ -327,6 +327,11 @@ def test_codec_cuts_what_leaves_the_range():
     assert PixelCodec((1, 2, 2)).decode(z).flatten().tolist() == [0.0, 0.0, 0.5, 1.0]
 
 
+def test_codec_refuses_what_is_no_shape_of_pictures():
+    with pytest.raises(ValueError, match=r"shape is \(8, 8\): give \(C, H, W\)"):
+        PixelCodec((8, 8))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("image", "words"),
     [

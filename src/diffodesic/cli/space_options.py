@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from inspect import signature
 
 from diffodesic.cli.options import add_flags, chosen
 from diffodesic.cli.own_code import is_own, load_own, own_file
@@ -36,7 +37,7 @@ def chosen_space(given: argparse.Namespace, model: Model) -> Space:
     own = load_own(name)
     if callable(own) and not isinstance(own, Metric):
         try:
-            own = own(model.denoiser)
+            own = own(model.denoiser) if signature(own).parameters else own()
         except ValueError:  # a sentence of ours
             raise
         except (Exception, SystemExit) as error:  # whatever the code of others leads to

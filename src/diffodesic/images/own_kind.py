@@ -181,6 +181,6 @@ def _other_range(model: Model, images: Tensor) -> str:
             if bool((found.ratio <= OUTSIDE).all()):
                 return (
                     f"; as {name} it is, so the range of pixels is wrong: give the network what "
-                    "it was trained on"
+                    "it was trained on (low of PixelCodec is what black becomes)"
                 )
     return ""

@@ -64,11 +64,20 @@ class PixelCodec:
     Attributes:
         shape: (C, H, W); D = C H W.
         low: value of black; white is 1.
+
+    Raises:
+        ValueError: for a shape of other than three axes.
     """
 
     shape: tuple[int, int, int]
     low: float = -1.0
     lossless: bool = field(default=True, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3:
+            raise ValueError(
+                f"shape is {tuple(self.shape)}: give (C, H, W), C = 1 for grey pictures"
+            )
 
     def encode(self, images: Tensor) -> Tensor:
         """Vectors (..., D) of images (..., C, H, W) in [0, 1]; see `check_images`."""
