@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from diffodesic.experiments import images
-from diffodesic.experiments.common.statistics import correlation
+from diffodesic.experiments.common.statistics import correlation, draws, pair_draws
 from diffodesic.experiments.experiment import Context
 from diffodesic.images.evaluation import ssim
 from support.checks import Draw, same
@@ -22,11 +22,40 @@ from support.tiny import tiny_model
 def test_correlations_are_those_of_scipy(draw: Draw, kind: str, oracle: str):
     x = draw(60)
     y = (0.5 * x + draw(60)).round(decimals=1)  # with ties
-    r = correlation(x.tolist(), y.tolist(), kind, 4000, 0)
+    weights = draws(60, 4000, 0)
+    r = correlation(x.tolist(), y.tolist(), kind, weights)
+    # a resample is the correlation of its draws, one after the other
+    often = weights[0].long()
+    again = getattr(stats, oracle)(x.repeat_interleave(often), y.repeat_interleave(often))
+    assert float(r.resamples[0]) == pytest.approx(again.statistic, abs=1e-10)
     assert r.value == pytest.approx(getattr(stats, oracle)(x, y).statistic, abs=1e-10)
     assert r.low < r.value < r.high
     # Pearson's standard error is about (1 - r^2) / sqrt(N - 1); a bootstrap of 60 is within 40 %
     assert r.error == pytest.approx((1 - r.value**2) / math.sqrt(59), rel=0.4)
+
+
+def test_pairs_that_share_pictures_are_drawn_by_their_pictures():
+    pairs = torch.tensor([[5, 7], [7, 9], [5, 9]])
+    pictures = draws(3, 50, 0)
+    assert torch.equal(pair_draws(pairs, 50, 0), pictures[:, [0, 1, 0]] * pictures[:, [1, 2, 2]])
+    apart = torch.tensor([[5, 7], [1, 9], [3, 2]])
+    assert torch.equal(pair_draws(apart, 50, 0), draws(3, 50, 0))
+
+
+def test_intervals_over_shared_pictures_hold_what_they_say(rng: torch.Generator):
+    """At least 95 of 100 hold a true correlation of 0; by pairs about 80 do.
+
+    The chance of fewer than 88 is 3e-3 at a share of .95; of 88 or more at a share of .8, 3e-2.
+    """
+    labels, held = torch.arange(10).repeat_interleave(10), 0
+    for seed in range(100):
+        pairs = images._choose(labels, images.Settings(pairs=20, seed=seed))
+        own = torch.randn(100, 2, generator=rng, dtype=torch.float64)
+        noise = torch.randn(200, 2, generator=rng, dtype=torch.float64)
+        x, y = (own[pairs].sum(1) + 0.7 * noise).T.tolist()
+        r = correlation(x, y, "Pearson", pair_draws(pairs, 300, seed))
+        held += r.low <= 0 <= r.high
+    assert held >= 88
 
 
 def test_ssim_of_one_window_is_its_formula(draw: Draw):

@@ -10,9 +10,10 @@ a geodesic.  Its length is set beside
     via noise  length of the edit that forgets everything: up a's probability flow to the noisiest
                level, across, and down b's
 
-by Pearson's and Spearman's correlation, signed, with bootstrap intervals over pairs.  The noise in
-the middle of an edit is minus the lowest log SNR of its path.  Sampling trajectories of the
-probability flow are compared with the geodesic between their ends.
+by Pearson's and Spearman's correlation, signed, with bootstrap intervals over pairs, or over
+pictures where pairs share them.  The noise in the middle of an edit is minus the lowest log SNR of
+its path.  Sampling trajectories of the probability flow are compared with the geodesic between
+their ends.
 
 Every pair is a file in ``pairs/``: an interrupted run goes on where it stopped.
 """
@@ -31,7 +32,7 @@ from torch import Tensor
 from diffodesic.denoisers.flow import drop, integrate
 from diffodesic.experiments import morph
 from diffodesic.experiments.common.inputs import digit_model, mnist_folder
-from diffodesic.experiments.common.statistics import correlation, mean_of
+from diffodesic.experiments.common.statistics import correlation, pair_draws, resampled_mean
 from diffodesic.experiments.experiment import Context, Number, Outcome
 from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.solvers.relax import Relax
@@ -111,11 +112,12 @@ def run(context: Context) -> Outcome:
     records = _solve(source, images, labels, chosen, settings, context)
     context.progress("sampling trajectories")
     flows = _trajectories(source, images[chosen[: settings.trajectories[0], 0]], settings)
+    weights = pair_draws(chosen, settings.resamples, settings.seed)
     table = {key: [record[key] for record in records] for key in records[0] if key != "nodes"}
     return Outcome(
         settings,
-        _numbers(table, flows, settings),
-        _notes(table, settings),
+        _numbers(table, flows, weights),
+        _notes(table, chosen, weights),
         {"pairs": table, "trajectories": flows},
         lambda path: _figure(path, table, flows),
         {"paths.png": lambda path: _strip(source, records, path, settings.log_snr)},
@@ -281,7 +283,7 @@ def _strip(model: Model, records: list[dict[str, Any]], path: Path, anchor: floa
 
 
 def _numbers(
-    table: dict[str, list[Any]], flows: dict[str, list[float]], settings: Settings
+    table: dict[str, list[Any]], flows: dict[str, list[float]], weights: Tensor
 ) -> tuple[Number, ...]:
     """Correlations of DiffED, and of the noise in the middle, with everything else."""
     published = {("diffed", "feature"): -0.07, ("diffed", "ssim"): 0.53}
@@ -290,16 +292,17 @@ def _numbers(
         title = "DiffED" if first == "diffed" else NAMES["middle"]
         for other in others:
             for kind in ("Pearson", "Spearman"):
-                r = correlation(table[first], table[other], kind, settings.resamples, settings.seed)
+                r = correlation(table[first], table[other], kind, weights)
                 name = f"{kind}, {title} with {NAMES[other]} [{r.low:+.2f}, {r.high:+.2f}]"
                 value = published.get((first, other)) if kind == "Pearson" else None
                 numbers.append(Number(name, r.value, published=value, error=r.error))
-    path, own = torch.tensor(table["path"]), torch.tensor(table["diffed"])
+    path, own = (torch.tensor(table[k], dtype=torch.float64) for k in ("path", "diffed"))
+    ratio = resampled_mean(path / own, weights)
     numbers += [
         Number("pairs", float(len(own))),
         Number("mean DiffED (closure metric)", float(own.mean())),
         Number("mean DiffED by the path estimator", float(path.mean())),
-        mean_of("path estimator over closure, mean", path / own),
+        Number("path estimator over closure, mean", ratio.value, error=ratio.error),
         Number("standard error of one path estimate, mean", fmean(table["path_error"])),
         Number(
             "via-noise distance over DiffED, mean", float((torch.tensor(table["via"]) / own).mean())
@@ -311,12 +314,15 @@ def _numbers(
     return tuple(numbers)
 
 
-def _notes(table: dict[str, list[Any]], settings: Settings) -> tuple[str, ...]:
+def _notes(table: dict[str, list[Any]], pairs: Tensor, weights: Tensor) -> tuple[str, ...]:
     ended = ", ".join(f"{table['status'].count(s)} {s}" for s in sorted(set(table["status"])))
-    euclid = correlation(table["middle"], table["euclid"], "Spearman", settings.resamples, 0)
+    euclid = correlation(table["middle"], table["euclid"], "Spearman", weights)
+    count = len(pairs.unique())
+    shared = count < pairs.numel()
+    units = f"the {count} pictures that pairs share" if shared else "pairs, no picture in two"
     verdict = "yes" if euclid.low > 0 else "no" if euclid.high < 0 else "not seen"
     return (
-        "Brackets hold 95 % bootstrap intervals over pairs; +- is a bootstrap standard error. "
+        f"Brackets hold 95 % bootstrap intervals over {units}; +- is a bootstrap standard error. "
         "SSIM and LPIPS are published as percentages of unstated sign and kind, for another model, "
         "other pictures and another extractor: no target.",
         f"Does more different (Euclid) mean noisier in the middle? {verdict}: Spearman "

@@ -2,7 +2,9 @@ r"""Statistics of experiments: means, paired differences, correlations and dista
 
 Intervals hold 95 % and come from resampling the N units (digits, pairs) with replacement, R times.
 A resample says how often each unit is drawn, weights (R, N); measures that share the weights
-are compared on the same draws.
+are compared on the same draws.  Pairs that share pictures are no units, for a picture that is far
+from one is far from others: there pictures are drawn, and a pair counts as often as the product of
+its two.
 
 Quantiles of a mean are taken about the mean of its resamples and moved to the value: FID is biased
 upwards in every resample, which would shift its interval.  Draws are torch's, so that a seed gives
@@ -28,6 +30,7 @@ __all__ = [
     "correlation",
     "draws",
     "mean_of",
+    "pair_draws",
     "resampled_mean",
     "standard_error",
 ]
@@ -72,6 +75,25 @@ def draws(count: int, resamples: int, seed: int) -> Tensor:
     return torch.stack([torch.bincount(drawn, minlength=count) for drawn in chosen]).double()
 
 
+def pair_draws(pairs: Tensor, resamples: int, seed: int) -> Tensor:
+    """How often each pair of things is drawn, where things are the units.
+
+    Args:
+        pairs: indices of the two things of each pair, (P, 2).
+        resamples: number R of draws.
+        seed: of the draws.
+
+    Returns:
+        weights (R, P): the product of how often the two were drawn (the pigeonhole bootstrap of
+        Owen 2007), which gives intervals that are right or too wide; of pairs that share nothing,
+        how often the pair was drawn.
+    """
+    things, place = pairs.unique(return_inverse=True)
+    if len(things) == 2 * len(pairs):
+        return draws(len(pairs), resamples, seed)
+    return draws(len(things), resamples, seed)[:, place].prod(-1)
+
+
 def resampled_mean(values: Tensor, weights: Tensor) -> Estimate:
     """The mean of values (N,), resampled with weights (R, N)."""
     return Estimate.about(float(values.mean()), weights @ values / weights.sum(1))
@@ -88,38 +110,38 @@ def mean_of(quantity: str, values: Tensor, expected: float | None = None) -> Num
     return Number(quantity, float(values.mean()), expected=expected, error=error)
 
 
-def correlation(
-    x: Sequence[float], y: Sequence[float], kind: str, resamples: int, seed: int
-) -> Estimate:
+def correlation(x: Sequence[float], y: Sequence[float], kind: str, weights: Tensor) -> Estimate:
     """A correlation with its bootstrap interval.
 
     Args:
         x: N values.
         y: N values.
         kind: ``Pearson`` or ``Spearman``.
-        resamples: of the pairs, with replacement; those in which x or y is constant do not count.
-        seed: of the resamples.
+        weights: how often each is drawn in R resamples, (R, N); those in which x or y is constant
+            do not count.
 
     Returns:
         the correlation.
     """
-    values = torch.tensor([x, y], dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    index = torch.randint(0, len(x), (resamples, len(x)), generator=generator)
-    drawn = torch.cat([values[:, None], values[:, index]], 1)  # (2, 1 + resamples, N)
-    if kind == "Spearman":
-        drawn = _ranks(drawn)
-    centred = drawn - drawn.mean(-1, keepdim=True)
-    products = (centred[0] * centred[1]).sum(-1) / centred.square().sum(-1).prod(0).sqrt()
-    return Estimate.of(float(products[0]), products[1:][products[1:].isfinite()])
+    weights = torch.cat([torch.ones_like(weights[:1]), weights])
+    weights = weights / weights.sum(1, keepdim=True)
+    centred = []
+    for values in (x, y):
+        drawn = torch.tensor(values, dtype=torch.float64).expand_as(weights)
+        if kind == "Spearman":
+            drawn = _ranks(drawn[0], weights)
+        centred.append(drawn - (weights * drawn).sum(1, keepdim=True))
+    p, q = centred
+    squares = (weights * p.square()).sum(1) * (weights * q.square()).sum(1)
+    found = (weights * p * q).sum(1) / squares.sqrt()
+    return Estimate.of(float(found[0]), found[1:][found[1:].isfinite()])
 
 
-def _ranks(x: Tensor) -> Tensor:
-    """Ranks along the last axis, ties at their mean."""
-    ordered = x.sort(-1).values.contiguous()
-    first = torch.searchsorted(ordered, x.contiguous())
-    last = torch.searchsorted(ordered, x.contiguous(), right=True)
-    return (first + last).to(x.dtype) / 2
+def _ranks(x: Tensor, weights: Tensor) -> Tensor:
+    """Ranks of values (N,) in resamples with weights (R, N), ties at their mean, (R, N)."""
+    values, place = x.unique(return_inverse=True)
+    mass = weights.new_zeros(len(weights), len(values)).index_add_(1, place, weights)
+    return (mass.cumsum(1) - mass / 2)[:, place]
 
 
 class SetDistances:
