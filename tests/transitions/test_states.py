@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffodesic.transitions.own_potentials import from_callable
-from diffodesic.transitions.potentials import DoubleWell, Potential
+from diffodesic.transitions.potentials import DoubleWell, Potential, Ring
 from diffodesic.transitions.states import Basin, checked_states
 
 
@@ -30,12 +30,30 @@ def test_states_at_minima_are_left_alone():
         (point(-1, 0), point(math.nan, 0), "second state .* lies outside"),
         (point(-1, 0, 0), point(1, 0, 0), "have 3 coordinates"),
         (point(-1, 0.9), point(1, 0), r"first state is no minimum: .* U = 8\.1"),
+        (
+            point(0, 0),
+            point(1, 0),
+            r"first state is no minimum: \(0, 0\) with U = 10",
+        ),
+        (point(-1, 0), point(0, 1e-3), "second state is no minimum: .* with U = 10"),
         (point(-1, 0), point(-1.01, 0), "both states belong to the minimum"),
     ],
 )
 def test_states_that_cannot_be(a: Tensor, b: Tensor, message: str):
     with pytest.raises(ValueError, match=message):
         checked_states(DoubleWell(), torch.stack([a, b]), descend=False)
+
+
+@pytest.mark.parametrize(("potential", "height"), [(DoubleWell(), "10"), (Ring(tilt=0.0), "40")])
+def test_states_on_a_saddle_or_a_peak_are_moved_off_it_where_that_is_asked_for(potential, height):
+    given = torch.stack([point(0, 0), point(-1, 0)])
+    with pytest.raises(ValueError, match=f"first state is no minimum: .* U = {height} reduced"):
+        checked_states(potential, given, descend=False)
+    states, (notice,) = checked_states(potential, given, descend=True)
+    torch.testing.assert_close(states, torch.stack([point(1, 0), point(-1, 0)]), rtol=0, atol=1e-5)
+    assert f"U = {height} reduced; the minimum below it is (1, 0)" in notice
+    with pytest.raises(ValueError, match="both states belong to the minimum"):
+        checked_states(potential, -given, descend=True)
 
 
 def test_states_of_several_minima_and_periods():

@@ -61,6 +61,8 @@ def checked_states(
 ) -> tuple[Tensor, tuple[str, ...]]:
     """States that paths can start and end at: inside the box, at minima, apart.
 
+    Saddles and peaks are no minima: those below them are found by :func:`relax`.
+
     Args:
         potential: U and kT.
         states: the two states (2, d).
