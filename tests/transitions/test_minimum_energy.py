@@ -13,6 +13,7 @@ from diffodesic.numerics.cost import counting
 from diffodesic.transitions.minimum_energy import lowest_pass, string
 from diffodesic.transitions.own_potentials import from_callable
 from diffodesic.transitions.potentials import DoubleWell, MuellerBrown, Potential
+from diffodesic.transitions.stationary import relax
 from diffodesic.transitions.surfaces import read_grid
 
 
@@ -125,11 +126,60 @@ def test_the_string_says_what_is_wrong():
     with pytest.raises(ValueError, match="start has shape"):
         string(MuellerBrown(), UPPER)
     kink = from_callable(
-        lambda x: x[..., 0].abs().sqrt(), dim=2, kT=1, unit="kT", box=((-2, 2), (-2, 2))
-    )
+        lambda x: (x[..., 0] ** 2 - 1) ** 2 * (2 + x[..., 0].abs().sqrt()) + x[..., 1] ** 2,
+        dim=2, kT=1, unit="kT", box=((-2, 2), (-2, 2)),
+    )  # fmt: skip
     for step in (None, 1e-3):
         with pytest.raises(ValueError, match="not finite at"):
             string(kink, torch.stack([point(-1, 0), point(1, 0)]), images=5, step=step)
+
+
+@pytest.mark.parametrize(
+    ("potential", "ends", "message"),
+    [
+        # the well at -1 lies 10 ((.4)^2 - 1)^2 + 10 (.3)^2 below
+        (
+            DoubleWell(),
+            [(-0.4, 0.3), (0.5, -0.3)],
+            r"first end .* no minimum .* 7\.956 above",
+        ),
+        (DoubleWell(), [(-1, 0), (-0.6, 0)], r"last end of start is no .* lies 4\.096 above"),
+        (DoubleWell(), [(-1, 0), (0, 0)], "last end of start is no .* lies 10 above"),
+        (MuellerBrown(), [UPPER.tolist(), SADDLE.tolist()], "last end of start is no minimum"),
+        (DoubleWell(), [(-1, 0), (0.5, 0.5), (-1, 0.001)], "both ends of start belong to"),
+    ],
+)
+def test_the_string_joins_two_minima(potential: Potential, ends: list, message: str):
+    with pytest.raises(ValueError, match=message):
+        string(potential, torch.tensor(ends, dtype=torch.float64))
+
+
+def test_ends_of_two_digits_are_minima_and_so_are_two_images_of_one():
+    found = string(MuellerBrown(), torch.stack([point(-0.56, 1.44), point(0.62, 0.03)]), images=17)
+    assert found.converged
+    assert found.saddle is not None
+    torch.testing.assert_close(found.saddle, SADDLE, rtol=0, atol=1e-7)
+    start = relax(torus(), point(-2.3, 0))
+    round_it = string(torus(), torch.stack([start, start + point(2 * math.pi, 0)]))
+    assert round_it.converged
+    assert round_it.saddle is not None
+    torch.testing.assert_close(round_it.saddle, point(0, 0), rtol=0, atol=1e-6)
+
+
+def test_a_string_that_steps_over_its_passes_is_not_converged():
+    # three wells in a row, each a little higher: barriers at +-.577
+    stairs = from_callable(
+        lambda x: 5 * x[..., 0] ** 2 * (x[..., 0] ** 2 - 1) ** 2 + 0.1 * x[..., 0],
+        dim=1, kT=1, unit="kT", box=((-2, 2),),
+    )  # fmt: skip
+    ends = relax(stairs, torch.stack([point(-1), point(1)]))
+    coarse, fine = (string(stairs, ends, images=images) for images in (3, 33))
+    assert coarse.energies.argmax() == 2
+    assert (coarse.saddle, coarse.converged) == (None, False)
+    assert fine.converged
+    assert fine.saddle is not None
+    # U'' = -40/3 at 1/sqrt(3): the tilt of .1 moves the barrier by .1 / (40/3), to its square
+    assert float(fine.saddle) == pytest.approx(3**-0.5 + 0.1 * 3 / 40, abs=1e-4)
 
 
 def test_the_papers_surface(data_folder: Path):

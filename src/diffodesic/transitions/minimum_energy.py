@@ -23,7 +23,7 @@ from diffodesic.numerics import checks
 from diffodesic.numerics.cost import counting
 from diffodesic.numerics.curves import Polyline, constant_speed
 from diffodesic.transitions.potentials import Potential
-from diffodesic.transitions.stationary import relax_to_saddle
+from diffodesic.transitions.stationary import relax, relax_to_saddle
 
 __all__ = ["MeanPath", "Pass", "lowest_pass", "string"]
 
@@ -54,10 +54,12 @@ class MeanPath:
     Attributes:
         nodes: images (n, D), unwrapped, at equal arc length.
         energies: their energies (n,).
-        saddle: saddle reached from the highest image (D,), or None if the search did not converge.
+        saddle: saddle reached from the highest image (D,), or None if the search did not converge
+            or the highest image is an end: then the images step over every pass.
         residual: largest gradient across the string, relative to the energy range of the string
             over its length.
-        converged: whether the residual met the tolerance.
+        converged: whether the residual met the tolerance, and an image between the ends is the
+            highest.
         iterations: moves of the string.
         evaluations: energies computed, each with its gradient.
     """
@@ -131,7 +133,8 @@ def string(
 
     Args:
         potential: the landscape.
-        start: first path (m, D), unwrapped; its ends are the minima and stay.
+        start: first path (m, D), unwrapped; its ends are two minima, or two images of one, and
+            stay.
         images: points of the string.
         step: length of a move per unit of gradient; default half the inverse of the largest
             curvature on the first string.
@@ -144,7 +147,9 @@ def string(
 
     Raises:
         TypeError: for complex numbers.
-        ValueError: for a path of the wrong shape, or where it or derivatives are not finite.
+        ValueError: for a path of the wrong shape, where it or derivatives are not finite, if an
+            end lies above the minimum below it by more than ``tolerance`` of the range of energies,
+            or both belong to one.
 
     **Cost** ``images`` gradients per move, hundreds to thousands of moves.
     """
@@ -157,18 +162,38 @@ def string(
         )
     x = _spread(start, images)
     with counting() as spent:
+        _check_ends(potential, x, tolerance)
         step = _stable_step(potential, x) if step is None else step
         x, energies, residual, done = _relax_string(potential, x, step, tolerance, iterations)
-        saddles, index = relax_to_saddle(potential, x[energies.argmax()][None])
+        top = int(energies.argmax())
+        saddles, index = relax_to_saddle(potential, x[top][None])
+    crossed = 0 < top < images - 1
     return MeanPath(
         x,
         energies,
-        potential.wrap(saddles[0]) if int(index) == 1 else None,
+        potential.wrap(saddles[0]) if crossed and int(index) == 1 else None,
         residual,
-        residual <= tolerance,
+        crossed and residual <= tolerance,
         done,
         spent.energies,
     )
+
+
+def _check_ends(potential: Potential, x: Tensor, tolerance: float) -> None:
+    """Refuse a string (images, D) that does not join two minima."""
+    energies, minima = potential(x), relax(potential, x[[0, -1]])
+    above = energies[[0, -1]] - potential(minima)
+    for name, height, low in zip(("first", "last"), above, minima.tolist(), strict=True):
+        if bool(height > tolerance * (energies.max() - energies.min())):
+            raise ValueError(
+                f"the {name} end of start is no minimum of {potential.name}: it lies "
+                f"{float(height):.4g} above the minimum {low} below it; end the path there"
+            )
+    if float((minima[1] - minima[0]).norm()) < 1e-2 * potential.size:
+        raise ValueError(
+            f"both ends of start belong to the minimum {minima[0].tolist()} of {potential.name}; "
+            "give a path between two minima"
+        )
 
 
 def _relax_string(
