@@ -30,6 +30,7 @@ from diffodesic import Relax, Spacetime, counting
 from diffodesic.geometry.boundary_value import search
 from diffodesic.geometry.energy import Solver
 from diffodesic.geometry.metric import Metric
+from diffodesic.geometry.solvers.graded import knots_of
 from diffodesic.geometry.solvers.reference.elastic_band import Neb
 from diffodesic.geometry.solvers.reference.first_order import LBFGS
 from diffodesic.geometry.solvers.reference.georce import Georce
@@ -148,7 +149,11 @@ def common_energy(space: Metric, x: Tensor, grid: int = 64, fine: int = 4) -> Te
         Twice the discrete energy, (...).
     """
     energy = space.energy()
-    curve = energy.curve(x)
+    with torch.no_grad():
+        steps = space.squared_steps(x).clamp(min=0).sqrt()
+    # nodes may lie unevenly, and a spline with even knots swings between them
+    share = torch.maximum(steps, 1e-3 * steps.mean(-1, keepdim=True))
+    curve = energy.curve(x).with_knots(knots_of(share / share.sum(-1, keepdim=True)))
     s = torch.linspace(0, 1, fine * grid + 1, dtype=x.dtype, device=x.device)
     with torch.no_grad():
         lengths = space.squared_steps(energy.confine(curve(s))).clamp(min=0).sqrt()

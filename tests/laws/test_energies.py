@@ -65,6 +65,7 @@ def _answers(energy: PathEnergy, x: Tensor) -> dict[str, object]:
         "blocks": energy.blocks,
         "weights": energy.weights(x),
         "preconditioner": energy.preconditioner(x, steps).solve(x),
+        "segment_sizes": energy.segment_sizes(x, steps),
         "starts": energy.starts(a, b, 4),
         "detours": energy.detours(a, b, 4),
         "hops": energy.hops(a, b, 4),

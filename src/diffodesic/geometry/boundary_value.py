@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffodesic.geometry.certify import certify, judged
 from diffodesic.geometry.closer import look_closer
-from diffodesic.geometry.energy import Problem, Progress, Solution, Solver
+from diffodesic.geometry.energy import Problem, Progress, Solution, Solver, even_knots
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.metric_trial import check_dimension, try_metric
 from diffodesic.geometry.path import Certificate, Geodesic
@@ -167,6 +167,7 @@ def search(
         metric,
         energy,
         solution.nodes.reshape(*batch, nodes + 1, metric.dim),
+        solution.parameters.reshape(*batch, nodes + 1),
         Certificate(**{name: value.reshape(batch) for name, value in rated.items()}),
         tuple(solution.statuses),
         cost,
@@ -257,7 +258,7 @@ def _solve(solver: Solver, problem: Problem) -> Solution:
     x = a[:, None].expand(-1, problem.nodes + 1, -1).clone()
     norm, iterations = a.new_zeros(len(a)), torch.zeros(len(a), dtype=torch.long)
     statuses, start = [Status.SAME_POINT] * len(a), ["chord"] * len(a)
-    length = torch.full_like(norm, torch.nan)
+    length, knots = torch.full_like(norm, torch.nan), None
     if bool(moving.any()):
         init = None if init is None else init[moving]
         found = solver.solve(replace(problem, a=a[moving], b=b[moving], init=init))
@@ -265,6 +266,9 @@ def _solve(solver: Solver, problem: Problem) -> Solution:
         iterations[moving.cpu()] = found.iterations
         if found.length is not None:
             length[moving] = found.length
+        if found.knots is not None:
+            knots = even_knots(x).clone()
+            knots[moving] = found.knots
         for i, home in enumerate(torch.nonzero(moving).flatten().tolist()):
             statuses[home], start[home] = found.statuses[i], found.start[i]
-    return Solution(x, norm, statuses, iterations, start, length)
+    return Solution(x, norm, statuses, iterations, start, length, knots)

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import PathEnergy, Solution, discrete_energy, evaluate
+from diffodesic.geometry.energy import Evaluation, PathEnergy, Solution, discrete_energy, evaluate
 from diffodesic.geometry.path import Certificate
 from diffodesic.geometry.solvers.spline_search import SplineEnergy
 from diffodesic.geometry.status import Status
+from diffodesic.numerics.curves import Polyline
 
 __all__ = ["ENOUGH", "Certified", "certify", "judged", "no_longer_than"]
 
@@ -59,6 +60,7 @@ class Certified:
             [old.statuses[i] for i in which],
             old.iterations[here],
             [old.start[i] for i in which],
+            knots=None if old.knots is None else old.knots[rows],
         )
         values = {name: value[rows] for name, value in vars(self.certificate).items()}
         return Certified(solution, Certificate(**values), self.smooth[rows])
@@ -75,12 +77,15 @@ class Certified:
             first[rows.to(first.device)] = then
             return first
 
+        even = old.knots is None and other.knots is None
+        knots = None if even else mixed(old.parameters, other.parameters)
         solution = Solution(
             mixed(old.nodes, other.nodes),
             mixed(old.gradient_norm, other.gradient_norm),
             statuses,
             mixed(old.iterations, other.iterations),
             start,
+            knots=knots,
         )
         rated = vars(new.certificate)
         values = {name: mixed(value, rated[name]) for name, value in vars(self.certificate).items()}
@@ -104,11 +109,11 @@ def certify(energy: PathEnergy, solution: Solution, refine: int, pieces: int = 1
     """
     x, n = solution.nodes, pieces * (solution.nodes.shape[1] - 1)
     seen = x if pieces == 1 else SplineEnergy(energy, pieces).fine(x)
-    s = torch.linspace(0, 1, refine * n + 1, dtype=x.dtype, device=x.device)
+    knots, s = solution.parameters, _finer(solution.parameters, refine * pieces)
     with torch.no_grad():
         # so many paths at once that their fine grids are no larger than what the search has seen
         every = torch.arange(len(x), device=x.device).split(max(1, len(x) // refine))
-        parts = [evaluate(energy, energy.confine(energy.curve(x[i])(s)), order=0) for i in every]
+        parts = [_along(energy, energy.curve(x[i]), knots[i], s[i]) for i in every]
         fine = torch.cat([part.squared_steps for part in parts])
         doubtful = torch.cat([part.doubtful for part in parts])
         coarse = evaluate(energy, seen, order=0)
@@ -121,15 +126,17 @@ def certify(energy: PathEnergy, solution: Solution, refine: int, pieces: int = 1
             smooth = (length <= told) | told.isnan()  # segments are a path too
             swung = torch.nonzero(~smooth).flatten()
             for i in swung.split(len(every[0])) if len(swung) else ():
-                part = evaluate(energy, energy.segments(x[i])(s), order=0)
+                part = _along(energy, energy.segments(x[i]), knots[i], s[i])
                 fine[i], doubtful[i] = part.squared_steps, part.doubtful
-    speed = coarse.squared_steps.clamp(min=0).sqrt()
+    steps = coarse.squared_steps.clamp(min=0).sqrt()
+    shares = _finer(knots, pieces).diff(dim=-1)
+    speed = steps / (n * shares)
     spread = speed.std(-1, correction=0) / speed.mean(-1)
     certificate = Certificate(
         length=_lengths(fine),
-        energy=discrete_energy(fine),
-        discrete_length=speed.sum(-1),
-        discrete_energy=coarse.energy,
+        energy=discrete_energy(fine / (refine * n * s.diff(dim=-1))),
+        discrete_length=steps.sum(-1),
+        discrete_energy=discrete_energy(coarse.squared_steps / (n * shares)),
         speed_spread=spread.nan_to_num(),
         gradient_norm=solution.gradient_norm,
         negative_fraction=doubtful.to(x.dtype).mean(-1),
@@ -239,6 +246,18 @@ def _noise_ratios(energy: PathEnergy, x: Tensor) -> Tensor:
             return unknown
         return torch.cat([_noise_ratios(energy, path[None]) for path in x])
     return unknown if found is None else found
+
+
+def _finer(knots: Tensor, pieces: int) -> Tensor:
+    """Knots (B, n+1) and equal pieces between them, (B, pieces n + 1)."""
+    part = torch.arange(pieces, dtype=knots.dtype, device=knots.device) / pieces
+    inner = torch.lerp(knots[:, :-1, None], knots[:, 1:, None], part)
+    return torch.cat([inner.flatten(1), knots[:, -1:]], 1)
+
+
+def _along(energy: PathEnergy, curve: Polyline, knots: Tensor, s: Tensor) -> Evaluation:
+    """Squared lengths along curves with these knots, between their points at ``s`` (B, m+1)."""
+    return evaluate(energy, energy.confine(curve.with_knots(knots)(s)), order=0)
 
 
 def _lengths(squared_steps: Tensor) -> Tensor:

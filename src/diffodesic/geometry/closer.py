@@ -187,7 +187,8 @@ def _known(
         paths = _near(energy, x, found.certificate.length)
     for rows, path in paths:
         well = [Status.CONVERGED] * int(rows.sum())
-        nodes = replace(found.take(rows).solution, nodes=path[rows], statuses=well)
+        old = found.take(rows).solution
+        nodes = replace(old, nodes=path[rows], statuses=well, knots=None)
         rated = certify(energy, nodes, refine)
         # what has a negative square has no length
         sound = [status is not Status.NEGATIVE_STEPS for status in rated.solution.statuses]

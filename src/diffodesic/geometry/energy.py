@@ -34,6 +34,7 @@ __all__ = [
     "chord",
     "discrete_energy",
     "evaluate",
+    "even_knots",
 ]
 
 Order = Literal[0, 1, 2]
@@ -160,11 +161,23 @@ class PathEnergy(ABC):
         Returns:
             one number per block of coordinates and segment.
         """
-        w = self.weights((x[:, 1:] + x[:, :-1]) / 2)  # (B, n, blocks)
+        return BlockDiagonal.of(self.segment_sizes(x, squared_steps), self.blocks)
+
+    def segment_sizes(self, x: Tensor, squared_steps: Tensor) -> Tensor:
+        """Typical sizes of the metric on the segments of paths, (B, n, len(blocks)).
+
+        Args:
+            x: paths (B, n+1, d).
+            squared_steps: their squared segment lengths (B, n).
+
+        Returns:
+            :meth:`weights` in the middle of the segments, corrected as :meth:`preconditioner` says.
+        """
+        w = self.weights((x[:, 1:] + x[:, :-1]) / 2)
         parts = x.diff(dim=1).square().split(self.blocks, -1)
         expected = (w * torch.stack([part.sum(-1) for part in parts], -1)).sum(-1)
         ratio = (squared_steps / expected.clamp(min=1e-300)).nan_to_num(1.0).clamp(1 / 30, 30)
-        return BlockDiagonal.of(w * ratio.unsqueeze(-1), self.blocks)
+        return w * ratio.unsqueeze(-1)
 
     def starts(self, a: Tensor, b: Tensor, nodes: int) -> dict[str, Tensor]:
         """Candidate first paths from ``a`` to ``b`` (..., d), each (..., nodes+1, d), by name."""
@@ -351,6 +364,7 @@ class Solution:
         start: name of the first path chosen for each pair.
         length: what :meth:`PathEnergy.judge` told the search of each path, (B,); NaN for a pair,
             or None, where it was not asked.
+        knots: share of the length before every node, (B, n+1); None where nodes lie evenly.
     """
 
     nodes: Tensor
@@ -359,6 +373,18 @@ class Solution:
     iterations: Tensor
     start: list[str]
     length: Tensor | None = None
+    knots: Tensor | None = None
+
+    @property
+    def parameters(self) -> Tensor:
+        """:attr:`knots`, evenly spaced where they are None."""
+        return self.knots if self.knots is not None else even_knots(self.nodes)
+
+
+def even_knots(x: Tensor) -> Tensor:
+    """Parameters 0, 1/n, ... 1 of the nodes of paths (..., n+1, d), (..., n+1)."""
+    s = torch.linspace(0, 1, x.shape[-2], dtype=x.dtype, device=x.device)
+    return s.expand(x.shape[:-1])
 
 
 class Solver(Protocol):

@@ -181,8 +181,8 @@ def velocity_at_start(path: Geodesic) -> Tensor:
 
     Cost: one gradient of the energy of the first segment, and one ``sharp``.
     """
-    first, n = path.nodes[..., :2, :], path.nodes.shape[-2] - 1
-    momentum = -n * path.objective.evaluate(first).slope[..., 0, :]
+    first = path.nodes[..., :2, :]
+    momentum = -path.objective.evaluate(first).slope[..., 0, :] / path.knots[..., 1:2]
     return path.metric.sharp(first[..., 0, :], momentum).detach()
 
 
@@ -282,7 +282,7 @@ def transport(path: Geodesic, v: Tensor, *, rtol: float | None = None) -> Tensor
     """
     v = checks.points(v, "v", path.metric.dim, "the dimension of the metric")
     rtol = _tolerance(rtol, "rtol", v, 1e-8)
-    curve = path.objective.curve(path.nodes)
+    curve = path.curve
 
     def field(s: float, w: Tensor) -> Tensor:
         s = min(max(s, 0.0), 1.0)

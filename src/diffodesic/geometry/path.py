@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import PathEnergy
+from diffodesic.geometry.energy import PathEnergy, even_knots
 from diffodesic.geometry.metric import Metric
 from diffodesic.geometry.status import SearchWarning, Status
 from diffodesic.numerics.cost import Cost
@@ -93,6 +93,8 @@ class Geodesic:
         metric: the geometry it was solved in.
         objective: the energy that was minimised, with everything decided that depends on the ends.
         nodes: (..., n+1, d) with exact ends.
+        knots: share of the length before every node, (..., n+1): 0, 1/n, ... 1 but where a path of
+            long straight stretches has more of its nodes in the corners.
         certificate: quality of the path.
         statuses: how each pair of the batch ended, in row-major order.
         cost: work spent, certificate included.
@@ -106,6 +108,7 @@ class Geodesic:
     metric: Metric
     objective: PathEnergy
     nodes: Tensor
+    knots: Tensor
     certificate: Certificate
     statuses: tuple[Status, ...]
     cost: Cost
@@ -146,7 +149,7 @@ class Geodesic:
 
     def split(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Its tensors, and the rest but the metric as JSON takes it."""
-        own = ("nodes", "iterations", "smooth")
+        own = ("nodes", "knots", "iterations", "smooth")
         tensors = {name: getattr(self, name) for name in own} | asdict(self.certificate)
         statuses = [status.name for status in self.statuses]
         return tensors, {
@@ -164,6 +167,7 @@ class Geodesic:
             metric,
             metric.energy(),
             tensors["nodes"],
+            tensors.get("knots", even_knots(tensors["nodes"])),  # earlier versions had these alone
             Certificate(**rated),
             tuple(Status[name] for name in rest["statuses"]),
             Cost(**rest["cost"]),
@@ -174,11 +178,26 @@ class Geodesic:
         )
 
     def _either(self, ask: Callable[[Polyline], Tensor]) -> Tensor:
-        smooth = ask(self.objective.curve(self.nodes))
+        smooth = ask(self.curve)
         if bool(self.smooth.all()):
             return smooth
         mask = self.smooth.reshape(*self.smooth.shape, *[1] * (smooth.ndim - self.smooth.ndim))
-        return torch.where(mask, smooth, ask(self.objective.segments(self.nodes)))
+        segments = self.objective.segments(self.nodes).with_knots(self.knots)
+        return torch.where(mask, smooth, ask(segments))
+
+    @property
+    def even(self) -> Tensor:
+        """As many points as nodes, at equal steps of the length: the nodes, where these lie so."""
+        s = even_knots(self.nodes)
+        if torch.equal(self.knots, s):
+            return self.nodes
+        inner = self(s.reshape(-1, s.shape[-1])[0])[..., 1:-1, :]
+        return torch.cat([self.nodes[..., :1, :], inner, self.nodes[..., -1:, :]], -2)
+
+    @property
+    def curve(self) -> Polyline:
+        """The smooth curve through the nodes, whether or not the path is this one."""
+        return self.objective.curve(self.nodes).with_knots(self.knots)
 
     @property
     def length(self) -> Tensor:

@@ -128,7 +128,7 @@ class Edit:
     def apex(self) -> tuple[float, float]:
         """The noisiest node: its parameter s and its log SNR."""
         at = int(self.levels.argmin())
-        return at / (len(self.levels) - 1), float(self.levels[at])
+        return float(self.geodesic.knots[at]), float(self.levels[at])
 
     def steps(self) -> tuple[EditStep, ...]:
         """The edit, step by step, between the nodes of the path.

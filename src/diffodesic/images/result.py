@@ -144,7 +144,8 @@ class Interpolation(SavedFrames):
 
         frames = {name: to_uint8(shown.frames) for name, shown in self.paths.items()}
         write_pictures(frames, folder, animation)
-        tensors = {"nodes": self.geodesic.nodes, "inputs": self.inputs}
+        tensors = {"nodes": self.geodesic.nodes, "knots": self.geodesic.knots}
+        tensors |= {"inputs": self.inputs}
         for name, shown in self.paths.items():
             for part in ("frames", "s", "log_snr", "curve_s", "curve_log_snr", "curve_speed"):
                 tensors[f"{name}.{part}"] = getattr(shown, part)

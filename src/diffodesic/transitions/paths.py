@@ -280,7 +280,7 @@ def _drawn(
 
 
 def _nodes(potential: Potential, path: Geodesic | Tensor) -> Tensor:
-    nodes = path.nodes if isinstance(path, Geodesic) else path
+    nodes = path.even if isinstance(path, Geodesic) else path
     if nodes.ndim != 2 or nodes.shape[-1] != potential.dim + 1 or len(nodes) < 2:
         raise ValueError(
             f"the path has nodes of shape {tuple(nodes.shape)}; {potential.name} needs one path "

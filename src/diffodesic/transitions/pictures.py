@@ -60,8 +60,7 @@ def draw_profiles(found: Pathways, path: Path) -> None:
     shape = {"columns": 3, "width": 3.6} if atoms is None else {"rows": 2, "columns": 2, "width": 5}
     with canvas(path, **shape) as axes:
         _energies(axes[0], found, unit)
-        s = torch.linspace(0, 1, len(found.geodesic.nodes))
-        axes[1].plot(s, found.geodesic.nodes[:, -1], color=_MEAN)
+        axes[1].plot(found.geodesic.knots, found.geodesic.nodes[:, -1], color=_MEAN)
         axes[1].set(xlabel="s", ylabel="log SNR", title="Noise along the geodesic")
         height = found.paths.max_energy
         axes[2].hist(height.numpy(), bins=min(40, max(8, len(height) // 15)), color=_PATHS)

@@ -24,6 +24,9 @@ from diffodesic.numerics.hessians import PathHessian, dot
 __all__ = ["Descent", "relative_norm"]
 
 
+GROWTH = 4  # of the share of a Newton step, from one that was cut to the next
+
+
 def relative_norm(h0: PathHessian, grad: Tensor, value: Tensor) -> Tensor:
     """Preconditioned gradient norm relative to the length, ``sqrt(g.H0 g / 2E)``, (B,)."""
     return (dot(grad, h0.solve(grad)) / (2 * value.abs())).sqrt()
@@ -104,7 +107,8 @@ class Descent:
     Args:
         energy: what is minimised.
         x: first paths (B, n+1, d); their ends stay.
-        rtol: a path is done when the predicted decrease is below this share of its energy.
+        rtol: a path is done when the predicted decrease is below this share of its energy; a
+            number, or one per path (B,).
         iterations: limit on rounds.
         memory: correction pairs kept.
         newton: take the energy's own Hessian at every new path.
@@ -123,13 +127,13 @@ class Descent:
         energy: PathEnergy,
         x: Tensor,
         *,
-        rtol: float,
+        rtol: float | Tensor,
         iterations: int,
         memory: int,
         newton: bool = False,
         scale: Tensor | None = None,
     ) -> None:
-        self.objective, self.rtol, self.limit = energy, rtol, iterations
+        self.objective, self.limit = energy, iterations
         self.order: Order = 2 if newton else 1
         batch = len(x)
         self.result = x.clone()
@@ -137,6 +141,7 @@ class Descent:
         self.statuses = [Status.CONVERGED] * batch
         self.iterations = torch.zeros(batch, dtype=torch.long)
         self.scale = x.new_ones(batch) if scale is None else scale.clone()
+        self.rtol = torch.as_tensor(rtol, dtype=x.dtype, device=x.device).expand(batch)
         self.rounds, self.history = 0, _History(memory)
         found = evaluate(energy, x, order=self.order)
         steps, grad = found.squared_steps, found.slope
@@ -158,7 +163,7 @@ class Descent:
             plain=torch.zeros_like(one, dtype=torch.bool),
         )
         bad = ~torch.isfinite(self.now.energy + grad.flatten(1).sum(-1))
-        self._aim(~bad)
+        self._aim(~bad, one)
         self._finish([(Status.NON_FINITE, bad), (Status.CONVERGED, self._converged())])
 
     @property
@@ -195,6 +200,10 @@ class Descent:
         # the minimum of the parabola through the two values and the slope
         shrink = (-slope / (2 * (value - now.energy - slope))).nan_to_num(0.1).clamp(0.1, 0.5)
         held = lower & ~accept
+        # Newton's model is believed at most GROWTH times as far as it last held; what L-BFGS
+        # learned of the last step is in its next direction
+        reach = GROWTH * now.t / self.objective.longest_step(now.direction)
+        reach = torch.where(accept & (self.order == 2), reach.clamp(max=1.0), 1.0)
         now.t = now.t * torch.where(held, 0.5, shrink)
         now.accept(accept, gained=now.energy - value, plain=torch.zeros_like(now.plain))
         now.accept(accept, x=trial, energy=value, grad=grad, taken=now.taken + 1)
@@ -208,7 +217,7 @@ class Descent:
         again = stuck & ~now.plain
         self.history.forget(again)
         now.accept(again, plain=again)
-        self._aim(accept | again)
+        self._aim(accept | again, reach)
         coarse = ~resolved | (self.objective.doubt is Status.TOO_COARSE)
         ends = [
             (Status.CONVERGED, accept & self._converged()),
@@ -220,8 +229,8 @@ class Descent:
             ends.append((Status.ITERATION_LIMIT, torch.ones_like(accept)))
         self._finish(ends)
 
-    def _aim(self, fresh: Tensor) -> None:
-        """Choose the direction of the next step of the paths ``fresh``."""
+    def _aim(self, fresh: Tensor, reach: Tensor) -> None:
+        """Choose the next step of the paths ``fresh``, at most the share ``reach`` of it, (B,)."""
         now = self.now
         free = self._free()
         gradient = now.grad * free
@@ -235,7 +244,7 @@ class Descent:
             direction = torch.where(lost[:, None, None], plain, direction)
             decrease = torch.where(lost, dot(now.grad, plain), decrease)
         now.accept(fresh, direction=direction, decrease=decrease)
-        now.accept(fresh, t=self.objective.longest_step(direction))
+        now.accept(fresh, t=reach * self.objective.longest_step(direction))
 
     def _apply_h0(self, g: Tensor) -> Tensor:
         return _scale(self.now.gamma, self.now.h0.solve(g))
@@ -287,8 +296,8 @@ class Descent:
 
     def _converged(self) -> Tensor:
         # one small prediction can be chance: the last step must have gained little, too
-        calm = self.now.gained <= 10 * self.rtol * self.now.energy.abs()
-        return calm & (self.now.decrease / 2 <= self.rtol * self.now.energy.abs())
+        small = self.rtol[self.now.home] * self.now.energy.abs()
+        return (self.now.gained <= 10 * small) & (self.now.decrease / 2 <= small)
 
     def _finish(self, ends: Sequence[tuple[Status, Tensor]]) -> None:
         """Write out the paths that end now and drop them from the batch.

@@ -61,7 +61,9 @@ class AugmentedLagrangian:
             the solution; a pair whose end breaks a constraint keeps its first path.
         """
         energy, init = problem.energy, problem.init
-        found = (self.solver if init is None else AsGiven()).solve(problem)
+        # constraints are asked on a grid of even nodes
+        free = replace(self.solver, uneven=False)
+        found = (free if init is None else AsGiven()).solve(problem)
         with torch.no_grad():
             values = self.values(energy, found.nodes)
             ends = self.values(energy, found.nodes[:, [0, -1]], fine=False)

@@ -15,8 +15,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffodesic.geometry.energy import Order, PathEnergy, Problem, Progress, Solution
+from diffodesic.geometry.energy import (
+    Order,
+    PathEnergy,
+    Problem,
+    Progress,
+    Solution,
+    even_knots,
+)
 from diffodesic.geometry.solvers.descent import Descent
+from diffodesic.geometry.solvers.graded import Graded, by_turning, knots_of, saved
 from diffodesic.geometry.solvers.second_order import lower_beside
 from diffodesic.geometry.solvers.spline_search import SplineEnergy
 from diffodesic.geometry.solvers.starts import (
@@ -32,6 +40,8 @@ from diffodesic.numerics.cost import stage
 __all__ = ["Relax"]
 
 DETOUR = 1.4  # where a half circle is shorter than the chord, starts longer by less are tried
+WORTH = 1e-3  # share of its length that a path loses on uneven nodes, where they are taken
+FEWEST = 8  # segments from which a path shows where it turns
 SADDLES = 3  # times that a path may go on beside a saddle
 
 
@@ -60,6 +70,9 @@ class Relax:
         polish: whether points of the spline that was found are then relaxed as free nodes.
         explore: look beyond the energy's own starts where that is the chord alone (half circles
             over it), and test the end for being a minimum: a path at a saddle goes on beside it.
+        uneven: whether a path of long straight stretches and corners, which would be shorter by a
+            thousandth, is searched on nodes that lie densely in the corners, where segments are
+            exact (:mod:`diffodesic.geometry.solvers.graded`); not without ``explore``.
     """
 
     rtol: float = 1e-6
@@ -73,6 +86,7 @@ class Relax:
     splines: tuple[int, int, int] | None = None
     polish: bool = True
     explore: bool = True
+    uneven: bool = True
 
     def __post_init__(self) -> None:
         coarse = 1.0 if self.coarse_rtol is None else self.coarse_rtol
@@ -112,19 +126,55 @@ class Relax:
             levels = [level for level in levels if level >= init.shape[1] - 1] or [nodes]
             x, names = respace(energy, init, levels[0]), ["given"] * len(init)
         begin, total = x, torch.zeros(len(x), dtype=torch.long)
+        uneven = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         first, *harder = energy.stages()
         # coarse to fine in the easiest stage, then from stage to stage on the finest level
         stages = [(first, level) for level in levels] + [(each, nodes) for each in harder]
+        rough = max(self.rtol, self._coarse_rtol(energy))
         for i, (staged, level) in enumerate(stages):
+            if i == len(stages) - 1:
+                uneven = self._uneven(energy, x, nodes)
             if x.shape[1] != level + 1:
                 x = respace(staged, x, level, self._start_again(staged, begin, level, names))
-            rtol = self.rtol if i == len(stages) - 1 else max(self.rtol, self._coarse_rtol(energy))
+            last = x.new_full((len(x),), self.rtol).masked_fill(uneven, rough)
+            rtol = last if i == len(stages) - 1 else rough
             descent = self._descend(staged, x, rtol, problem.progress)
             x, total = descent.result, total + descent.iterations
         if self.explore:
             total = total + self._off_saddles(problem, descent)
-            x = descent.result
-        return Solution(x, descent.gradient_norm, descent.statuses, total, names)
+        knots = None
+        if bool(uneven.any()):
+            knots, more = self._grade(problem, descent, uneven)
+            total = total + more
+        norm, statuses = descent.gradient_norm, descent.statuses
+        return Solution(descent.result, norm, statuses, total, names, knots=knots)
+
+    def _uneven(self, energy: PathEnergy, x: Tensor, nodes: int) -> Tensor:
+        """Which paths (B, k+1, d) are shorter by a thousandth on uneven nodes, (B,)."""
+        able = self.uneven and self.explore and energy.exact_segments
+        if not able or x.shape[1] <= FEWEST:
+            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        return saved(energy, x, nodes) > WORTH
+
+    def _grade(self, problem: Problem, done: Descent, uneven: Tensor) -> tuple[Tensor, Tensor]:
+        """Go on, in place, on uneven nodes; the knots (B, n+1) and the rounds taken, (B,)."""
+        x = done.result
+        knots, taken = even_knots(x).clone(), torch.zeros_like(done.iterations)
+        rough = max(self.rtol, self._coarse_rtol(problem.energy) / 10)
+        for row in torch.nonzero(uneven).flatten().tolist():
+            tell = _among(x, row, problem.progress)
+            well = done.statuses[row] is Status.CONVERGED
+            # each has shares of its own; a first rough search shows better where a path turns
+            for rtol in (rough, self.rtol) if well else (self.rtol,):
+                energy, first = problem.energy, x[row, None]
+                if well:
+                    first, shares = by_turning(energy, first, problem.nodes)
+                    knots[row], energy = knots_of(shares[0]), Graded(energy, shares[0])
+                again = self._descend(energy, first, rtol, tell)
+                x[row], done.gradient_norm[row] = again.result[0], again.gradient_norm[0]
+                taken[row] += int(again.iterations[0])
+                done.statuses[row] = again.statuses[0]
+        return knots, taken
 
     def _by_newton(self, energy: PathEnergy) -> bool:
         return energy.cheap_hessian if self.newton is None else self.newton
@@ -165,7 +215,7 @@ class Relax:
         return torch.stack([named.get(name, others)[i] for i, name in enumerate(names)])
 
     def _descend(
-        self, energy: PathEnergy, x: Tensor, rtol: float, progress: Progress | None
+        self, energy: PathEnergy, x: Tensor, rtol: float | Tensor, progress: Progress | None
     ) -> Descent:
         descent = Descent(
             energy,
@@ -198,7 +248,7 @@ class Relax:
             rows = rows[lower.cpu()]
             if not len(rows):
                 break
-            again = self._descend(energy, x, done.rtol, problem.progress)
+            again = self._descend(energy, x, done.rtol[rows], problem.progress)
             done.result[rows], done.gradient_norm[rows] = again.result, again.gradient_norm
             taken[rows] += again.iterations
             for row, status in zip(rows.tolist(), again.statuses, strict=True):
@@ -247,3 +297,16 @@ class Relax:
             keep = which == pick(value, sound)[pair]
             x, which = x[keep], which[keep]
         return x, [names[i] for i in which.tolist()]
+
+
+def _among(x: Tensor, row: int, progress: Progress | None) -> Progress | None:
+    """Progress of one path, told as that of all paths (B, n+1, d)."""
+    if progress is None:
+        return None
+
+    def tell(line: str, path: Tensor) -> None:
+        every = x.clone()
+        every[row] = path[0]
+        progress(line, every)
+
+    return tell
