@@ -137,13 +137,52 @@ def test_without_a_density_it_is_integrated_from_scores(place: int, draw: Draw):
     law = GaussianMixture(draw(4, 3), std=1.0)
     known, silent = _all(law)[place], _all(_Silent(law))[place]
     x = draw(5, 3)
-    # 12 nodes of Gauss and Legendre on a smooth integrand
+    # one piece of 15 nodes on a smooth integrand
     torch.testing.assert_close(silent.factor(x), known.factor(x), rtol=1e-6, atol=1e-9)
     s = torch.linspace(0, 1, 201, dtype=torch.float64).unsqueeze(-1)
     path = torch.lerp(x[0], x[1], s)
     torch.testing.assert_close(
         silent.squared_steps(path), known.squared_steps(path), rtol=1e-3, atol=0
     )
+
+
+@pytest.mark.parametrize("level", [2.0, 4.0, 6.0])
+def test_lengths_of_pairs_compare_where_density_is_integrated_between_narrow_modes(level: float):
+    """The quadrature changes a length by 1e-3 at most, and the path by its tolerance of 1e-3."""
+    law = GaussianMixture(torch.tensor([[-2.0, 0.0], [2.0, 0.0], [0.0, 3.0]]).double(), std=0.1)
+    a = torch.tensor([[-2.0, 0.0], [0.0, 3.0]]).double()
+    known, silent = (
+        geodesic(DensityMetric(one, log_snr=level), a, a + 0.1, nodes=16)
+        for one in (law, _Silent(law))
+    )
+    torch.testing.assert_close(silent.length, known.length, rtol=3e-3, atol=0)
+    assert float(silent.length[0] / silent.length[1]) == pytest.approx(1, abs=5e-3)
+    metric = InverseDensity(_Silent(law), log_snr=level)
+    exact = InverseDensity(law, log_snr=level).height(a)
+    torch.testing.assert_close(metric.height(a), exact, rtol=0, atol=metric.nats)
+
+
+def test_a_density_that_quadrature_does_not_reach_is_said():
+    """A score that jumps a thousand times along every chord."""
+
+    def jumps(z: Tensor, sigma: Tensor) -> Tensor:
+        return z + (1e3 * z.sum(-1, keepdim=True)).sin().sign() * 1e3
+
+    metric = DensityMetric(Denoiser.from_callable(jumps, dim=2, variance=1.0), log_snr=0.0)
+    with pytest.warns(RuntimeWarning, match=r"log-density at 1 of 1 points is known to .* only"):
+        metric.height(torch.tensor([1.0, 2.0]).double())
+
+
+def test_a_search_integrates_a_chord_once():
+    law = GaussianMixture(torch.zeros(1, 2).double(), std=1.0)
+    energy = DensityMetric(_Silent(law), log_snr=2.0).energy()
+    x = torch.linspace(0, 1, 5).double().unsqueeze(-1).expand(5, 2)
+    spent = []
+    for _ in range(2):
+        with counting() as cost:
+            energy.evaluate(x)
+        spent.append(cost.evaluations)
+    assert spent == [20, 5]
 
 
 def test_by_the_default_power_volume_is_inverse_density(draw: Draw):
