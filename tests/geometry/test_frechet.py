@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from diffodesic import (
+    Conformal,
     Euclidean,
     GaussianMixture,
     Metric,
@@ -53,6 +56,21 @@ def test_mean_balances_the_weights(draw: Draw):
     found = mean(space, torch.stack([a, b]), weights=weights)
     near, far = space.distance(found, a), space.distance(found, b)
     assert float(near / (near + far)) == pytest.approx(0.25, abs=1e-3)
+
+
+@pytest.mark.parametrize(("far", "miss"), [(8.0, 1.6e-4), (100.0, 7.6e-4)])
+def test_the_first_order_condition_is_met_to_order_two_in_the_nodes(far: float, miss: float):
+    """On the half-plane, where points above one another are log f apart; their tol is 1e-5."""
+    plane = Conformal(lambda x: x[..., 1] ** -2, 2)
+    points = torch.tensor([[0.0, 1.0], [0.0, far]], dtype=torch.float64)
+    weights, misses = torch.tensor([2.0, 1.0], dtype=torch.float64), []
+    for nodes in (32, 64):
+        height = float(mean(plane, points, weights=weights, nodes=nodes)[1])
+        logs = [-math.log(height), math.log(far / height)]
+        misses.append(abs(2 * logs[0] + logs[1]) / 3 / max(map(abs, logs)))
+    # each within tol of that of the polylines
+    assert misses[0] == pytest.approx(miss, rel=0.05, abs=1e-5)
+    assert misses[0] / 4 == pytest.approx(misses[1], rel=0.1, abs=1e-5)
 
 
 def test_mean_in_flat_space_is_the_average(draw: Draw):

@@ -51,9 +51,12 @@ def mean(
         metric: the geometry.
         points: (..., N, d), N points for every mean.
         weights: non-negative weights (..., N), not all zero for any mean; default equal.
-        nodes: segments of the geodesics to the points.
+        nodes: segments n of the geodesics to the points.  The mean is that of distances along
+            polylines: it lies off the true one by order ``n^-2``, whatever ``tol`` is.  For points
+            .7, 2.1 and 4.6 apart on the half-plane the true ``|sum w_i log_x(x_i)|`` is 2e-5, 2e-4
+            and 8e-4 of the largest distance at n = 32; doubling n quarters it.
         tol: a mean x is found when ``|sum w_i log_x(x_i)| <= tol * max_i d(x, x_i)``, with weights
-            that sum to one.
+            that sum to one and the logarithms of the polylines.
         iterations: limit on steps.
         solver: boundary-value solver; default ``Relax(rtol=tol**2 / 100)``, since logarithms are
             known to about the square root of the energy's tolerance; in float32 ``rtol`` is at
