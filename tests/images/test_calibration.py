@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import diffodesic as dd
+from diffodesic.cli.ranking import edits_of_pairs
 from diffodesic.geometry.solvers.relax import Relax
-from diffodesic.images.calibration import Scale, kept_scale, random_pairs, samples
+from diffodesic.images.calibration import EDITS, Scale, kept_scale, random_pairs, samples
+from diffodesic.images.editing import EditOptions
 from diffodesic.images.information import IemOptions, MeanOptions
 from diffodesic.images.pairs import PairwiseOptions
 from support.tiny import exact_model, pictures, tiny_model
@@ -70,6 +72,20 @@ def test_a_scale_is_measured_once_for_a_model(tmp_path):
         kept_scale(model, options, 6, tmp_path, pictures=pictures(4), make=False),
     ):
         assert other is None
+
+
+@pytest.mark.parametrize("name", ["fruits", "mnist"])
+def test_edits_by_shipped_models_have_a_scale_at_once(tmp_path, name):
+    options = edits_of_pairs(EditOptions())
+    with dd.counting() as cost:
+        scale = kept_scale(dd.load(name), options, EDITS, tmp_path, make=False)
+    # None: the model or the options have changed, and tools/ship_scales.py is to be run again
+    assert scale is not None
+    assert cost.evaluations == 0
+    assert len(scale.distances) == EDITS
+    assert scale.percentile(0.0)[0] == 0
+    assert not list(tmp_path.iterdir())
+    assert kept_scale(dd.load(name), options, 2 * EDITS, tmp_path, make=False) is None
 
 
 def test_edits_of_random_pairs_go_on_after_an_interruption(tmp_path):

@@ -3,7 +3,7 @@
 The pictures are samples of the model itself, or others, such as a folder of yours.  Distances under
 shared noise are taken of all pairs of n pictures; edit distances, which are dear, of pairs that
 share no picture.  What is found is kept in a folder, under a hash of all that it depends on: the
-model, the options, the pictures.
+model, the options, the pictures.  Edit distances of the shipped models are shipped.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,10 +28,23 @@ from diffodesic.numerics import checks
 from diffodesic.numerics.cost import expect, stage
 from diffodesic.output.stages import Stage, Store, fingerprint
 
-__all__ = ["EDITS", "PAIRS", "Scale", "kept_scale", "pictures_for", "random_pairs", "samples"]
+__all__ = [
+    "EDITS",
+    "PAIRS",
+    "SHIPPED",
+    "Scale",
+    "depends_on",
+    "kept_scale",
+    "pictures_for",
+    "random_pairs",
+    "samples",
+    "shipped",
+]
 
 PAIRS, EDITS = 1128, 20  # random pairs: all of 48 pictures; of edits, which take minutes
 SAMPLING, FLOW_STEPS = "sampling", 24  # name of the stage of work; steps of the flow
+OWN = "samples of the model"
+SHIPPED = Path(__file__).parent / "assets" / "scales"  # tools/ship_scales.py writes them
 SOLVED = 4  # edits in one stage of a run that was interrupted
 
 
@@ -128,7 +142,7 @@ def kept_scale(
     make: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Scale | None:
-    """Distances of random pairs: read where they were measured before, else measured and kept.
+    """Distances of random pairs: read where they ship or were measured, else measured and kept.
 
     Args:
         model: the model.
@@ -154,11 +168,9 @@ def kept_scale(
         if len(pictures) < 3:
             raise ValueError(f"a percentile needs 3 pictures or more, got {len(pictures)}")
         count = len(pictures)
-    depends = {
-        "model": identity(model),
-        "options": {"kind": type(options).__name__, **options.settings()},
-        "pictures": f"{count} samples" if pictures is None else fingerprint(pictures),
-    }
+    depends = depends_on(model, options, f"{count} samples" if pictures is None else pictures)
+    if pictures is None and (found := shipped(depends).read("complete")):
+        return Scale(random_pairs(options, count), found[0]["distances"], f"{count} {OWN}")
     store = Store(None if folder is None else folder / short(depends), depends)
     say = progress or (lambda _: None)
     chosen = random_pairs(options, count)
@@ -179,7 +191,43 @@ def kept_scale(
         return {"distances": _edits(model, drawn(), chosen, options, store, say)}, {}
 
     distances = store.stage("complete", measured)[0]["distances"]
-    return Scale(chosen, distances, among or f"{count} samples of the model")
+    return Scale(chosen, distances, among or f"{count} {OWN}")
+
+
+def shipped(depends: dict[str, Any]) -> Store:
+    """Where distances ship that depend on this, if they do.
+
+    Args:
+        depends: by :func:`depends_on`. Of the model the weights are asked for: another version of
+            torch moves a distance by less than its error.
+
+    Returns:
+        the store, which holds them if they ship.
+    """
+    apart = ("answers", "versions")
+    model = {key: value for key, value in depends["model"].items() if key not in apart}
+    depends = {**depends, "model": model}
+    return Store(SHIPPED / short(depends), depends)
+
+
+def depends_on(
+    model: Model, options: PairwiseOptions | NoisyOptions, pictures: Tensor | str
+) -> dict[str, Any]:
+    """What distances of random pairs depend on.
+
+    Args:
+        model: the model.
+        options: of the distance.
+        pictures: (N, C, H, W), or in words.
+
+    Returns:
+        plain values by name.
+    """
+    return {
+        "model": identity(model),
+        "options": {"kind": type(options).__name__, **options.settings()},
+        "pictures": pictures if isinstance(pictures, str) else fingerprint(pictures),
+    }
 
 
 def _edits(
