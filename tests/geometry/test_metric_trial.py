@@ -100,7 +100,7 @@ def test_a_metric_that_never_set_its_dimension():
         def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
             return (u * v).sum(-1)
 
-    with pytest.raises(TypeError, match="metric Bare has dim = None"):
+    with pytest.raises(TypeError, match="metric is a Bare without dim"):
         dd.geodesic(Bare(), A, B)
 
 
