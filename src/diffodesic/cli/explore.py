@@ -284,10 +284,10 @@ def enlarged(picture: Image, side: int = 256) -> Image:
 
 def profile(result: Interpolation, file: Path) -> str | None:
     """A figure of the log SNR along the geodesic, where it changes."""
-    nodes = result.geodesic.nodes
+    path = result.geodesic
     if result.settings["metric"] != "spacetime":
         return None
     with canvas(file) as (axes,):
-        axes.plot([i / (len(nodes) - 1) for i in range(len(nodes))], nodes[:, -1].tolist())
+        axes.plot(path.knots.tolist(), path.nodes[:, -1].tolist())
         axes.set(xlabel="along the path", ylabel="log SNR (noise grows downwards)")
     return str(file)

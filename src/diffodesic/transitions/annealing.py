@@ -119,7 +119,7 @@ def straight_line(a: Tensor, b: Tensor, log_snr: Tensor) -> Tensor:
     Args:
         a: first state.
         b: second state; for periodic coordinates the image that is meant.
-        log_snr: profile (n+1,), such as that of a geodesic, ``geo.nodes[:, -1]``.
+        log_snr: profile (n+1,), such as that of a geodesic, ``geo.even[:, -1]``.
 
     Returns:
         nodes (n+1, d+1), equally spaced in z.

@@ -122,8 +122,9 @@ def _solve(
 ) -> Case:
     """The two geodesics and their transition paths."""
     free = verify(solve(space, settings), [constraint])
-    a, b = free.nodes[[0, -1]]
-    held = constrained_geodesic(space, a, b, [constraint], nodes=settings.nodes, init=free.nodes)
+    init = free.geodesic.even
+    a, b = init[[0, -1]]
+    held = constrained_geodesic(space, a, b, [constraint], nodes=settings.nodes, init=init)
     ways = {}
     for kind, way in {"free path": free, "constrained": held}.items():
         begin(f"{name}: {kind}")
@@ -141,8 +142,7 @@ def draw(surface: PeriodicSurface, cases: list[Case], path: Path) -> None:
                 for frames in paths.frames[:15]:
                     map_.plot(*frames.T, color=colour, lw=0.4, alpha=0.5)
                 map_.plot(*way.nodes[:, :2].T, color=colour, lw=1.8, label=kind)
-                s = torch.linspace(0, 1, len(way.nodes))
-                noise.plot(s, way.nodes[:, -1], color=colour)
+                noise.plot(way.geodesic.knots, way.nodes[:, -1], color=colour)
             if len(cases) > 1:
                 map_.plot(*REGION, "rx", label="region")
             else:

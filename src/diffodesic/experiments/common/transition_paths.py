@@ -20,7 +20,8 @@ __all__ = ["arrived", "describe", "draw_surface", "gap", "max_energy", "ways"]
 
 def ways(path: Geodesic) -> dict[str, Geodesic | Tensor]:
     """The geodesic, the straight line with its noise, and that line at the noise of its ends."""
-    (a, b), log_snr = path.nodes[[0, -1], :-1], path.nodes[:, -1]
+    # the line has even nodes
+    (a, b), log_snr = path.nodes[[0, -1], :-1], path.even[:, -1]
     return {
         "geodesic": path,
         "line + profile": straight_line(a, b, log_snr),
