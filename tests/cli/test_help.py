@@ -25,6 +25,12 @@ def test_help_names_every_default(command):
             assert "default" in (action.help or ""), action.option_strings
 
 
+def test_help_is_plain_text():
+    for parser in (_parser(), *parsers().values()):
+        text = parser.format_help()
+        assert not [mark for mark in ("``", ":class:", ":func:", ":meth:") if mark in text]
+
+
 def test_every_command_that_takes_a_model_takes_a_device():
     for name, parser in parsers().items():
         flags = {word for action in parser._actions for word in action.option_strings}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from tqdm import auto
 
 from diffodesic.cli import progress as told
@@ -123,6 +124,32 @@ def test_a_long_run_is_announced_by_its_evaluations_and_their_time(monkeypatch, 
         capsys.readouterr().err,
     )
     assert say.cost.stages == {}  # timing is no work of the run
+
+
+def test_the_time_of_an_evaluation_is_that_of_one_core_where_several_wait_for_each_other(
+    monkeypatch,
+):
+    threads: list[int] = []
+
+    class Waiting(GaussianMixture):
+        """Takes 40 units of processor time on two threads that wait, and one on one thread."""
+
+        def posterior_mean(self, z: Tensor, sigma: Tensor) -> Tensor:
+            threads.append(torch.get_num_threads())
+            spent[0] += len(z) * (1e-3 if threads[-1] == 1 else 4e-2)
+            return super().posterior_mean(z, sigma)
+
+    spent = [0.0]
+    monkeypatch.setattr("time.process_time", lambda: spent[0])
+    cores = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = told.seconds_per_evaluation(Waiting(torch.zeros(1, 2, dtype=torch.float64)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(cores)
+    assert found == pytest.approx(1e-3)
+    assert set(threads) == {1, 2}
 
 
 def test_pairs_are_announced_with_what_could_be_run_instead(monkeypatch, capsys):

@@ -139,6 +139,13 @@ def test_first_frame_of_an_animation(tmp_path):
     np.testing.assert_array_equal(bytes_of(image), 40)
 
 
+def test_a_picture_of_the_same_proportions_is_resized_and_not_cropped(tmp_path):
+    Image.fromarray(np.full((12, 16), 200, np.uint8)).save(tmp_path / "a.png")
+    image, notices = read_image(tmp_path / "a.png", GREY)
+    np.testing.assert_array_equal(bytes_of(image), 200)
+    assert notices == [f"{tmp_path}/a.png: resized from 16x12 to 8x6"]
+
+
 def test_another_size_is_cropped_in_the_centre_and_resampled_with_a_notice(tmp_path):
     wide = np.zeros((12, 40), np.uint8)
     # the middle 16 columns keep the model's 6:8; Lanczos looks 6 further at half the size
